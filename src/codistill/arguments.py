@@ -1,0 +1,172 @@
+"""Command-line arguments and recipe files into a `Config`. Needs no PyTorch until a method is named.
+
+jsonargparse turns the typed `Config` and the constructor of the chosen method into options, so
+that `--method.temperature 4` is checked like `--epochs 300`. What this file adds: `--method ffl` for
+`--method.name ffl`, recipes found by name, and unknown names answered with the nearest known one.
+"""
+
+import argparse
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from jsonargparse import ArgumentParser, Namespace
+
+from codistill.config import Config
+from codistill.errors import InputError, did_you_mean
+
+_GROUPS = ("method", "data")  # `--method ffl` is short for `--method.name ffl`
+
+
+class _Parser(ArgumentParser):
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        raise InputError(_one_line(message))
+
+
+def parse_config(argv: Sequence[str], prog: str) -> Config:
+    """The configuration that arguments and the recipe named among them make; arguments win."""
+    argv = list(_expand(argv))
+    recipe = read_recipe(path) if (path := _value(argv, "config")) else {}
+    name = _value(argv, "method.name") or recipe.get("method", {}).get("name")
+    if name != recipe.get("method", {}).get("name"):
+        recipe.pop("method", None)  # options of another method
+    asked_for_help = not {"-h", "--help"}.isdisjoint(argv)
+    default = Config().method["name"]
+    # Without a named method, help does without the method's options, and so without PyTorch.
+    parser = _parser(prog, name if asked_for_help else name or default)
+    flat = dict(_flatten(recipe))
+    _refuse_unknown(flat, parser, f"recipe {path}", name or default)
+    arguments = [a.partition("=")[0].removeprefix("--") for a in argv if a.startswith("--")]
+    _refuse_unknown(arguments, parser, "the command", name or default)
+    if flat:
+        try:
+            parser.parse_object(_nest(flat))
+            parser.set_defaults(flat)
+        except (InputError, argparse.ArgumentError, TypeError, KeyError) as error:
+            raise InputError(f"recipe {path}: {_one_line(str(error))}") from error
+    try:
+        parsed = parser.parse_args(argv)
+    except argparse.ArgumentError as error:
+        raise InputError(_one_line(str(error))) from error
+    return _to_config(parsed, name or default)
+
+
+def read_recipe(path: str) -> dict[str, Any]:
+    """The settings in a recipe: a YAML file, or the name of one that comes with codistill."""
+    file = Path(path)
+    if not file.exists():
+        if path not in recipes():
+            known = did_you_mean(path, recipes())
+            raise InputError(f"there is no recipe file {path}, and none of that name: {known}")
+        file = recipes()[path]
+    try:
+        recipe = yaml.safe_load(file.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise InputError(f"{file} cannot be read as YAML: {_one_line(str(error))}") from error
+    if not isinstance(recipe, dict):
+        raise InputError(f"{file} is no recipe: it has to hold settings, such as 'epochs: 300'")
+    for group in _GROUPS:
+        if isinstance(recipe.get(group), str):
+            recipe[group] = {"name": recipe[group]}
+    return recipe
+
+
+def recipes() -> dict[str, Path]:
+    """The recipes that come with codistill, by name."""
+    package = Path(__file__).parent
+    folders = package / "recipes", package.parents[1] / "recipes"  # installed, or a checkout
+    folder = next((f for f in folders if f.is_dir()), None)
+    return {file.stem: file for file in sorted(folder.glob("*.yaml"))} if folder else {}
+
+
+def _parser(prog: str, method: str | None) -> ArgumentParser:
+    parser = _Parser(
+        prog=prog,
+        description="Trains peers together, from a recipe, from options, or from both.",
+        epilog=None
+        if method
+        else "The options of a method: codistill train --method NAME --help, or "
+        "codistill list methods.",
+        allow_abbrev=False,
+        exit_on_error=False,
+    )
+    parser.add_argument("--config", help="a recipe: a YAML file, or a name of `list recipes`")
+    parser.add_class_arguments(Config, None, skip={"method"})
+    parser.add_argument(
+        "--method.name", default=method or Config().method["name"], help="or package.module:Class"
+    )
+    if method:
+        from codistill.methods import method_class
+
+        parser.add_class_arguments(method_class(method), "method", skip={"peers"})
+    return parser
+
+
+def _to_config(parsed: Namespace, method: str) -> Config:
+    values = parsed.as_dict()
+    values.pop("config", None)
+    values["method"] = {"name": method} | (values.get("method") or {})
+    return Config(**values)
+
+
+def _expand(argv: Sequence[str]) -> Iterator[str]:
+    for argument in argv:
+        key, equals, value = argument.partition("=")
+        short = key.removeprefix("--")
+        if key.startswith("--") and short in _GROUPS:
+            yield f"--{short}.name{equals}{value}"
+        else:
+            yield argument
+
+
+def _value(argv: Sequence[str], name: str) -> str | None:
+    """The last value given for an option."""
+    found = None
+    for i, argument in enumerate(argv):
+        key, equals, value = argument.partition("=")
+        if key == f"--{name}":
+            found = value if equals else argv[i + 1] if i + 1 < len(argv) else None
+    return found
+
+
+def _flatten(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _nest(flat: dict[str, Any]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for key, value in flat.items():
+        *groups, name = key.split(".")
+        branch = tree
+        for group in groups:
+            branch = branch.setdefault(group, {})
+        branch[name] = value
+    return tree
+
+
+def _refuse_unknown(keys: Any, parser: ArgumentParser, where: str, method: str) -> None:
+    known = {o.removeprefix("--") for a in parser._actions for o in a.option_strings}
+    known = {k for k in known if not k.startswith("-") and not k.endswith("+")}
+    for key in keys:
+        if key in known:
+            continue
+        group, _, option = key.rpartition(".")
+        siblings = {k for k in known if k.rpartition(".")[0] == group} or known
+        if group == "method":
+            siblings -= {"method.name"}
+            if not siblings:
+                raise InputError(
+                    f"{where}: method {method!r} has no option {option!r}, and no other"
+                )
+        raise InputError(f"{where}: {key!r} is not known: {did_you_mean(key, siblings)}")
+
+
+def _one_line(message: str) -> str:
+    message = re.sub(r"<class '(?:\w+\.)*(\w+)'>|typing\.", r"\1", " ".join(message.split()))
+    return re.sub(r'^Parser key "([^"]+)":', r"\1:", message)

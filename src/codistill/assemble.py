@@ -1,0 +1,124 @@
+"""From a configuration to the things that it names."""
+
+import dataclasses
+import functools
+from dataclasses import dataclass
+
+import torch
+
+from codistill.config import Config
+from codistill.data import load_dataset
+from codistill.data.dataset import hold_out
+from codistill.data.in_memory import Augmentation, EvalBatches, Normalisation, TrainBatches
+from codistill.errors import InputError
+from codistill.method import Method
+from codistill.methods import method_class
+from codistill.networks import build_network
+from codistill.peers import Peers
+
+_AUGMENTATION = {"digits": (1, False)}  # pad, flip: a mirrored 2 is no 2, and 8 pixels are few
+_DEFAULT_AUGMENTATION = (4, True)
+_EVAL_BATCH = 500
+
+
+@dataclass(frozen=True)
+class Data:
+    """The batches of a run, on its device.
+
+    Attributes:
+        train: augmented.
+        evaluate_on: "val", where images are held out, and "test".
+        classes: C names.
+        normalisation: of all batches.
+        image_size: height and width.
+        fingerprint: of the whole data set.
+    """
+
+    train: TrainBatches
+    evaluate_on: dict[str, EvalBatches]
+    classes: tuple[str, ...]
+    normalisation: Normalisation
+    image_size: tuple[int, int]
+    fingerprint: str
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name; "auto" is CUDA where there is one, else the CPU."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"device {name!r} cannot be used here ({reason}): try cpu") from error
+    return device
+
+
+def build_method(config: Config, num_classes: int) -> Method:
+    """The method of a configuration with its peers, freshly drawn from the seed, on the CPU."""
+    torch.manual_seed(config.seed)
+    peers = Peers([build_network(name, num_classes) for name in config.networks()], config.shared)
+    options = {key: value for key, value in config.method.items() if key != "name"}
+    method = method_class(config.method["name"])(peers, **options)
+    return method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def build_data(config: Config, device: torch.device, views: int = 1) -> Data:
+    """The batches of a configuration."""
+    c = config.data
+    dataset = load_dataset(c.name, c.root)
+    train, val = hold_out(dataset.train, c.val_fraction, c.split_seed)
+    normalisation = Normalisation.of(train)
+    normalisation = Normalisation(
+        tuple(c.mean or normalisation.mean),
+        tuple(c.std or normalisation.std),
+    )
+    train, val, test = train.to(device), val.to(device), dataset.test.to(device)
+    pad, flip = _AUGMENTATION.get(c.name, _DEFAULT_AUGMENTATION)
+    augmentation = Augmentation(
+        pad if c.pad is None else c.pad, c.pad_mode, flip if c.flip is None else c.flip
+    )
+    evaluate_on = {"val": val} if len(val) else {}
+    evaluate_on["test"] = test
+    return Data(
+        train=TrainBatches(
+            train, config.batch_size, normalisation, augmentation, views, config.seed
+        ),
+        evaluate_on={
+            name: EvalBatches(split, _EVAL_BATCH, normalisation)
+            for name, split in evaluate_on.items()
+        },
+        classes=dataset.classes,
+        normalisation=normalisation,
+        image_size=(test.images.shape[1], test.images.shape[2]),
+        fingerprint=dataset.fingerprint,
+    )
+
+
+def resolve(config: Config, data: Data) -> Config:
+    """The configuration with every default that depends on the data or the machine written out."""
+    a = data.train.augmentation
+    assert a is not None
+    return dataclasses.replace(
+        config,
+        data=dataclasses.replace(
+            config.data,
+            pad=a.pad,
+            flip=a.flip,
+            mean=list(data.normalisation.mean),
+            std=list(data.normalisation.std),
+        ),
+        threads=torch.get_num_threads(),
+    )
+
+
+def make_optimizer(config: Config) -> functools.partial[torch.optim.Optimizer]:
+    """Builds the optimizer of a configuration, of given parameters."""
+    return functools.partial(
+        torch.optim.SGD,
+        lr=config.lr,
+        momentum=config.momentum,
+        nesterov=config.nesterov,
+        weight_decay=config.weight_decay,
+    )

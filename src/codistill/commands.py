@@ -1,0 +1,185 @@
+"""What each command of the command line does. PyTorch is imported where it is needed."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from codistill.arguments import parse_config, read_recipe, recipes
+from codistill.config import Config
+from codistill.data.names import DATASETS
+from codistill.errors import InputError, did_you_mean
+from codistill.names import METHODS
+from codistill.names import NETWORKS
+
+
+def train(argv: list[str]) -> int:
+    """codistill train [--config RECIPE] [options] | --resume RUN."""
+    folder = _resumed(argv)
+    config = None if folder else parse_config(argv, "codistill train")
+
+    from codistill.display import train_with_display
+    from codistill.run import Run
+
+    run = Run(folder) if config is None else Run.create(config)
+    return train_with_display(run)
+
+
+def evaluate(argv: list[str]) -> int:
+    """codistill evaluate RUN."""
+    parser = argparse.ArgumentParser(
+        prog="codistill evaluate",
+        description="How good every classifier of a run is, measured now from its weights.",
+    )
+    parser.add_argument("run", help="the folder of a finished run")
+    parser.add_argument(
+        "--weights",
+        choices=["last", "best"],
+        default="last",
+        help="those after the last epoch, or after the one that validation chose",
+    )
+    parser.add_argument("--split", choices=["test", "val"], default="test")
+    options = parser.parse_args(argv)
+
+    from codistill.display import print_metrics
+    from codistill.run import Run
+    from codistill.train import evaluate
+
+    run = Run(options.run)
+    run.load_weights(options.weights)
+    sets = run.data().evaluate_on
+    if options.split not in sets:
+        raise InputError(f"{run.path} held no images out: it has no split {options.split!r}")
+    metrics = evaluate(run.method, sets[options.split])
+    count = len(sets[options.split].split)
+    title = f"{run.path}: {options.weights} weights, {count:,} images of {options.split}"
+    print_metrics(title, metrics)
+    return 0
+
+
+def report(argv: list[str]) -> int:
+    """codistill report RUN ... [--out DIR]."""
+    parser = argparse.ArgumentParser(
+        prog="codistill report",
+        description="A table and a picture of runs; runs that differ in the seed stand together.",
+    )
+    parser.add_argument("runs", nargs="+", help="folders of finished runs")
+    parser.add_argument("--out", help="also write table.md, runs.csv and curves.png there")
+    options = parser.parse_args(argv)
+
+    from codistill.report import load_results, print_table, write_report
+
+    results = load_results([Path(run) for run in options.runs])
+    print_table(results)
+    if options.out:
+        for file in write_report(results, Path(options.out)):
+            print(file)
+    return 0
+
+
+def inspect(argv: list[str]) -> int:
+    """codistill inspect [--config RECIPE] [options]."""
+    config = parse_config(argv, "codistill inspect")
+
+    from rich.console import Console
+
+    from codistill.assemble import build_method
+    from codistill.data import dataset_shape
+    from codistill.summary import render, summarise_method
+
+    num_classes, image_size = dataset_shape(config.data.name)
+    method = build_method(config, num_classes)
+    console = Console()
+    console.print(render(summarise_method(method, image_size, config.batch_size)))
+    return 0
+
+
+def list_(argv: list[str]) -> int:
+    """codistill list {methods,networks,data,recipes}."""
+    listings: dict[str, Callable[[], list[tuple[str, str]]]] = {
+        "methods": _methods,
+        "networks": lambda: [
+            (n, f"{family.replace('_', ' ')} for 32x32 images, {', '.join(map(str, arguments))}")
+            for n, (family, arguments) in NETWORKS.items()
+        ],
+        "data": lambda: list(DATASETS.items()),
+        "recipes": lambda: [(name, _first_comment(path)) for name, path in recipes().items()],
+    }
+    if argv in ([], ["-h"], ["--help"]):
+        print(f"usage: codistill list {{{','.join(listings)}}}")
+        return 0
+    if len(argv) != 1 or argv[0] not in listings:
+        raise InputError(
+            f"nothing to list under {' '.join(argv)!r}: {did_you_mean(argv[0], listings)}"
+        )
+    rows = listings[argv[0]]()
+    width = max(len(name) for name, _ in rows)
+    for name, text in rows:
+        print(f"{name:<{width}}  {text}")
+    return 0
+
+
+def demo(argv: list[str]) -> int:
+    """codistill demo."""
+    parser = argparse.ArgumentParser(
+        prog="codistill demo",
+        description="Trains FFL and the same network alone on scikit-learn's handwritten digits.",
+    )
+    parser.add_argument("--seeds", type=int, default=3, help="runs of each (default: 3)")
+    parser.add_argument("--epochs", type=int, default=30, help="of each run (default: 30)")
+    parser.add_argument("--out", default="runs/demo", help="folder (default: runs/demo)")
+    options = parser.parse_args(argv)
+    if options.seeds < 1:
+        raise InputError(f"--seeds is {options.seeds}: give 1 or more")
+
+    from codistill.demo import run_demo
+
+    return run_demo(Path(options.out), options.seeds, options.epochs)
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "train": train,
+    "evaluate": evaluate,
+    "report": report,
+    "inspect": inspect,
+    "list": list_,
+    "demo": demo,
+}
+
+
+def _resumed(argv: list[str]) -> Path | None:
+    """The run to go on with, where `--resume RUN` was given, and nothing else."""
+    keys = [argument.partition("=")[0] for argument in argv]
+    if "--resume" not in keys:
+        return None
+    parser = argparse.ArgumentParser(prog="codistill train", allow_abbrev=False)
+    parser.add_argument("--resume", metavar="RUN")
+    options, rest = parser.parse_known_args(argv)
+    if rest:
+        raise InputError(
+            f"--resume takes up a run as it was: leave out {' '.join(rest)}, "
+            "or begin a new run with --out"
+        )
+    return Path(options.resume)
+
+
+def _methods() -> list[tuple[str, str]]:
+    """Name, first line of the file, and the options with their defaults."""
+    import inspect
+    import sys
+
+    from codistill.methods import method_class
+
+    rows = []
+    for name in METHODS:
+        found = method_class(name)
+        title = (sys.modules[found.__module__].__doc__ or "").splitlines()[0]
+        title = title.partition(": ")[2] or title
+        options = list(inspect.signature(found).parameters.values())[1:]
+        settings = ", ".join(f"{o.name}={o.default}" for o in options)
+        rows.append((name, title + (f" [{settings}]" if settings else "")))
+    return rows
+
+
+def _first_comment(recipe: Path) -> str:
+    read_recipe(str(recipe))
+    return recipe.read_text().splitlines()[0].removeprefix("# ")

@@ -1,0 +1,169 @@
+"""What a run is: every setting with its type, default and meaning. Needs no PyTorch."""
+
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from codistill.errors import InputError, require_not_negative, require_positive
+
+
+@dataclass
+class DataConfig:
+    """The images.
+
+    Args:
+        name: the data set; `codistill list data` shows all
+        root: where the images are: an archive, a folder of class folders, parquet shards.
+            Default: embedded or downloaded
+        val_fraction: share of the training images held out to choose by; 0 trains on all
+        split_seed: draws which images are held out, the same for all seeds of a comparison
+        pad: pixels added on each side before the random crop. Default: the data set's
+        pad_mode: what the padding is: the mirrored image, or black
+        flip: whether to mirror half of the images left and right. Default: the data set's
+        mean: per channel, 0 to 255. Default: that of the training images
+        std: per channel, 0 to 255. Default: that of the training images
+    """
+
+    name: str = "digits"
+    root: str | None = None
+    val_fraction: float = 0.1
+    split_seed: int = 0
+    pad: int | None = None
+    pad_mode: Literal["reflect", "zeros"] = "reflect"
+    flip: bool | None = None
+    mean: list[float] | None = None
+    std: list[float] | None = None
+
+
+@dataclass
+class Config:
+    """A training.
+
+    Args:
+        method: {"name": ..., and the method's own options}
+        network: a network by name or package.module:callable; several, joined by commas, for
+            peers that differ
+        peers: K, how many networks learn together
+        shared: how many of the first stages are common to all peers; 0: independent networks
+        data: the images
+        epochs: passes over the training images
+        batch_size: images per step
+        lr: learning rate at the start
+        momentum: of SGD
+        nesterov: Nesterov's form of it
+        weight_decay: on all weights, but where a method has its own
+        schedule: of the learning rate: steps at the milestones, or one cosine down to 0
+        milestones: where the learning rate steps down: epochs, or parts of all epochs if below 1
+        lr_decay: what each step multiplies it by
+        warmup_epochs: epochs in which the learning rate rises linearly to its start
+        seed: of weights, order and augmentation
+        precision: of the forward pass in training; evaluation is in fp32
+        device: auto, cpu, cuda, cuda:1, mps
+        threads: of the CPU. Default: as PyTorch finds it. More or fewer give other last bits
+        out: folder of the run. Default: runs/METHOD_NETWORKxPEERS_DATA_seedN
+        checkpoint_seconds: a checkpoint is due after every epoch, and within one after so long
+        keep_checkpoints: how many of the last ones to keep
+    """
+
+    method: dict[str, Any] = field(default_factory=lambda: {"name": "ffl"})
+    network: str = "resnet32"
+    peers: int = 2
+    shared: int = 0
+    data: DataConfig = field(default_factory=DataConfig)
+    epochs: int = 300
+    batch_size: int = 128
+    lr: float = 0.1
+    momentum: float = 0.9
+    nesterov: bool = True
+    weight_decay: float = 1e-4
+    schedule: Literal["step", "cosine"] = "step"
+    milestones: list[float] = field(default_factory=lambda: [0.5, 0.75])
+    lr_decay: float = 0.1
+    warmup_epochs: int = 0
+    seed: int = 0
+    precision: Literal["fp32", "bf16"] = "fp32"
+    device: str = "auto"
+    threads: int | None = None
+    out: str | None = None
+    checkpoint_seconds: float = 300.0
+    keep_checkpoints: int = 2
+
+    def __post_init__(self) -> None:
+        if isinstance(self.data, dict):
+            self.data = DataConfig(**self.data)
+        require_positive(
+            epochs=self.epochs,
+            peers=self.peers,
+            lr=self.lr,
+            lr_decay=self.lr_decay,
+            keep_checkpoints=self.keep_checkpoints,
+            threads=1 if self.threads is None else self.threads,
+        )
+        require_not_negative(
+            shared=self.shared,
+            weight_decay=self.weight_decay,
+            warmup_epochs=self.warmup_epochs,
+            seed=self.seed,
+            checkpoint_seconds=self.checkpoint_seconds,
+            momentum=self.momentum,
+            **{"data.pad": self.data.pad or 0},
+        )
+        if self.batch_size < 2:
+            raise InputError(f"batch_size is {self.batch_size}: give 2 or more")
+        if self.momentum >= 1:
+            raise InputError(f"momentum is {self.momentum}: give a number from 0 to below 1")
+        if self.nesterov and not self.momentum:
+            raise InputError("nesterov needs a momentum above 0: give --nesterov false")
+        if not 0 <= self.data.val_fraction < 1:
+            raise InputError(
+                f"data.val_fraction is {self.data.val_fraction}: give a number from 0 to below 1"
+            )
+        for name in ("mean", "std"):
+            value = getattr(self.data, name)
+            if value is not None and (len(value) != 3 or (name == "std" and min(value) <= 0)):
+                raise InputError(f"data.{name} is {value}: give three numbers, red, green, blue")
+        if any(m <= 0 for m in self.milestones):
+            raise InputError(f"milestones are {self.milestones}: they have to be above 0")
+        self.networks()
+
+    def networks(self) -> list[str]:
+        """The name of each peer's network, K of them."""
+        names = [name.strip() for name in self.network.split(",")]
+        if len(names) == 1:
+            return names * self.peers
+        if len(names) != self.peers:
+            raise InputError(
+                f"network names {len(names)} networks, but peers is {self.peers}: "
+                f"give --peers {len(names)}, or one name for all"
+            )
+        return names
+
+    def run_folder(self) -> Path:
+        """Where the run goes."""
+        if self.out is not None:
+            return Path(self.out)
+        method = self.method["name"].rpartition(":")[2].lower()
+        network = self.network.replace(",", "+").rpartition(":")[2]
+        return Path("runs", f"{method}_{network}x{self.peers}_{self.data.name}_seed{self.seed}")
+
+    def lr_at(self, epoch: int) -> float:
+        """What the learning rate at the start is multiplied by in an epoch, counted from 0."""
+        if epoch < self.warmup_epochs:
+            return (epoch + 1) / (self.warmup_epochs + 1)
+        if self.schedule == "cosine":
+            done = (epoch - self.warmup_epochs) / max(1, self.epochs - self.warmup_epochs)
+            return 0.5 * (1 + math.cos(math.pi * done))
+        milestones = [m if m >= 1 else m * self.epochs for m in self.milestones]
+        return self.lr_decay ** sum(epoch >= m for m in milestones)
+
+    def to_yaml(self) -> str:
+        """All settings, resolved, as a recipe that gives the same run."""
+        return yaml.safe_dump(asdict(self), sort_keys=False)
+
+    @classmethod
+    def from_yaml(cls, text: str) -> "Config":
+        """What `to_yaml` wrote."""
+        return cls(**yaml.safe_load(text))

@@ -1,0 +1,103 @@
+"""Decoded data sets on disk, so that they are decoded once."""
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import uuid
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from codistill.data.dataset import Dataset, Split
+from codistill.errors import InputError
+
+log = logging.getLogger(__name__)
+
+LAYOUT = 1  # to be raised when decoding or the file's layout changes
+
+
+def cache_folder() -> Path:
+    """$CODISTILL_CACHE, or codistill under $XDG_CACHE_HOME, or ~/.cache/codistill."""
+    if own := os.environ.get("CODISTILL_CACHE"):
+        return Path(own).expanduser()
+    if shared := os.environ.get("XDG_CACHE_HOME"):
+        return Path(shared) / "codistill"
+    try:
+        return Path.home() / ".cache" / "codistill"
+    except RuntimeError as error:
+        raise InputError("no home folder is known: set CODISTILL_CACHE to a folder") from error
+
+
+def cache_file(name: str, files: list[Path]) -> Path:
+    """Where the data set decoded from these files is kept; a file that changes changes it.
+
+    Args:
+        name: of the data set.
+        files: absolute paths.
+    """
+    facts: list[object] = [LAYOUT, name]
+    for file in files:
+        stat = file.stat()
+        facts.append([str(file), stat.st_size, stat.st_mtime_ns])
+    key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+    return cache_folder() / f"{name}-{key}.safetensors"
+
+
+def fingerprint(train: Split, test: Split) -> str:
+    """SHA-256 of the pixels and labels: the same for every form that they were read from."""
+    digest = hashlib.sha256()
+    for split in (train, test):
+        digest.update(split.images.contiguous().numpy().data)
+        digest.update(split.labels.numpy().astype("<i8").data)
+    return digest.hexdigest()
+
+
+def load_cached(path: Path) -> Dataset | None:
+    """The data set in a cache file, or None where there is no file or not a sound one."""
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = file.metadata()
+            train = Split(file.get_tensor("train.images"), file.get_tensor("train.labels"))
+            test = Split(file.get_tensor("test.images"), file.get_tensor("test.labels"))
+        dataset = Dataset(
+            facts["name"], train, test, tuple(json.loads(facts["classes"])), facts["fingerprint"]
+        )
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        log.warning("%s cannot be read and is made again: %s", path, error)
+        return None
+    if fingerprint(train, test) != dataset.fingerprint:
+        log.warning("%s has changed on disk and is made again", path)
+        return None
+    return dataset
+
+
+def save_cached(path: Path, dataset: Dataset) -> None:
+    """Writes the cache file whole or not at all; a folder that cannot be written is no error."""
+    tensors = {
+        f"{name}.{field}": getattr(split, field).contiguous()
+        for name, split in (("train", dataset.train), ("test", dataset.test))
+        for field in ("images", "labels")
+    }
+    facts = {
+        "name": dataset.name,
+        "classes": json.dumps(dataset.classes),
+        "fingerprint": dataset.fingerprint,
+    }
+    # A name of its own for each writer: of two at once the last one wins, and both are right.
+    unfinished = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, unfinished, metadata=facts)
+        with open(unfinished, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    except (OSError, SafetensorError) as error:
+        log.warning("%s cannot be written, so the data is decoded again next time: %s", path, error)
+    finally:
+        with contextlib.suppress(OSError):
+            unfinished.unlink()

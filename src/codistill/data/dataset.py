@@ -1,0 +1,75 @@
+"""A labelled set of images that fits into memory, and how a part of it is held out."""
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from jaxtyping import Int64, UInt8
+from torch import Tensor
+
+from codistill.errors import InputError
+
+
+@dataclass(frozen=True)
+class Split:
+    """N images and their labels, decoded.
+
+    Attributes:
+        images: (N, H, W, 3), RGB, 0 to 255. Channels come last because a batch cut out of it is
+            then in PyTorch's `channels_last` layout with no copy.
+        labels: (N,), 0 to C - 1.
+    """
+
+    images: UInt8[Tensor, "N H W 3"]
+    labels: Int64[Tensor, "N"]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device) -> Self:
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
+
+    def take(self, index: Int64[Tensor, "n"]) -> Self:
+        return replace(self, images=self.images[index], labels=self.labels[index])
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Everything that is known of a data set.
+
+    Attributes:
+        name: as on the command line.
+        train: the images to learn from.
+        test: the images that never choose anything.
+        classes: the C names, in the order of the labels.
+        fingerprint: SHA-256 over images and labels of both splits, hexadecimal.
+    """
+
+    name: str
+    train: Split
+    test: Split
+    classes: tuple[str, ...]
+    fingerprint: str
+
+
+def hold_out(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
+    """Divides a split into one to train on and one to choose by, class by class.
+
+    Args:
+        split: N labelled images.
+        fraction: the share of every class that is held out, 0 (nothing) to below 1.
+        seed: draws which. The same seed gives the same images on every machine.
+
+    Returns:
+        What is left to train on, and what is held out.
+    """
+    if not 0 <= fraction < 1:
+        raise InputError(f"data.val_fraction is {fraction}: give a number from 0 to below 1")
+    held = torch.zeros(len(split), dtype=torch.bool)
+    rng = torch.Generator().manual_seed(seed)
+    labels = split.labels.cpu()
+    for label in range(int(labels.max()) + 1):
+        members = (labels == label).nonzero().flatten()
+        members = members[torch.randperm(len(members), generator=rng)]
+        held[members[: round(fraction * len(members))]] = True
+    return split.take((~held).nonzero().flatten()), split.take(held.nonzero().flatten())

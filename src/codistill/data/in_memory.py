@@ -1,0 +1,211 @@
+"""Batches of images that live on the device, augmented there in one call.
+
+The whole split is one uint8 tensor on the device. A batch costs a few operations and no copy from
+the host but that of its random numbers, which are drawn on the CPU: every device sees the same
+augmentations. They depend on (seed, epoch, step) alone, so that a training can be taken up at any
+step.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int64, UInt8
+from torch import Tensor
+
+from codistill.data.dataset import Split
+from codistill.errors import InputError
+from codistill.method import Batch
+
+PadMode = Literal["reflect", "zeros"]
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Pad, crop back to the old size at a random place, flip every second image.
+
+    Attributes:
+        pad: pixels added on each side before the crop; 0 leaves images where they are.
+        pad_mode: what the pixels are: the mirrored image (FFL's authors) or black (most others).
+        flip: whether to mirror left and right.
+    """
+
+    pad: int = 4
+    pad_mode: PadMode = "reflect"
+    flip: bool = True
+
+    def draw(
+        self, n: int, rng: torch.Generator
+    ) -> tuple[Int64[Tensor, "n"], Int64[Tensor, "n"], Bool[Tensor, "n"]]:
+        """Row and column of the crop in the padded image, and whether it is mirrored, n times."""
+        top, left = torch.randint(2 * self.pad + 1, (2, n), generator=rng)
+        flips = torch.rand(n, generator=rng) < 0.5 if self.flip else torch.zeros(n).bool()
+        return top, left, flips
+
+
+def crop_and_flip(
+    images: UInt8[Tensor, "N H W 3"],
+    index: Int64[Tensor, "B"],
+    top: Int64[Tensor, "B"],
+    left: Int64[Tensor, "B"],
+    flips: Bool[Tensor, "B"],
+    pad: int,
+    pad_mode: PadMode,
+) -> UInt8[Tensor, "B H W 3"]:
+    """Cuts image `index[b]`, padded, at row `top[b]` and column `left[b]`; then mirrors some.
+
+    The padded images are never made: the cut is one gather with the padding written into the
+    indices. Equal, to the bit, to pad, crop and flip one by one.
+    """
+    height, width = images.shape[1:3]
+    rows = top[:, None] + torch.arange(height, device=images.device) - pad  # (B, H)
+    columns = torch.arange(width, device=images.device).expand(len(index), -1)
+    columns = torch.where(flips[:, None], width - 1 - columns, columns)
+    columns = left[:, None] + columns - pad  # (B, W)
+    inside = (_within(rows, height)[:, :, None] & _within(columns, width)[:, None, :])[..., None]
+    rows, columns = _reflect(rows, height), _reflect(columns, width)
+
+    flat = (index[:, None, None] * height + rows[:, :, None]) * width + columns[:, None, :]
+    cut = images.view(-1, 3)[flat]  # (B, H, W, 3)
+    return cut * inside if pad_mode == "zeros" else cut
+
+
+def _within(position: Tensor, size: int) -> Tensor:
+    return (position >= 0) & (position < size)
+
+
+def _reflect(position: Tensor, size: int) -> Tensor:
+    """Mirrors positions outside 0 to size - 1 back inside, about the edge pixels."""
+    position = position.abs()
+    return torch.where(position < size, position, 2 * (size - 1) - position)
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """(pixel - mean) / std per channel, in units of 0 to 255."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    @classmethod
+    def of(cls, split: Split) -> "Normalisation":
+        """The mean and standard deviation of a split's own pixels, per channel."""
+        counts = torch.stack(
+            [torch.bincount(split.images[..., c].flatten().int(), minlength=256) for c in range(3)]
+        ).double()
+        values = torch.arange(256, dtype=torch.float64, device=counts.device)
+        share = counts / counts.sum(dim=1, keepdim=True)  # exact whatever the size of the split
+        mean = share @ values
+        std = ((share @ values**2) - mean**2).clamp(min=1e-12).sqrt()
+        return cls(tuple(mean.tolist()), tuple(std.tolist()))
+
+    def __call__(self, images: UInt8[Tensor, "B H W 3"]) -> Float[Tensor, "B 3 H W"]:
+        mean, std = torch.tensor([self.mean, self.std], device=images.device)
+        return ((images - mean) / std).permute(0, 3, 1, 2)  # in channels_last layout
+
+
+class TrainBatches:
+    """One pass over a split in random order, augmented; a new order in every epoch.
+
+    Args:
+        split: N images on the device to train on.
+        batch_size: B. The last batch is smaller; a last batch of one image is left out, because
+            batch normalisation cannot learn from it.
+        normalisation: applied last.
+        augmentation: None leaves the images as they are.
+        views: V, differently augmented versions of each image.
+        seed: with the epoch and the step it determines every batch.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        batch_size: int,
+        normalisation: Normalisation,
+        augmentation: Augmentation | None = None,
+        views: int = 1,
+        seed: int = 0,
+    ):
+        if len(split) < 2 or batch_size < 2:
+            raise InputError(
+                f"training needs 2 images or more, and batches of 2 or more: there are "
+                f"{len(split)} images and batch_size is {batch_size}"
+            )
+        smallest = min(split.images.shape[1:3])
+        if augmentation and augmentation.pad >= smallest:
+            raise InputError(
+                f"data.pad is {augmentation.pad}, but the images are only {smallest} pixels wide"
+            )
+        self.split = split
+        self.batch_size = batch_size
+        self.normalisation = normalisation
+        self.augmentation = augmentation
+        self.views = views
+        self.seed = seed
+        self.set_epoch(0)
+
+    def __len__(self) -> int:
+        """Steps in a whole epoch."""
+        full, rest = divmod(len(self.split), self.batch_size)
+        return full + (rest > 1)
+
+    def set_epoch(self, epoch: int, start: int = 0) -> None:
+        """Chooses the epoch that the next pass is, and the step at which it begins."""
+        self._epoch, self._start = epoch, start
+
+    def __iter__(self) -> Iterator[Batch]:
+        order = torch.randperm(len(self.split), generator=self._rng(0))
+        order = order.to(self.split.labels.device)
+        for step in range(self._start, len(self)):
+            index = order[step * self.batch_size : (step + 1) * self.batch_size]
+            yield Batch(self._views(index, self._rng(1, step)), self.split.labels[index])
+
+    def _views(self, index: Tensor, rng: torch.Generator) -> list[Tensor]:
+        images, a = self.split.images, self.augmentation
+        if a is None:
+            return [self.normalisation(images[index])] * self.views
+        views = []
+        for _ in range(self.views):
+            draws = [d.to(images.device, non_blocking=True) for d in a.draw(len(index), rng)]
+            cut = crop_and_flip(images, index, *draws, pad=a.pad, pad_mode=a.pad_mode)
+            views.append(self.normalisation(cut))
+        return views
+
+    def _rng(self, *purpose: int) -> torch.Generator:
+        return torch.Generator().manual_seed(_mix(self.seed, self._epoch, *purpose))
+
+
+class EvalBatches:
+    """One pass over a split in its own order, not augmented.
+
+    Args:
+        split: N images on the device.
+        batch_size: B.
+        normalisation: that of the training.
+    """
+
+    def __init__(self, split: Split, batch_size: int, normalisation: Normalisation):
+        self.split = split
+        self.batch_size = batch_size
+        self.normalisation = normalisation
+
+    def __len__(self) -> int:
+        return -(-len(self.split) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for start in range(0, len(self.split), self.batch_size):
+            part = slice(start, start + self.batch_size)
+            images = self.normalisation(self.split.images[part])
+            yield Batch([images], self.split.labels[part])
+
+
+def _mix(*numbers: int) -> int:
+    """One seed out of several numbers, so that neighbours have nothing to do with each other."""
+    state = 0
+    for number in numbers:  # splitmix64
+        state = (state + number + 0x9E3779B97F4A7C15) & (2**64 - 1)
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & (2**64 - 1)
+        state ^= state >> 31
+    return state >> 1  # manual_seed takes 63 bits

@@ -1,0 +1,123 @@
+"""What a training shows in the terminal: a live bar where there is one, else a line per epoch."""
+
+from collections.abc import Iterable, Iterator
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from codistill.losses import sigmoid_ramp_up
+from codistill.method import Batch
+from codistill.run import Run, classifiers_of
+
+
+def train_with_display(run: Run) -> int:
+    """Trains a run to its end, shows how it goes, and then what came out."""
+    console = Console(stderr=True)
+    for warning in warnings_about(run):
+        console.print(f"codistill: note: {warning}", style="yellow", highlight=False)
+    try:
+        follow(run, console, str(run.path))
+    except BaseException:
+        console.print(
+            f"codistill: stopped; go on from the last checkpoint with: "
+            f"codistill train --resume {run.path}",
+            highlight=False,
+        )
+        raise
+    from codistill.report import load_results, print_table
+
+    print_table(load_results([run.path]))
+    print(f"run:     {run.path}")
+    print(f"student: {run.path / 'student.safetensors'}")
+    return 0
+
+
+def follow(run: Run, console: Console, label: str) -> None:
+    """Trains a run to its end with a progress bar, or a line per epoch without a terminal."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(compact=True),
+        TextColumn("{task.fields[result]}"),
+    )
+    epochs = run.config.epochs
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        done = len(run.history())
+        whole = progress.add_task(f"{label}: epochs", total=epochs, completed=done, result="")
+        part = progress.add_task("  steps", total=None, result="")
+
+        def watch(batches: Iterable[Batch]) -> Iterator[Batch]:
+            return _advance(progress, part, batches)
+
+        for record in run.train(watch):
+            line = one_line(record)
+            progress.update(whole, completed=int(record["epoch"]), result=line)
+            if not console.is_terminal:
+                console.print(
+                    f"{label}: epoch {record['epoch']}/{epochs}  {line}",
+                    highlight=False,
+                    soft_wrap=True,
+                )
+        progress.remove_task(part)
+
+
+def one_line(record: dict[str, float]) -> str:
+    """An epoch in a line: accuracy of every classifier, on the images held out if there are any."""
+    split = "val" if any(key.startswith("val/") for key in record) else "test"
+    scores = [f"{name} {record[f'{split}/top1/{name}']:.1f}" for name in classifiers_of(record)]
+    return f"{split} top-1 {', '.join(scores)}; {record['images_per_second']:,.0f} images/s"
+
+
+def print_metrics(title: str, metrics: dict[str, float]) -> None:
+    """A table of what `evaluate` returned."""
+    table = Table("classifier", title=title, title_justify="left")
+    for column in ("top-1 %", "top-5 %", "NLL"):
+        table.add_column(column, justify="right")
+    for key in metrics:
+        kind, _, name = key.partition("/")
+        if kind == "top1":
+            top1, top5, nll = (metrics[f"{m}/{name}"] for m in ("top1", "top5", "nll"))
+            table.add_row(name, f"{top1:.2f}", f"{top5:.2f}", f"{nll:.4f}")
+    Console().print(table)
+
+
+def warnings_about(run: Run) -> Iterator[str]:
+    """What is allowed, but probably not meant."""
+    ramp_up, epochs = getattr(run.method, "ramp_up", 0), run.config.epochs
+    weight = sigmoid_ramp_up(epochs - 1, ramp_up)
+    if weight < 0.99:
+        yield (
+            f"method.ramp_up is {ramp_up} epochs, and the run has {epochs}: distillation reaches "
+            f"{weight:.0%} of its weight. The paper's 80 of 300 would be "
+            f"--method.ramp_up {round(epochs * 80 / 300)}"
+        )
+    late = [m for m in run.config.milestones if m >= epochs]
+    if late and run.config.schedule == "step":
+        yield f"milestones {late} lie beyond the {epochs} epochs: the learning rate stays high"
+    last = run.manifest["processes"][-1:]
+    if last:
+        from codistill.manifest import machine
+
+        now = machine(run.device)
+        for key in ("packages", "processor", "threads", "device"):
+            if now[key] != last[0][key]:
+                yield (
+                    f"{key} changed since this run was last trained, from {last[0][key]} to "
+                    f"{now[key]}: it goes on, but its last bits may differ"
+                )
+
+
+def _advance(progress: Progress, task: TaskID, batches: Iterable[Batch]) -> Iterator[Batch]:
+    progress.reset(task, total=len(batches))  # type: ignore[arg-type]
+    for batch in batches:
+        yield batch
+        progress.advance(task)

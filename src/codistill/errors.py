@@ -1,0 +1,36 @@
+"""The errors that are the user's to mend. The command shows them as one line, no traceback."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class InputError(ValueError):
+    """What was given cannot be used. The message says what, where, and what to do."""
+
+
+class MissingExtraError(ImportError):
+    """An optional dependency is absent. The message is the line that installs it."""
+
+    def __init__(self, package: str, extra: str, purpose: str):
+        super().__init__(f"{purpose} needs {package}: pip install 'codistill[{extra}]'")
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A hint at the nearest known name, or the list of all where none is near."""
+    known = sorted(known)
+    near = get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+
+
+def require_positive(**values: float) -> None:
+    """Raises InputError where a named value is not above 0."""
+    for name, value in values.items():
+        if not value > 0:
+            raise InputError(f"{name} is {value}: it has to be above 0")
+
+
+def require_not_negative(**values: float) -> None:
+    """Raises InputError where a named value is below 0."""
+    for name, value in values.items():
+        if not value >= 0:
+            raise InputError(f"{name} is {value}: it has to be 0 or more")

@@ -1,0 +1,81 @@
+"""Files that are either the old ones or the new ones, whenever the power fails."""
+
+import io
+import json
+import os
+import pickle
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from codistill.errors import InputError
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a whole file or leaves the old one: temporary file, fsync, rename, fsync."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def write_text(path: Path, content: str) -> None:
+    """As `write_bytes`, in UTF-8."""
+    write_bytes(path, content.encode())
+
+
+def write_json(path: Path, content: Any) -> None:
+    """As `write_bytes`, indented; floats that are not finite become null, as JSON has none."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def write_state(path: Path, state: dict[str, Any]) -> None:
+    """As `write_bytes`, in the form of `torch.save`."""
+    buffer = io.BytesIO()  # torch.save would report a full disk as an error of its own zip writer
+    torch.save(state, buffer)
+    write_bytes(path, buffer.getvalue())
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """What `write_state` wrote; nothing in it is executed."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path} is damaged or no checkpoint: {reason}") from error
+
+
+def write_weights(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
+    """As `write_bytes`, as safetensors, with `about` under the key "codistill" of its metadata."""
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_bytes(path, save(contiguous, {"codistill": json.dumps(about, sort_keys=True)}))
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors of a safetensors file, and what `write_weights` was told about them."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            about = json.loads((file.metadata() or {}).get("codistill", "{}"))
+        return load_file(path), about
+    except (SafetensorError, json.JSONDecodeError) as error:
+        raise InputError(f"{path} is damaged or no safetensors file: {error}") from error
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist") from error

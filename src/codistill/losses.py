@@ -1,0 +1,45 @@
+"""Loss terms and ramps that several methods share.
+
+Every term is averaged over the batch and summed over the classifiers that lead its shape. Terms
+are computed in float32 at least, whatever precision the network ran in.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+def ce_loss(logits: Float[Tensor, "*K B C"], labels: Int[Tensor, "B"]) -> Float[Tensor, ""]:
+    """Cross-entropy of one or more classifiers."""
+    K = logits.shape[:-2].numel()
+    return K * F.cross_entropy(_at_least_float32(logits).flatten(0, -2), labels.repeat(K))
+
+
+def kd_loss(
+    student: Float[Tensor, "*#K B C"], teacher: Float[Tensor, "*#K B C"], temperature: float
+) -> Float[Tensor, ""]:
+    """T^2 KL(teacher || student) of predictions softened by the temperature T.
+
+    Gradients reach both sides: write `teacher.detach()` where the paper holds it fixed.
+    Hinton, Vinyals, Dean: Distilling the Knowledge in a Neural Network. arXiv:1503.02531.
+    """
+    log_p = F.log_softmax(_at_least_float32(teacher) / temperature, dim=-1)
+    log_q = F.log_softmax(_at_least_float32(student) / temperature, dim=-1)
+    kl = (log_p.exp() * (log_p - log_q)).sum(dim=-1)  # (*K, B)
+    return temperature**2 * kl.mean(dim=-1).sum()
+
+
+def sigmoid_ramp_up(epoch: int, length: int) -> float:
+    """From e^-5 at epoch 0 up to 1 at epoch `length`, and 1 from there on.
+
+    Laine, Aila: Temporal Ensembling for Semi-Supervised Learning. arXiv:1610.02242.
+    """
+    remaining = max(0.0, 1.0 - epoch / length) if length else 0.0
+    return math.exp(-5.0 * remaining**2)
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x

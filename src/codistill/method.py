@@ -1,0 +1,80 @@
+"""The interface of this library: how peers are trained together."""
+
+import abc
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from codistill.peers import Outputs, Peers
+
+
+class Batch(NamedTuple):
+    """B labelled images, each in one or more augmented views.
+
+    Attributes:
+        views: V tensors (B, 3, H, W), normalised.
+        labels: (B,), 0 to C - 1.
+    """
+
+    views: Sequence[Float[Tensor, "B 3 H W"]]
+    labels: Int[Tensor, "B"]
+
+
+class Method(nn.Module, abc.ABC):
+    """A way of training peers together.
+
+    A method defines `losses`. Where its paper asks for more, it also
+
+    - adds modules in `__init__`: a fusion module, a gate, discriminators;
+    - adds classifiers in `forward`;
+    - sets `views`, the number of augmented views it needs of each image;
+    - returns several `optimizers`, and says in `training_step` when each one steps.
+
+    A method never extends another method.
+
+    Args:
+        peers: the networks that learn together.
+    """
+
+    views = 1
+
+    def __init__(self, peers: Peers):
+        super().__init__()
+        self.peers = peers
+
+    def forward(self, views: Sequence[Float[Tensor, "B 3 H W"]]) -> Outputs:
+        """What the peers, and what the method adds to them, make of a batch."""
+        return self.peers(views)
+
+    @abc.abstractmethod
+    def losses(self, out: Outputs, labels: Int[Tensor, "B"], epoch: int) -> dict[str, Tensor]:
+        """The weighted terms of the training objective, by name. The objective is their sum."""
+
+    def optimizers(self, make: Callable[..., Optimizer]) -> dict[str, Optimizer]:
+        """The optimizers by name. `make(params)` builds the one that the recipe chose."""
+        return {"main": make(self.parameters())}
+
+    def training_step(
+        self, batch: Batch, optimizers: dict[str, Optimizer], epoch: int
+    ) -> dict[str, Tensor]:
+        """Updates the weights once and returns the loss terms, for the log."""
+        losses = self.losses(self(batch.views), batch.labels, epoch)
+        minimize(losses, optimizers["main"])
+        return losses
+
+
+def minimize(losses: dict[str, Tensor], optimizer: Optimizer) -> None:
+    """Takes one step of `optimizer` down the sum of `losses`.
+
+    The only place that goes backward. It clears the gradients first, so that whatever an earlier
+    step of an alternating method left behind cannot leak into this one.
+    """
+    loss = torch.stack(list(losses.values())).sum()
+    optimizer.zero_grad()
+    with torch.autocast(loss.device.type, enabled=False):
+        loss.backward()
+    optimizer.step()

@@ -1,0 +1,25 @@
+"""Image classifiers cut into stages."""
+
+from codistill.errors import InputError, did_you_mean
+from codistill.importing import import_object
+from codistill.names import NETWORKS
+from codistill.networks.network import Network
+from codistill.networks.resnet import resnet
+from codistill.networks.wide_resnet import wide_resnet
+
+__all__ = ["NETWORKS", "Network", "build_network", "resnet", "wide_resnet"]
+
+_FAMILIES = {"resnet": resnet, "wide_resnet": wide_resnet}
+
+
+def build_network(name: str, num_classes: int) -> Network:
+    """A new network by its name, or by `package.module:callable`, called with `num_classes`."""
+    if ":" in name:
+        network = import_object(name)(num_classes=num_classes)
+        if not isinstance(network, Network):
+            raise InputError(f"{name} returned a {type(network).__name__}, not a codistill.Network")
+        return network
+    if name not in NETWORKS:
+        raise InputError(f"network {name!r} is not known: {did_you_mean(name, NETWORKS)}")
+    family, arguments = NETWORKS[name]
+    return _FAMILIES[family](*arguments, num_classes=num_classes)  # type: ignore[operator]

@@ -1,0 +1,134 @@
+"""The networks that learn together, and what they compute for one batch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from codistill.errors import InputError
+from codistill.networks.network import Network
+
+
+@dataclass
+class Outputs:
+    """All that K peers computed for B images of C classes.
+
+    Attributes:
+        logits: the predictions of the peers, (K, B, C).
+        stages: `stages[k][s]` is what peer k holds after s stages, so that `stages[k][0]` is
+            its image and `stages[k][-1]` the feature map its head reads.
+        extra: further classifiers by name, (B, C) each: "ensemble" where there are several
+            peers, and those that a method adds, such as "fused".
+    """
+
+    logits: Float[Tensor, "K B C"]
+    stages: list[list[Tensor]]
+    extra: dict[str, Float[Tensor, "B C"]] = field(default_factory=dict)
+
+    @property
+    def feature_maps(self) -> list[Tensor]:
+        """The last feature map of each peer, (B, D, H, W)."""
+        return [maps[-1] for maps in self.stages]
+
+    @property
+    def embeddings(self) -> list[Tensor]:
+        """The last feature map of each peer, averaged over space: (B, D)."""
+        return [maps.mean(dim=(2, 3)) for maps in self.feature_maps]
+
+    @property
+    def classifiers(self) -> dict[str, Float[Tensor, "B C"]]:
+        """The logits of all that is evaluated and reported, by name."""
+        return {f"peer{k}": z_k for k, z_k in enumerate(self.logits)} | self.extra
+
+
+class Peers(nn.Module):
+    """K networks side by side, sharing their first `shared` stages.
+
+    With `shared=0` the peers are independent networks and may differ in architecture.
+    With `shared>0` they are branches on one trunk, which is that of the first network; the
+    first stages of the others are dropped. The networks' modules are taken over, not copied.
+
+    Args:
+        networks: K classifiers of the same classes.
+        shared: how many of the first stages are common to all, 0 to the number of stages.
+    """
+
+    def __init__(self, networks: Sequence[Network], shared: int = 0):
+        super().__init__()
+        _check(networks, shared)
+        self.shared = shared
+        self.channels = [network.channels for network in networks]
+        self.reductions = [network.reductions for network in networks]
+        self.num_classes = networks[0].num_classes
+        self.trunk = networks[0].stages[:shared]
+        self.branches = nn.ModuleList(network.stages[shared:] for network in networks)
+        self.heads = nn.ModuleList(network.head for network in networks)
+
+    def __len__(self) -> int:
+        return len(self.heads)
+
+    def forward(self, views: Sequence[Float[Tensor, "B 3 H W"]]) -> Outputs:
+        """Peer k sees `views[k % len(views)]`."""
+        trunks = [_after_each(self.trunk, [view]) for view in views]
+        stages = [
+            _after_each(branch, trunks[k % len(views)]) for k, branch in enumerate(self.branches)
+        ]
+        logits = torch.stack([head(m[-1]) for head, m in zip(self.heads, stages, strict=True)])
+        several = {"ensemble": logits.mean(dim=0)} if len(self) > 1 else {}
+        return Outputs(logits, stages, several)
+
+    def student(self, k: int) -> Network:
+        """Peer k as a network of its own, with its own weights."""
+        if not 0 <= k < len(self):
+            raise InputError(f"there is no peer {k}: the peers are 0 to {len(self) - 1}")
+        stages = [*self.trunk, *self.branches[k].children()]
+        network = Network(
+            stages, self.channels[k], self.reductions[k], self.num_classes, self.heads[k]
+        )
+        return network.clone().train(self.training)
+
+
+def _after_each(stages: nn.Module, maps: list[Tensor]) -> list[Tensor]:
+    """`maps`, followed by what each stage makes of the map before it."""
+    maps = list(maps)
+    for stage in stages.children():
+        maps.append(stage(maps[-1]))
+    return maps
+
+
+def _check(networks: Sequence[Network], shared: int) -> None:
+    if not networks:
+        raise InputError("peers need at least one network")
+    fewest = min(len(network.stages) for network in networks)
+    if not 0 <= shared <= fewest:
+        raise InputError(f"shared is {shared}: these networks have {fewest} stages, give 0 to that")
+
+    first = networks[0]
+    seen: dict[int, int] = {}
+    for k, network in enumerate(networks):
+        if network.num_classes != first.num_classes:
+            raise InputError(
+                f"network 0 tells {first.num_classes} classes apart and network {k} "
+                f"{network.num_classes}: peers need the same classes"
+            )
+        for parameter in network.parameters():
+            if seen.setdefault(id(parameter), k) != k:
+                raise InputError(
+                    f"networks {seen[id(parameter)]} and {k} hold the same weights: build each "
+                    "network anew, or give network.clone()"
+                )
+        for s in range(shared):
+            if _structure(network.stages[s]) != _structure(first.stages[s]):
+                raise InputError(
+                    f"stage {s} of network {k} differs from that of network 0, so it cannot be "
+                    f"shared: use shared <= {s}, or networks of one architecture"
+                )
+
+
+def _structure(stage: nn.Module) -> list[tuple[str, str, object]]:
+    """What two stages must agree in to be one: modules with their settings, weights by shape."""
+    leaves = [(n, type(m).__qualname__, m.extra_repr()) for n, m in stage.named_modules()]
+    weights = [(n, "weight", tuple(t.shape)) for n, t in stage.state_dict().items()]
+    return [*leaves, *weights]

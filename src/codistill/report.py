@@ -1,0 +1,212 @@
+"""Runs side by side: a table, and their learning curves as a picture.
+
+Runs that differ in nothing but the seed (and the folder, the device, the checkpoints) are one row
+group: mean and standard deviation over seeds. The test set chooses nothing here.
+"""
+
+import csv
+import io
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from codistill import files
+from codistill.config import Config
+from codistill.errors import InputError, MissingExtraError
+
+_NOT_THE_RECIPE = ("seed", "out", "device", "threads", "checkpoint_seconds", "keep_checkpoints")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came out of one run."""
+
+    path: Path
+    config: Config
+    summary: dict[str, Any]
+    history: list[dict[str, float]]
+    parameters: dict[str, int]
+
+    @property
+    def label(self) -> str:
+        """The setting in a few words, such as "ffl resnet20 x2"."""
+        return f"{self.config.method['name']} {self.config.network} x{self.config.peers}"
+
+
+def load_results(paths: Sequence[Path]) -> dict[str, list[Result]]:
+    """The finished runs in these folders, those of one setting together, by its label."""
+    groups: dict[str, list[Result]] = defaultdict(list)
+    for path in paths:
+        result = _load(path)
+        setting = asdict(result.config)
+        for key in _NOT_THE_RECIPE:
+            setting.pop(key)
+        setting["data"].pop("root")
+        groups[json.dumps(setting, sort_keys=True)].append(result)
+    labels = _distinct([results[0].label for results in groups.values()])
+    return {
+        label: sorted(results, key=lambda r: r.config.seed)
+        for label, results in zip(labels, groups.values(), strict=True)
+    }
+
+
+def rows(groups: dict[str, list[Result]]) -> Iterator[list[str]]:
+    """The table: a row for each classifier of each setting."""
+    for label, results in groups.items():
+        speed = mean(r.summary["images_per_second"] for r in results)
+        for name in results[0].summary["last"]:
+            last = [r.summary["last"][name] for r in results]
+            best = [r.summary["best_by_validation"].get(name) for r in results]
+            yield [
+                label,
+                name,
+                _spread([m["test/top1"] for m in last]),
+                _spread([m["test/top1"] for m in best if m]) if all(best) else "-",
+                _spread([m["test/top5"] for m in last]),
+                _spread([m["test/nll"] for m in last], digits=3),
+                str(len(results)),
+                f"{speed:,.0f}",
+            ]
+
+
+COLUMNS = ("setting", "classifier", "top-1 %", "by val %", "top-5 %", "NLL", "n", "images/s")
+CAPTION = (
+    "On the test images: mean ± standard deviation over n seeds, after the last epoch; "
+    '"by val": top-1 after the epoch that the held-out images chose.'
+)
+
+
+def print_table(groups: dict[str, list[Result]]) -> None:
+    """The table in the terminal."""
+    table = Table(caption=CAPTION, caption_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for i, column in enumerate(COLUMNS):
+        table.add_column(column, justify="left" if i < 2 else "right", no_wrap=i > 0)
+    before = None
+    for label, *cells in rows(groups):
+        if before not in (None, label):
+            table.add_section()
+        table.add_row("" if label == before else label, *cells)
+        before = label
+    Console().print(table)
+
+
+def write_report(groups: dict[str, list[Result]], folder: Path) -> list[Path]:
+    """Writes table.md, runs.csv and curves.png; returns where."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = ["| " + " | ".join(cells) + " |" for cells in (COLUMNS, ["---"] * len(COLUMNS))]
+    lines += ["| " + " | ".join(cells) + " |" for cells in rows(groups)]
+    lines += ["", CAPTION]
+    files.write_text(folder / "table.md", "\n".join(lines) + "\n")
+    files.write_text(folder / "runs.csv", _csv(groups))
+    draw_curves(groups, folder / "curves.png")
+    return [folder / name for name in ("table.md", "runs.csv", "curves.png")]
+
+
+def draw_curves(groups: dict[str, list[Result]], path: Path) -> None:
+    """Test accuracy of every classifier and every loss term by epoch: mean and range over seeds."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError("matplotlib", "report", "drawing curves") from error
+
+    figure = Figure(figsize=(12, 4.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    accuracy, loss = figure.subplots(1, 2)
+    styles = ["-", "--", ":", "-."]
+    for g, (label, results) in enumerate(groups.items()):
+        keys = results[0].history[0]
+        test = [k for k in keys if k.startswith("test/top1/")]
+        terms = [k for k in keys if k.startswith("loss/")]
+        for axes, chosen in ((accuracy, test), (loss, terms)):
+            for i, key in enumerate(chosen):
+                name = f"{label}: {key.rpartition('/')[2]}"
+                _band(axes, results, key, name, _COLOURS[(i + 4 * g) % 8], styles[g % 4])
+    accuracy.set(title="Accuracy on the test set", xlabel="epoch", ylabel="top-1 [%]")
+    loss.set(title="Loss terms on the training set", xlabel="epoch", ylabel="mean of the epoch")
+    loss.set_yscale("log")
+    seeds = {len(results) for results in groups.values()}
+    figure.suptitle(f"mean and range over seeds, n = {', '.join(map(str, sorted(seeds)))}")
+    for axes in (accuracy, loss):
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=120)
+    files.write_bytes(path, picture.getvalue())
+
+
+# Okabe and Ito's colours, which the colour-blind can tell apart.
+_COLOURS = "#0072B2 #E69F00 #009E73 #D55E00 #CC79A7 #56B4E9 #000000 #F0E442".split()
+
+
+def _band(axes: Any, results: list[Result], key: str, name: str, colour: str, style: str) -> None:
+    length = min(len(r.history) for r in results)
+    epochs = range(1, length + 1)
+    curves = [[record[key] for record in r.history[:length]] for r in results]
+    columns = list(zip(*curves, strict=True))
+    axes.plot(epochs, [mean(c) for c in columns], style, color=colour, label=name, linewidth=1.5)
+    low, high = [min(c) for c in columns], [max(c) for c in columns]
+    axes.fill_between(epochs, low, high, color=colour, alpha=0.15, linewidth=0)
+
+
+def _load(path: Path) -> Result:
+    for name in ("config.yaml", "result.json"):
+        if not (path / name).exists():
+            state = "no run" if name == "config.yaml" else "a run that is not finished"
+            raise InputError(f"{path} holds {state}: there is no {name} in it")
+    lines = (path / "history.jsonl").read_text().splitlines()
+    return Result(
+        path=path,
+        config=Config.from_yaml((path / "config.yaml").read_text()),
+        summary=json.loads((path / "result.json").read_text()),
+        history=[json.loads(line) for line in lines],
+        parameters=json.loads((path / "manifest.json").read_text())["parameters"],
+    )
+
+
+def _distinct(labels: list[str]) -> list[str]:
+    """Numbers those labels that occur more than once."""
+    seen: dict[str, int] = defaultdict(int)
+    for label in labels:
+        seen[label] += 1
+    counts: dict[str, int] = defaultdict(int)
+    distinct = []
+    for label in labels:
+        counts[label] += 1
+        distinct.append(f"{label} ({counts[label]})" if seen[label] > 1 else label)
+    return distinct
+
+
+def _spread(values: list[float], digits: int = 2) -> str:
+    centre = f"{mean(values):.{digits}f}"
+    return f"{centre} ± {stdev(values):.{digits}f}" if len(values) > 1 else centre
+
+
+def _csv(groups: dict[str, list[Result]]) -> str:
+    """Every number of the table by itself: one line for each seed and classifier."""
+    table = io.StringIO()
+    writer = csv.writer(table)
+    metrics = [f"{s}/{m}" for s in ("test", "val") for m in ("top1", "top5", "nll")]
+    head = ["setting", "seed", "classifier", "epochs", "parameters", *metrics]
+    writer.writerow([*head, "best_epoch", *(f"best/{m}" for m in metrics), "images_per_second"])
+    for label, results in groups.items():
+        for r in results:
+            for name, last in r.summary["last"].items():
+                best = r.summary["best_by_validation"].get(name, {})
+                count = r.parameters.get(name, r.parameters["peers"] + r.parameters["method"])
+                writer.writerow(
+                    [label, r.config.seed, name, r.summary["epochs"], count]
+                    + [last.get(m, "") for m in metrics]
+                    + [best.get("epoch", "")]
+                    + [best.get(m, "") for m in metrics]
+                    + [f"{r.summary['images_per_second']:.1f}"]
+                )
+    return table.getvalue()

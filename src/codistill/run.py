@@ -1,0 +1,357 @@
+"""A training with a folder: everything that is needed to repeat it, to go on, and to use it.
+
+    RUN/config.yaml            every setting, resolved
+    RUN/manifest.json          versions, git, machine, data; one entry per process that trained
+    RUN/history.jsonl, .csv    one record per epoch, as `fit` yields them
+    RUN/checkpoints/*.pt       the last N, for --resume
+    RUN/weights.safetensors    the method after the last epoch
+    RUN/weights_best.safetensors   and after the epoch that the validation images chose
+    RUN/student.safetensors, student_best.safetensors   one peer of each, to take away
+    RUN/result.json            what came out
+    RUN/tensorboard/           if TensorBoard is installed
+
+Every file is written atomically. The checkpoint holds the history; the files are written from it,
+so that a log is without gaps and doubles however often a run was killed.
+"""
+
+import contextlib
+import csv
+import io
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+from codistill import files
+from codistill.assemble import (
+    Data,
+    build_data,
+    build_method,
+    choose_device,
+    make_optimizer,
+    resolve,
+)
+from codistill.config import Config
+from codistill.errors import InputError
+from codistill.export import save_student
+from codistill.manifest import machine, provenance
+from codistill.method import Batch, Method
+from codistill.train import Training, fit
+
+Watch = Callable[[Iterable[Batch]], Iterable[Batch]]
+
+
+class Run:
+    """A training that lives in a folder.
+
+    Args:
+        path: the folder of a run that `Run.create` made.
+    """
+
+    def __init__(self, path: Path | str):
+        self.path = Path(path)
+        try:
+            text = (self.path / "config.yaml").read_text()
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise InputError(f"{self.path} holds no run: there is no config.yaml in it") from error
+        self.config = Config.from_yaml(text)
+        if self.config.threads:
+            torch.set_num_threads(self.config.threads)
+        self.device = choose_device(self.config.device)
+        self.manifest = json.loads((self.path / "manifest.json").read_text())
+        self.method = build_method(self.config, len(self.manifest["classes"])).to(self.device)
+
+    @classmethod
+    def create(cls, config: Config) -> "Run":
+        """A new run in the folder that the configuration names, which must not exist or be empty.
+
+        The folder appears under its name only when it is complete.
+        """
+        path = config.run_folder()
+        if path.exists() and not path.is_dir():
+            raise InputError(f"{path} is a file: give another folder with --out")
+        if (path / "config.yaml").exists():
+            raise InputError(
+                f"{path} holds another run: continue it with --resume {path}, or give another "
+                "folder with --out"
+            )
+        if path.exists() and any(path.iterdir()):
+            raise InputError(f"{path} is not empty: give another folder with --out")
+
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        data = build_data(config, choose_device(config.device))
+        config = resolve(config, data)
+        method = build_method(config, len(data.classes))  # so that a bad option leaves no folder
+        manifest = provenance() | {
+            "data": {"name": config.data.name, "fingerprint": data.fingerprint},
+            "classes": list(data.classes),
+            "image_size": list(data.image_size),
+            "images": {"train": len(data.train.split)}
+            | {name: len(batches.split) for name, batches in data.evaluate_on.items()},
+            "parameters": parameter_counts(method),
+            "processes": [],
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f".{path.name}.{os.getpid()}.new")
+        draft.mkdir()
+        files.write_text(draft / "config.yaml", config.to_yaml())
+        files.write_json(draft / "manifest.json", manifest)
+        os.replace(draft, path)
+        return cls(path)
+
+    def train(self, watch: Watch = lambda batches: batches) -> Iterator[dict[str, float]]:
+        """Trains from the last checkpoint to the end; yields the records of the epochs it trained.
+
+        Args:
+            watch: wraps the batches of every epoch, as a progress bar does.
+        """
+        config = self.config
+        with self._locked(), _deterministic():
+            data = self.data()
+            torch.manual_seed(config.seed)  # for what a method draws while it trains
+            training = Training(self.method, make_optimizer(config))
+            self._restore(training)
+            self._note_process(training)
+            batches = _Watched(data.train, watch, self, training)
+            records = fit(
+                self.method,
+                batches,
+                data.evaluate_on,
+                epochs=config.epochs,
+                lr_at=config.lr_at,
+                precision=config.precision,
+                training=training,
+            )
+            with _tensorboard(self.path / "tensorboard", training.epoch) as board:
+                self._write_history(training.history)
+                for record in records:
+                    if best_epoch(training.history) == training.epoch:
+                        self._write_weights("_best", training, data)
+                    self._save(training)
+                    self._write_history(training.history)
+                    board(record)
+                    yield record
+            self._write_weights("", training, data)
+            files.write_json(self.path / "result.json", summarise(training.history))
+
+    def history(self) -> list[dict[str, float]]:
+        """The records of all epochs that are complete."""
+        path = self.path / "history.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def finished(self) -> bool:
+        return (self.path / "result.json").exists()
+
+    def load_weights(self, which: str = "last") -> None:
+        """Puts the weights after the last epoch, or "best" by validation, into `self.method`."""
+        name = {"last": "weights.safetensors", "best": "weights_best.safetensors"}[which]
+        if not (self.path / name).exists():
+            why = "it held no images out" if self.finished() else "it is not finished"
+            raise InputError(f"{self.path} has no {which} weights: {why}")
+        self.method.load_state_dict(files.read_weights(self.path / name)[0])
+
+    def data(self) -> Data:
+        """The batches of the run, which have to be those that it began with."""
+        data = build_data(self.config, self.device, self.method.views)
+        expected = self.manifest["data"]["fingerprint"]
+        if data.fingerprint != expected:
+            raise InputError(
+                f"the data at {self.config.data.root or self.config.data.name} are not those that "
+                f"{self.path} began with (fingerprint {data.fingerprint[:12]}, not "
+                f"{expected[:12]}): restore them, or begin a new run"
+            )
+        return data
+
+    def _checkpoints(self) -> list[Path]:
+        return sorted((self.path / "checkpoints").glob("epoch*.pt"))
+
+    def _restore(self, training: Training) -> None:
+        for path in reversed(self._checkpoints()):
+            training.load_state_dict(files.read_state(path))
+            return
+
+    def _save(self, training: Training) -> None:
+        training.check_losses()
+        training.check_weights()
+        folder = self.path / "checkpoints"
+        folder.mkdir(exist_ok=True)
+        path = folder / f"epoch{training.epoch:05d}_step{training.step:07d}.pt"
+        files.write_state(path, training.state_dict())
+        for old in self._checkpoints()[: -self.config.keep_checkpoints]:
+            old.unlink()
+
+    def _write_history(self, history: list[dict[str, float]]) -> None:
+        lines = "".join(json.dumps(record) + "\n" for record in history)
+        files.write_text(self.path / "history.jsonl", lines)
+        table = io.StringIO()
+        writer = csv.DictWriter(table, list(history[0]) if history else [])
+        writer.writeheader()
+        writer.writerows(history)
+        files.write_text(self.path / "history.csv", table.getvalue())
+
+    def _write_weights(self, suffix: str, training: Training, data: Data) -> None:
+        """The whole method, and the student: the peer that the validation images prefer."""
+        record = training.history[-1]
+        about = {"epoch": training.epoch, "method": self.config.method["name"]}
+        weights = self.path / f"weights{suffix}.safetensors"
+        files.write_weights(weights, self.method.state_dict(), about)
+
+        k = preferred_peer(record)
+        about |= {
+            "peer": k,
+            "network": self.config.networks()[k],
+            "classes": list(data.classes),
+            "mean": list(data.normalisation.mean),
+            "std": list(data.normalisation.std),
+            "image_size": list(data.image_size),
+        }
+        student = self.path / f"student{suffix}.safetensors"
+        save_student(student, self.method.peers.student(k), about)
+
+    def _note_process(self, training: Training) -> None:
+        began = {"epoch": training.epoch, "step": training.step}
+        self.manifest["processes"].append(began | machine(self.device))
+        files.write_json(self.path / "manifest.json", self.manifest)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        lock = FileLock(self.path / ".lock")  # the system lets go of it when the process dies
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise InputError(f"another process is training {self.path} now") from error
+        with lock:
+            yield
+
+
+class _Watched:
+    """Batches that let something happen between two steps: progress, and a checkpoint when due."""
+
+    def __init__(self, batches: Any, watch: Watch, run: Run, training: Training):
+        self.batches, self.watch, self.run, self.training = batches, watch, run, training
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def set_epoch(self, epoch: int, start: int) -> None:
+        self.batches.set_epoch(epoch, start)
+
+    def __iter__(self) -> Iterator[Batch]:
+        saved = time.monotonic()
+        for batch in self.watch(self.batches):
+            yield batch
+            last = self.training.step == len(self.batches)  # a checkpoint follows its evaluation
+            if not last and time.monotonic() - saved >= self.run.config.checkpoint_seconds:
+                self.run._save(self.training)
+                saved = time.monotonic()
+
+
+def parameter_counts(method: Method) -> dict[str, int]:
+    """Weights of each peer alone, of all peers with what they share, and of the method's own."""
+
+    def count(module: torch.nn.Module) -> int:
+        return sum(p.numel() for p in module.parameters())
+
+    peers = method.peers
+    alone = {
+        f"peer{k}": count(peers.trunk) + count(peers.branches[k]) + count(peers.heads[k])
+        for k in range(len(peers))
+    }
+    return alone | {"peers": count(peers), "method": count(method) - count(peers)}
+
+
+def best_epoch(history: list[dict[str, float]]) -> int | None:
+    """The epoch in which one peer did best on the images held out; the first of several.
+
+    None where none were held out. The test set has no part in it.
+    """
+    scores = [max(_peers(record, "val").values(), default=None) for record in history]
+    if not scores or scores[0] is None:
+        return None
+    return 1 + max(range(len(scores)), key=lambda i: scores[i])  # type: ignore[arg-type]
+
+
+def preferred_peer(record: dict[str, float]) -> int:
+    """The peer that did best on the images held out; peer 0 where none were."""
+    scores = _peers(record, "val")
+    return max(scores, key=lambda k: scores[k]) if scores else 0
+
+
+def classifiers_of(record: dict[str, float]) -> list[str]:
+    """The names of the classifiers that a record tells of."""
+    return [key.removeprefix("test/top1/") for key in record if key.startswith("test/top1/")]
+
+
+def summarise(history: list[dict[str, float]]) -> dict[str, Any]:
+    """Each classifier after the last epoch, and after the epoch that its validation score chose."""
+    last: dict[str, Any] = {}
+    best: dict[str, Any] = {}
+    for name in classifiers_of(history[-1]):
+        last[name] = _of_classifier(history[-1], name)
+        if f"val/top1/{name}" in history[-1]:
+            chosen = max(history, key=lambda r: r[f"val/top1/{name}"])  # noqa: B023
+            best[name] = {"epoch": chosen["epoch"]} | _of_classifier(chosen, name)
+    speeds = sorted(record["images_per_second"] for record in history)
+    return {
+        "epochs": len(history),
+        "last": last,
+        "best_by_validation": best,
+        "student": {"peer": preferred_peer(history[-1]), "best_epoch": best_epoch(history)},
+        "images_per_second": speeds[len(speeds) // 2],
+        "seconds": sum(record["seconds"] for record in history),
+    }
+
+
+def _of_classifier(record: dict[str, float], name: str) -> dict[str, float]:
+    return {
+        f"{split}/{metric}": record[f"{split}/{metric}/{name}"]
+        for split in ("val", "test")
+        for metric in ("top1", "top5", "nll")
+        if f"{split}/{metric}/{name}" in record
+    }
+
+
+def _peers(record: dict[str, float], split: str) -> dict[int, float]:
+    start = f"{split}/top1/peer"
+    return {int(k.removeprefix(start)): v for k, v in record.items() if k.startswith(start)}
+
+
+@contextlib.contextmanager
+def _deterministic() -> Iterator[None]:
+    """The same bits from the same seed, also on CUDA; settings are put back afterwards."""
+    if not torch.cuda.is_available():
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        torch.backends.cudnn.benchmark = before[1]
+
+
+@contextlib.contextmanager
+def _tensorboard(folder: Path, epoch: int) -> Iterator[Callable[[dict[str, float]], None]]:
+    """What writes a record to TensorBoard, or nothing where it is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        yield lambda record: None
+        return
+    with SummaryWriter(str(folder), purge_step=epoch + 1) as writer:
+
+        def write(record: dict[str, float]) -> None:
+            for key, value in record.items():
+                writer.add_scalar(key, value, int(record["epoch"]))
+            writer.flush()
+
+        yield write

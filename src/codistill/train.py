@@ -1,0 +1,244 @@
+"""The training loop and the evaluation, the same for every method."""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from itertools import islice
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, Optimizer
+
+from codistill.errors import InputError
+from codistill.method import Batch, Method
+from codistill.metrics import batch_metrics, mean_metrics
+
+Precision = Literal["fp32", "bf16"]
+MakeOptimizer = Callable[..., Optimizer]
+
+_STEPS_BETWEEN_CHECKS = 50  # a check waits for the device, which must not happen in every step
+
+
+class NonFiniteError(FloatingPointError):
+    """A loss term or a weight became infinite or not a number. The message names it."""
+
+
+class Training:
+    """A method, its optimizers, and how far they have come: all that is needed to go on exactly.
+
+    Args:
+        method: what is trained.
+        make_optimizer: builds an optimizer of parameters or parameter groups, as
+            `functools.partial(torch.optim.SGD, lr=0.1)` does.
+
+    Attributes:
+        epoch: epochs that are complete.
+        step: steps of the present epoch that are complete.
+        terms: the value of every loss term in every step of the present epoch, on the device.
+        history: one record per complete epoch, as `fit` yields them.
+        seconds: spent training in the present epoch, by earlier processes too.
+    """
+
+    def __init__(self, method: Method, make_optimizer: MakeOptimizer | None = None):
+        self.method = method
+        self.optimizers = method.optimizers(make_optimizer or _paper_sgd)
+        for group in self._groups():
+            group.setdefault("initial_lr", group["lr"])
+        self.epoch = 0
+        self.step = 0
+        self.terms: dict[str, list[Tensor]] = {}
+        self.history: list[dict[str, float]] = []
+        self.seconds = 0.0
+        self._checked = 0
+
+    def set_lr(self, factor: float) -> float:
+        """Multiplies every optimizer's own learning rate by `factor`; returns the main one's."""
+        for group in self._groups():
+            group["lr"] = group["initial_lr"] * factor
+        return next(self._groups())["lr"]
+
+    def record(self, losses: Mapping[str, Tensor]) -> None:
+        """Counts a step and keeps its losses; now and then checks that they are finite."""
+        for name, value in losses.items():
+            self.terms.setdefault(name, []).append(value.detach())
+        self.step += 1
+        if self.step % _STEPS_BETWEEN_CHECKS == 0:
+            self.check_losses()
+
+    def end_epoch(self, record: dict[str, float]) -> None:
+        """Closes the present epoch with its record."""
+        self.history.append(record)
+        self.epoch += 1
+        self.step, self.terms, self.seconds, self._checked = 0, {}, 0.0, 0
+
+    def check_losses(self) -> None:
+        """Raises NonFiniteError where a loss term has not been finite since the last check."""
+        if self._checked == self.step:
+            return
+        values = torch.stack([torch.stack(v[self._checked :]) for v in self.terms.values()])
+        bad = (~values.isfinite()).cpu()  # (terms, steps)
+        if bad.any():
+            step = int(bad.any(dim=0).int().argmax())
+            names = [n for n, b in zip(self.terms, bad[:, step], strict=True) if b]
+            raise NonFiniteError(
+                f"loss term {' and '.join(map(repr, names))} is not finite "
+                f"({values[bad[:, step], step].tolist()[0]}) at epoch {self.epoch}, step "
+                f"{self._checked + step}"
+            )
+        self._checked = self.step
+
+    def check_weights(self) -> None:
+        """Raises NonFiniteError where a weight or a buffer of the method is not finite."""
+        for name, value in self.method.state_dict().items():
+            if value.is_floating_point() and not value.isfinite().all():
+                raise NonFiniteError(
+                    f"weight {name!r} is not finite after epoch {self.epoch}, step {self.step}"
+                )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors, numbers and strings in dicts and lists: what `torch.load` calls weights only."""
+        return {
+            "method": self.method.state_dict(),
+            "optimizers": {name: o.state_dict() for name, o in self.optimizers.items()},
+            "epoch": self.epoch,
+            "step": self.step,
+            "terms": {name: torch.stack(values) for name, values in self.terms.items()},
+            "history": self.history,
+            "seconds": self.seconds,
+            "rng": torch.get_rng_state(),
+            "rng_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes up a training where `state_dict` left it."""
+        self.method.load_state_dict(state["method"])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        self.epoch, self.step = state["epoch"], state["step"]
+        self.terms = {name: list(values) for name, values in state["terms"].items()}
+        self.history = list(state["history"])
+        self.seconds = state["seconds"]
+        self._checked = self.step
+        torch.set_rng_state(state["rng"])
+        if state["rng_cuda"]:
+            torch.cuda.set_rng_state_all(state["rng_cuda"])
+
+    def _groups(self) -> Iterator[dict[str, Any]]:
+        return (group for o in self.optimizers.values() for group in o.param_groups)
+
+
+def fit(
+    method: Method,
+    train: Iterable[Batch],
+    evaluate_on: Mapping[str, Iterable[Batch]] | None = None,
+    *,
+    epochs: int,
+    make_optimizer: MakeOptimizer | None = None,
+    lr_at: Callable[[int], float] | None = None,
+    precision: Precision = "fp32",
+    training: Training | None = None,
+) -> Iterator[dict[str, float]]:
+    """Trains `method` and yields a record after each epoch. The caller's loop is the callback.
+
+    A batch is asked for only when the step before it is complete and counted in `training`. Who
+    wants to act between two steps wraps `train` in a generator: a progress bar, a checkpoint.
+
+    Args:
+        method: the peers and how they learn.
+        train: the batches of one epoch. Where it has a method `set_epoch(epoch, start)`, as
+            `TrainBatches` has, that is called before every epoch.
+        evaluate_on: batches to evaluate on after every epoch, by name, such as "val" or "test".
+        epochs: when to end, those of an earlier process counted in.
+        make_optimizer: default: SGD as in FFL's recipe, with a learning rate of 0.1.
+        lr_at: multiplies the learning rate of every optimizer in an epoch. Default: always 1.
+        precision: "bf16" runs the forward pass under autocast; weights and losses stay float32.
+        training: to go on with; it then holds the optimizers.
+
+    Yields:
+        "epoch", "lr", "images_per_second", "seconds", the mean of every loss term as
+        "loss/NAME", and for each set S and classifier N "S/top1/N" and "S/top5/N" in %, and
+        "S/nll/N" in nats.
+    """
+    if training is None:
+        training = Training(method, make_optimizer)
+    elif training.method is not method or make_optimizer is not None:
+        raise InputError("`training` holds a method and its optimizers: give that method, no other")
+    for epoch in range(training.epoch, epochs):
+        lr = training.set_lr(lr_at(epoch) if lr_at else 1.0)
+        if hasattr(train, "set_epoch"):
+            train.set_epoch(epoch, training.step)
+            batches = train
+        else:
+            batches = islice(train, training.step, None)
+        images, seconds = train_epoch(training, batches, precision)
+
+        record: dict[str, float] = {"epoch": epoch + 1, "lr": lr}
+        record |= {f"loss/{n}": torch.stack(v).mean().item() for n, v in training.terms.items()}
+        for name, evaluation_batches in (evaluate_on or {}).items():
+            metrics = evaluate(method, evaluation_batches)
+            record |= {f"{name}/{key}": value for key, value in metrics.items()}
+        record |= {"images_per_second": images / seconds, "seconds": training.seconds}
+        training.end_epoch(record)
+        yield record
+
+
+def train_epoch(
+    training: Training, batches: Iterable[Batch], precision: Precision = "fp32"
+) -> tuple[int, float]:
+    """Trains on all batches; returns how many images there were, and the seconds it took."""
+    method = training.method.train()
+    images, begin = 0, time.perf_counter()
+    before = training.seconds
+    for batch in batches:
+        with _autocast(batch.labels.device, precision):
+            losses = method.training_step(batch, training.optimizers, training.epoch)
+        training.record(losses)
+        training.seconds = before + time.perf_counter() - begin
+        images += len(batch.labels)
+    if not training.step:
+        raise InputError("there is not one batch to train on")
+    training.check_losses()
+    return images, max(training.seconds - before, 1e-9)
+
+
+def evaluate(method: Method, batches: Iterable[Batch]) -> dict[str, float]:
+    """How good every classifier of `method` is: "top1/NAME", "top5/NAME" in %, "nll/NAME".
+
+    In float32, in eval mode; modes and random numbers are afterwards as they were before.
+    """
+    sums: dict[str, list[Tensor]] = defaultdict(list)
+    n = 0
+    with eval_mode(method), torch.inference_mode():
+        for batch in batches:
+            for name, logits in method(batch.views).classifiers.items():
+                sums[name].append(batch_metrics(logits, batch.labels))
+            n += len(batch.labels)
+    if not n:
+        raise InputError("there is not one image to evaluate on")
+    return {
+        f"{metric}/{name}": value
+        for name, values in sums.items()
+        for metric, value in mean_metrics(values, n).items()
+    }
+
+
+@contextmanager
+def eval_mode(module: nn.Module) -> Iterator[None]:
+    """Every part of `module` in eval mode for a while, and then in the mode that it was in."""
+    modes = [(m, m.training) for m in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for m, training in modes:
+            m.training = training
+
+
+def _autocast(device: torch.device, precision: Precision) -> AbstractContextManager[None]:
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def _paper_sgd(params: Any) -> Optimizer:
+    return SGD(params, lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-4)
