@@ -106,6 +106,24 @@ def test_two_at_once_both_get_the_data_and_leave_one_file(archive, cache):
     assert len(list(cache.iterdir())) == 1
 
 
+def test_two_writers_at_once_write_two_files(archive, cache, monkeypatch):
+    both_have_written = threading.Barrier(2, timeout=20)
+    unfinished = []
+
+    def wait_for_the_other(_):
+        both_have_written.wait()
+        unfinished.append(len(list(cache.glob("*.tmp"))))
+        both_have_written.wait()
+
+    monkeypatch.setattr("codistill.data.cache.os.fsync", wait_for_the_other)
+    threads = [threading.Thread(target=load_dataset, args=("cifar10", archive)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert unfinished == [2, 2]
+
+
 def test_what_is_done_to_the_tensors_does_not_reach_the_cache(archive):
     expected = load_dataset("cifar10", archive).fingerprint
     load_dataset("cifar10", archive).train.images.zero_()

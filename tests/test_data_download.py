@@ -141,6 +141,7 @@ def test_a_server_without_ranges_sends_it_all_again(server, target):
     server.ranges = False
     part_of(target)
     download(server.url, target, MD5)
+    assert server.asked == ["bytes=100000-"]
     assert target.read_bytes() == CONTENT
 
 

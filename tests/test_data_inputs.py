@@ -149,10 +149,11 @@ def test_an_undecodable_file_is_named(tmp_path):
     assert refusal("cifar10", tmp_path) == (f"{file} is not a readable image: replace or remove it")
 
 
-def test_postscript_is_not_handed_to_ghostscript(tmp_path):
+@pytest.mark.parametrize("kind", ["EPS", "TGA", "ICO"])
+def test_only_common_formats_are_decoded_whatever_a_file_is_called(tmp_path, kind):
     write_class_folders(tmp_path, make_fake())
     file = tmp_path / "train" / "class_004" / "00008.png"
-    Image.new("RGB", (32, 32)).save(file, "EPS")
+    Image.new("RGB", (32, 32)).save(file, kind)
     assert f"{file} is not a readable image" in refusal("cifar10", tmp_path)
 
 
@@ -177,6 +178,12 @@ def shard_with(tmp_path, image=None, label=0, columns=("img", "label")):
 def test_an_undecodable_row_is_named(tmp_path):
     shard = shard_with(tmp_path, {"bytes": b"no image", "path": None})
     assert f"{shard}, row 1 is not a readable image" in refusal("cifar10", tmp_path)
+
+
+def test_rows_are_counted_from_the_beginning_of_the_file(tmp_path, monkeypatch):
+    monkeypatch.setattr("codistill.data.parquet.ROWS", 1)
+    shard = shard_with(tmp_path, {"bytes": b"no image", "path": None})
+    assert f"{shard}, row 1 is not" in refusal("cifar10", tmp_path)
 
 
 def test_a_row_without_bytes_is_named(tmp_path):

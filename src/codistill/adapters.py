@@ -11,9 +11,9 @@ from codistill.networks.initialise import initialise_convolutions
 class MatchSize(nn.Module):
     """Brings feature maps (B, D_k, H_k, W_k) to the smallest of their sizes; D_k stays.
 
-    A larger map goes through a convolution whose kernel and stride are the ratio of the sizes, batch
-    normalisation and ReLU. What is then still larger, because the ratio is no whole number, is
-    averaged down. Maps of one size pass untouched, and nothing is added to the method.
+    A larger map goes through a convolution whose kernel and stride are the ratio of the sizes,
+    batch normalisation and ReLU. What is then still larger, because the ratio is no whole number,
+    is averaged down. Maps of one size pass untouched, and nothing is added to the method.
 
     Args:
         channels: D_k of each map.

@@ -1,8 +1,8 @@
-"""Command-line arguments and recipe files into a `Config`. Needs no PyTorch until a method is named.
+"""Command-line arguments and recipe files into a `Config`, without PyTorch until a method is named.
 
 jsonargparse turns the typed `Config` and the constructor of the chosen method into options, so
-that `--method.temperature 4` is checked like `--epochs 300`. What this file adds: `--method ffl` for
-`--method.name ffl`, recipes found by name, and unknown names answered with the nearest known one.
+that `--method.temperature 4` is checked like `--epochs 300`. What this file adds: `--method ffl`
+for `--method.name ffl`, recipes found by name, and unknown names answered with the nearest.
 """
 
 import argparse

@@ -15,6 +15,7 @@ from codistill.method import Method
 from codistill.methods import method_class
 from codistill.networks import build_network
 from codistill.peers import Peers
+from codistill.train import MakeOptimizer
 
 _AUGMENTATION = {"digits": (1, False)}  # pad, flip: a mirrored 2 is no 2, and 8 pixels are few
 _DEFAULT_AUGMENTATION = (4, True)
@@ -70,10 +71,10 @@ def build_data(config: Config, device: torch.device, views: int = 1) -> Data:
     dataset = load_dataset(c.name, c.root)
     train, val = hold_out(dataset.train, c.val_fraction, c.split_seed)
     normalisation = Normalisation.of(train)
-    normalisation = Normalisation(
-        tuple(c.mean or normalisation.mean),
-        tuple(c.std or normalisation.std),
-    )
+    if c.mean:
+        normalisation = dataclasses.replace(normalisation, mean=(c.mean[0], c.mean[1], c.mean[2]))
+    if c.std:
+        normalisation = dataclasses.replace(normalisation, std=(c.std[0], c.std[1], c.std[2]))
     train, val, test = train.to(device), val.to(device), dataset.test.to(device)
     pad, flip = _AUGMENTATION.get(c.name, _DEFAULT_AUGMENTATION)
     augmentation = Augmentation(
@@ -113,8 +114,8 @@ def resolve(config: Config, data: Data) -> Config:
     )
 
 
-def make_optimizer(config: Config) -> functools.partial[torch.optim.Optimizer]:
-    """Builds the optimizer of a configuration, of given parameters."""
+def make_optimizer(config: Config) -> MakeOptimizer:
+    """What builds the optimizer of a configuration, of given parameters."""
     return functools.partial(
         torch.optim.SGD,
         lr=config.lr,

@@ -5,27 +5,25 @@ from collections.abc import Callable
 from pathlib import Path
 
 from codistill.arguments import parse_config, read_recipe, recipes
-from codistill.config import Config
 from codistill.data.names import DATASETS
 from codistill.errors import InputError, did_you_mean
-from codistill.names import METHODS
-from codistill.names import NETWORKS
+from codistill.names import METHODS, NETWORKS
 
 
 def train(argv: list[str]) -> int:
-    """codistill train [--config RECIPE] [options] | --resume RUN."""
+    """`codistill train [--config RECIPE] [options] | --resume RUN`."""
     folder = _resumed(argv)
     config = None if folder else parse_config(argv, "codistill train")
 
     from codistill.display import train_with_display
     from codistill.run import Run
 
-    run = Run(folder) if config is None else Run.create(config)
+    run = Run.create(config) if config else Run(folder or "")
     return train_with_display(run)
 
 
 def evaluate(argv: list[str]) -> int:
-    """codistill evaluate RUN."""
+    """`codistill evaluate RUN`."""
     parser = argparse.ArgumentParser(
         prog="codistill evaluate",
         description="How good every classifier of a run is, measured now from its weights.",
@@ -57,7 +55,7 @@ def evaluate(argv: list[str]) -> int:
 
 
 def report(argv: list[str]) -> int:
-    """codistill report RUN ... [--out DIR]."""
+    """`codistill report RUN ... [--out DIR]`."""
     parser = argparse.ArgumentParser(
         prog="codistill report",
         description="A table and a picture of runs; runs that differ in the seed stand together.",
@@ -77,7 +75,7 @@ def report(argv: list[str]) -> int:
 
 
 def inspect(argv: list[str]) -> int:
-    """codistill inspect [--config RECIPE] [options]."""
+    """`codistill inspect [--config RECIPE] [options]`."""
     config = parse_config(argv, "codistill inspect")
 
     from rich.console import Console
@@ -94,7 +92,7 @@ def inspect(argv: list[str]) -> int:
 
 
 def list_(argv: list[str]) -> int:
-    """codistill list {methods,networks,data,recipes}."""
+    """`codistill list {methods,networks,data,recipes}`."""
     listings: dict[str, Callable[[], list[tuple[str, str]]]] = {
         "methods": _methods,
         "networks": lambda: [
@@ -119,7 +117,7 @@ def list_(argv: list[str]) -> int:
 
 
 def demo(argv: list[str]) -> int:
-    """codistill demo."""
+    """`codistill demo`."""
     parser = argparse.ArgumentParser(
         prog="codistill demo",
         description="Trains FFL and the same network alone on scikit-learn's handwritten digits.",

@@ -77,7 +77,7 @@ def rows(groups: dict[str, list[Result]]) -> Iterator[list[str]]:
             ]
 
 
-COLUMNS = ("setting", "classifier", "top-1 %", "by val %", "top-5 %", "NLL", "n", "images/s")
+COLUMNS = ("setting", "classifier", "top-1 %", "by val %", "top-5 %", "NLL", "n", "img/s")
 CAPTION = (
     "On the test images: mean ± standard deviation over n seeds, after the last epoch; "
     '"by val": top-1 after the epoch that the held-out images chose.'
@@ -85,15 +85,19 @@ CAPTION = (
 
 
 def print_table(groups: dict[str, list[Result]]) -> None:
-    """The table in the terminal."""
+    """The table in the terminal: 80 columns wide, so without the top-5 accuracy."""
     table = Table(caption=CAPTION, caption_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    left_out = COLUMNS.index("top-5 %")
     for i, column in enumerate(COLUMNS):
-        table.add_column(column, justify="left" if i < 2 else "right", no_wrap=i > 0)
+        if i not in (0, left_out):
+            table.add_column(column, justify="left" if i == 1 else "right", no_wrap=True)
     before = None
-    for label, *cells in rows(groups):
-        if before not in (None, label):
-            table.add_section()
-        table.add_row("" if label == before else label, *cells)
+    for row in rows(groups):
+        del row[left_out]
+        label, name, *cells = row
+        if label != before:
+            table.add_row(f"[bold]{label}[/bold]")
+        table.add_row(f"  {name}", *cells)
         before = label
     Console().print(table)
 
@@ -130,6 +134,8 @@ def draw_curves(groups: dict[str, list[Result]], path: Path) -> None:
             for i, key in enumerate(chosen):
                 name = f"{label}: {key.rpartition('/')[2]}"
                 _band(axes, results, key, name, _COLOURS[(i + 4 * g) % 8], styles[g % 4])
+    for axes in (accuracy, loss):
+        axes.xaxis.get_major_locator().set_params(integer=True)
     accuracy.set(title="Accuracy on the test set", xlabel="epoch", ylabel="top-1 [%]")
     loss.set(title="Loss terms on the training set", xlabel="epoch", ylabel="mean of the epoch")
     loss.set_yscale("log")
@@ -144,7 +150,13 @@ def draw_curves(groups: dict[str, list[Result]], path: Path) -> None:
 
 
 # Okabe and Ito's colours, which the colour-blind can tell apart.
-_COLOURS = "#0072B2 #E69F00 #009E73 #D55E00 #CC79A7 #56B4E9 #000000 #F0E442".split()
+_OKABE_ITO = ("0072B2", "E69F00", "009E73", "D55E00", "CC79A7", "56B4E9", "000000", "F0E442")
+_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00") + (
+    "#CC79A7",
+    "#56B4E9",
+    "#000000",
+    "#F0E442",
+)
 
 
 def _band(axes: Any, results: list[Result], key: str, name: str, colour: str, style: str) -> None:

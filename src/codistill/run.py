@@ -271,10 +271,10 @@ def best_epoch(history: list[dict[str, float]]) -> int | None:
 
     None where none were held out. The test set has no part in it.
     """
-    scores = [max(_peers(record, "val").values(), default=None) for record in history]
-    if not scores or scores[0] is None:
+    scores = [max(_peers(record, "val").values(), default=-1.0) for record in history]
+    if not scores or scores[0] < 0:
         return None
-    return 1 + max(range(len(scores)), key=lambda i: scores[i])  # type: ignore[arg-type]
+    return 1 + scores.index(max(scores))
 
 
 def preferred_peer(record: dict[str, float]) -> int:

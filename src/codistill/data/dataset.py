@@ -1,7 +1,6 @@
 """A labelled set of images that fits into memory, and how a part of it is held out."""
 
 from dataclasses import dataclass, replace
-from typing import Self
 
 import torch
 from jaxtyping import Int64, UInt8
@@ -26,10 +25,10 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def to(self, device: torch.device) -> Self:
+    def to(self, device: torch.device) -> "Split":
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))
 
-    def take(self, index: Int64[Tensor, "n"]) -> Self:
+    def take(self, index: Int64[Tensor, "n"]) -> "Split":
         return replace(self, images=self.images[index], labels=self.labels[index])
 
 

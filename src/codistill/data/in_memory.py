@@ -167,8 +167,9 @@ class TrainBatches:
             return [self.normalisation(images[index])] * self.views
         views = []
         for _ in range(self.views):
-            draws = [d.to(images.device, non_blocking=True) for d in a.draw(len(index), rng)]
-            cut = crop_and_flip(images, index, *draws, pad=a.pad, pad_mode=a.pad_mode)
+            draws = a.draw(len(index), rng)
+            top, left, flips = (d.to(images.device, non_blocking=True) for d in draws)
+            cut = crop_and_flip(images, index, top, left, flips, a.pad, a.pad_mode)
             views.append(self.normalisation(cut))
         return views
 

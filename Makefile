@@ -1,0 +1,38 @@
+# The two commands of the README are `make demo` and `make test`. Both make their own environment.
+PYTHON ?= python3
+
+.PHONY: demo test test-all lint check format clean
+
+demo: .venv/installed
+	.venv/bin/codistill demo
+
+test: .venv-test/installed
+	.venv-test/bin/python -m pytest -m "not slow"
+
+test-all: .venv-test/installed
+	.venv-test/bin/python -m pytest
+
+lint: .venv-test/installed
+	.venv-test/bin/ruff format --check .
+	.venv-test/bin/ruff check .
+	.venv-test/bin/mypy
+
+check: lint test
+
+format: .venv-test/installed
+	.venv-test/bin/ruff format .
+	.venv-test/bin/ruff check --fix .
+
+clean:
+	rm -rf .venv .venv-test
+
+# Installed anew when what is to be installed has changed. torch==2.13.0 first and by itself: the
+# packages that need it then find it, and no newer one is fetched.
+.venv/installed: EXTRAS = digits,report
+.venv-test/installed: EXTRAS = dev
+.venv/installed .venv-test/installed: pyproject.toml constraints.txt
+	rm -rf $(@D)
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
+	$(@D)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$(EXTRAS)]"
+	touch $@
