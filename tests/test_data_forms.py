@@ -20,7 +20,8 @@ from data_fakes import (
 )
 from PIL import Image
 
-from codistill.data import DATASETS, load_dataset
+from codistill.data import load_dataset
+from codistill.names import DATASETS
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "cifar100"
 
@@ -148,11 +149,11 @@ def test_digits_are_scaled_to_bytes_in_three_equal_channels():
 
 def test_every_name_is_described_in_one_line():
     assert sorted(DATASETS) == ["cifar10", "cifar100", "digits"]
-    assert all(text and "\n" not in text for text in DATASETS.values())
+    assert all(known.about and "\n" not in known.about for known in DATASETS.values())
 
 
 def test_the_names_are_known_without_importing_torch():
-    code = "import codistill.data.names, sys; print('torch' in sys.modules)"
+    code = "import codistill.names, sys; print('torch' in sys.modules)"
     answer = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ
     )

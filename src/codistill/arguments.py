@@ -20,6 +20,15 @@ from codistill.errors import InputError, did_you_mean
 _GROUPS = ("method", "data")  # `--method ffl` is short for `--method.name ffl`
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML as people write it: 1e-4 is a number too."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
 class _Parser(ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         raise InputError(_one_line(message))
@@ -62,7 +71,7 @@ def read_recipe(path: str) -> dict[str, Any]:
             raise InputError(f"there is no recipe file {path}, and none of that name: {known}")
         file = recipes()[path]
     try:
-        recipe = yaml.safe_load(file.read_text())
+        recipe = yaml.load(file.read_text(), _Loader)
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise InputError(f"{file} cannot be read as YAML: {_one_line(str(error))}") from error
     if not isinstance(recipe, dict):
@@ -108,7 +117,7 @@ def _to_config(parsed: Namespace, method: str) -> Config:
     values = parsed.as_dict()
     values.pop("config", None)
     values["method"] = {"name": method} | (values.get("method") or {})
-    return Config(**values)
+    return Config.from_dict(values)
 
 
 def _expand(argv: Sequence[str]) -> Iterator[str]:

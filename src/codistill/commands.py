@@ -4,10 +4,9 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from codistill.arguments import parse_config, read_recipe, recipes
-from codistill.data.names import DATASETS
+from codistill.arguments import parse_config, recipes
 from codistill.errors import InputError, did_you_mean
-from codistill.names import METHODS, NETWORKS
+from codistill.names import DATASETS, METHODS, NETWORKS
 
 
 def train(argv: list[str]) -> int:
@@ -81,13 +80,16 @@ def inspect(argv: list[str]) -> int:
     from rich.console import Console
 
     from codistill.assemble import build_method
-    from codistill.data import dataset_shape
-    from codistill.summary import render, summarise_method
+    from codistill.summary import summarise_method
+    from codistill.summary_tables import render
 
-    num_classes, image_size = dataset_shape(config.data.name)
-    method = build_method(config, num_classes)
-    console = Console()
-    console.print(render(summarise_method(method, image_size, config.batch_size)))
+    if config.data.name not in DATASETS:
+        known = did_you_mean(config.data.name, DATASETS)
+        raise InputError(f"data set {config.data.name!r} is not known: {known}")
+    data = DATASETS[config.data.name]
+    method = build_method(config, data.num_classes)
+    summary = summarise_method(method, data.image_size, config.batch_size, config.precision)
+    Console().print(render(summary))
     return 0
 
 
@@ -96,10 +98,13 @@ def list_(argv: list[str]) -> int:
     listings: dict[str, Callable[[], list[tuple[str, str]]]] = {
         "methods": _methods,
         "networks": lambda: [
-            (n, f"{family.replace('_', ' ')} for 32x32 images, {', '.join(map(str, arguments))}")
+            (n, f"{_FAMILIES[family]}, {'-'.join(map(str, arguments))}, for 32x32 images")
             for n, (family, arguments) in NETWORKS.items()
         ],
-        "data": lambda: list(DATASETS.items()),
+        "data": lambda: [
+            (n, f"{d.about}; {d.num_classes} classes, {d.image_size[0]}x{d.image_size[1]}")
+            for n, d in DATASETS.items()
+        ],
         "recipes": lambda: [(name, _first_comment(path)) for name, path in recipes().items()],
     }
     if argv in ([], ["-h"], ["--help"]):
@@ -109,7 +114,7 @@ def list_(argv: list[str]) -> int:
         raise InputError(
             f"nothing to list under {' '.join(argv)!r}: {did_you_mean(argv[0], listings)}"
         )
-    rows = listings[argv[0]]()
+    rows: list[tuple[str, str]] = listings[argv[0]]()
     width = max(len(name) for name, _ in rows)
     for name, text in rows:
         print(f"{name:<{width}}  {text}")
@@ -133,6 +138,8 @@ def demo(argv: list[str]) -> int:
 
     return run_demo(Path(options.out), options.seeds, options.epochs)
 
+
+_FAMILIES = {"resnet": "CIFAR ResNet", "wide_resnet": "Wide ResNet"}
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": train,
@@ -179,5 +186,4 @@ def _methods() -> list[tuple[str, str]]:
 
 
 def _first_comment(recipe: Path) -> str:
-    read_recipe(str(recipe))
     return recipe.read_text().splitlines()[0].removeprefix("# ")

@@ -1,7 +1,7 @@
 """What a run is: every setting with its type, default and meaning. Needs no PyTorch."""
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -92,8 +92,6 @@ class Config:
     keep_checkpoints: int = 2
 
     def __post_init__(self) -> None:
-        if isinstance(self.data, dict):
-            self.data = DataConfig(**self.data)
         require_positive(
             epochs=self.epochs,
             peers=self.peers,
@@ -164,6 +162,16 @@ class Config:
         return yaml.safe_dump(asdict(self), sort_keys=False)
 
     @classmethod
+    def from_dict(cls, tree: dict[str, Any]) -> "Config":
+        """The configuration with these settings, those of the data in a dict of their own."""
+        numbers = {f.name for f in fields(cls) if f.type is float}
+        tree = {k: float(v) if k in numbers else v for k, v in tree.items()}  # 1 is a number too
+        return cls(**tree | {"data": DataConfig(**tree.get("data", {}))})
+
+    @classmethod
     def from_yaml(cls, text: str) -> "Config":
         """What `to_yaml` wrote."""
-        return cls(**yaml.safe_load(text))
+        try:
+            return cls.from_dict(yaml.safe_load(text))
+        except (yaml.YAMLError, TypeError, AttributeError) as error:
+            raise InputError(f"this is no configuration of a run: {error}") from error

@@ -16,6 +16,7 @@ from rich.table import Table
 from codistill.losses import sigmoid_ramp_up
 from codistill.method import Batch
 from codistill.run import Run, classifiers_of
+from codistill.train import Record
 
 
 def train_with_display(run: Run) -> int:
@@ -70,7 +71,7 @@ def follow(run: Run, console: Console, label: str) -> None:
         progress.remove_task(part)
 
 
-def one_line(record: dict[str, float]) -> str:
+def one_line(record: Record) -> str:
     """An epoch in a line: accuracy of every classifier, on the images held out if there are any."""
     split = "val" if any(key.startswith("val/") for key in record) else "test"
     scores = [f"{name} {record[f'{split}/top1/{name}']:.1f}" for name in classifiers_of(record)]

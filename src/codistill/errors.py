@@ -18,18 +18,19 @@ class MissingExtraError(ImportError):
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A hint at the nearest known name, or the list of all where none is near."""
     known = sorted(known)
-    near = get_close_matches(word, known, n=1, cutoff=0.5)
+    begun = [name for name in known if word and name.startswith(word)]
+    near = begun or get_close_matches(word, known, n=1, cutoff=0.5)
     return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
 
 
-def require_positive(**values: float) -> None:
+def require_positive(**values: int | float) -> None:
     """Raises InputError where a named value is not above 0."""
     for name, value in values.items():
         if not value > 0:
             raise InputError(f"{name} is {value}: it has to be above 0")
 
 
-def require_not_negative(**values: float) -> None:
+def require_not_negative(**values: int | float) -> None:
     """Raises InputError where a named value is below 0."""
     for name, value in values.items():
         if not value >= 0:

@@ -4,6 +4,8 @@ A new method needs its file and its line here; one kept elsewhere needs no line:
 `package.module:Class`.
 """
 
+from typing import NamedTuple
+
 METHODS: dict[str, str] = {
     "independent": "codistill.methods.independent:Independent",
     "dml": "codistill.methods.dml:DML",
@@ -18,3 +20,18 @@ NETWORKS: dict[str, tuple[str, tuple[int, ...]]] = {
     },
 }
 """Name -> the family and its arguments, such as ("resnet", (32,))."""
+
+
+class KnownDataset(NamedTuple):
+    """What can be said of a data set before it is read."""
+
+    about: str
+    num_classes: int
+    image_size: tuple[int, int]
+
+
+DATASETS: dict[str, KnownDataset] = {
+    "digits": KnownDataset("1,797 handwritten digits that come with scikit-learn", 10, (8, 8)),
+    "cifar10": KnownDataset("60,000 photographs; downloaded, or from data.root", 10, (32, 32)),
+    "cifar100": KnownDataset("60,000 photographs; downloaded, or from data.root", 100, (32, 32)),
+}

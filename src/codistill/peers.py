@@ -1,6 +1,6 @@
 """The networks that learn together, and what they compute for one batch."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -73,7 +73,8 @@ class Peers(nn.Module):
         """Peer k sees `views[k % len(views)]`."""
         trunks = [_after_each(self.trunk, [view]) for view in views]
         stages = [
-            _after_each(branch, trunks[k % len(views)]) for k, branch in enumerate(self.branches)
+            _after_each(branch, trunks[k % len(views)])  # type: ignore[arg-type]
+            for k, branch in enumerate(self.branches)
         ]
         logits = torch.stack([head(m[-1]) for head, m in zip(self.heads, stages, strict=True)])
         several = {"ensemble": logits.mean(dim=0)} if len(self) > 1 else {}
@@ -83,17 +84,17 @@ class Peers(nn.Module):
         """Peer k as a network of its own, with its own weights."""
         if not 0 <= k < len(self):
             raise InputError(f"there is no peer {k}: the peers are 0 to {len(self) - 1}")
-        stages = [*self.trunk, *self.branches[k].children()]
+        stages = [*self.trunk, *self.branches[k]]
         network = Network(
             stages, self.channels[k], self.reductions[k], self.num_classes, self.heads[k]
         )
         return network.clone().train(self.training)
 
 
-def _after_each(stages: nn.Module, maps: list[Tensor]) -> list[Tensor]:
+def _after_each(stages: Iterable[nn.Module], maps: list[Tensor]) -> list[Tensor]:
     """`maps`, followed by what each stage makes of the map before it."""
     maps = list(maps)
-    for stage in stages.children():
+    for stage in stages:
         maps.append(stage(maps[-1]))
     return maps
 

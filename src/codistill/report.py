@@ -21,6 +21,7 @@ from rich.table import Table
 from codistill import files
 from codistill.config import Config
 from codistill.errors import InputError, MissingExtraError
+from codistill.train import Record
 
 _NOT_THE_RECIPE = ("seed", "out", "device", "threads", "checkpoint_seconds", "keep_checkpoints")
 
@@ -32,7 +33,7 @@ class Result:
     path: Path
     config: Config
     summary: dict[str, Any]
-    history: list[dict[str, float]]
+    history: list[Record]
     parameters: dict[str, int]
 
     @property

@@ -18,6 +18,7 @@ import contextlib
 import csv
 import io
 import json
+import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -41,7 +42,9 @@ from codistill.errors import InputError
 from codistill.export import save_student
 from codistill.manifest import machine, provenance
 from codistill.method import Batch, Method
-from codistill.train import Training, fit
+from codistill.train import Record, Training, fit
+
+_log = logging.getLogger(__name__)
 
 Watch = Callable[[Iterable[Batch]], Iterable[Batch]]
 
@@ -59,11 +62,14 @@ class Run:
             text = (self.path / "config.yaml").read_text()
         except (FileNotFoundError, NotADirectoryError) as error:
             raise InputError(f"{self.path} holds no run: there is no config.yaml in it") from error
-        self.config = Config.from_yaml(text)
+        try:
+            self.config = Config.from_yaml(text)
+            self.manifest = json.loads((self.path / "manifest.json").read_text())
+        except (InputError, FileNotFoundError, json.JSONDecodeError) as error:
+            raise InputError(f"{self.path} is damaged: {error}") from error
         if self.config.threads:
             torch.set_num_threads(self.config.threads)
         self.device = choose_device(self.config.device)
-        self.manifest = json.loads((self.path / "manifest.json").read_text())
         self.method = build_method(self.config, len(self.manifest["classes"])).to(self.device)
 
     @classmethod
@@ -105,7 +111,7 @@ class Run:
         os.replace(draft, path)
         return cls(path)
 
-    def train(self, watch: Watch = lambda batches: batches) -> Iterator[dict[str, float]]:
+    def train(self, watch: Watch = lambda batches: batches) -> Iterator[Record]:
         """Trains from the last checkpoint to the end; yields the records of the epochs it trained.
 
         Args:
@@ -140,7 +146,7 @@ class Run:
             self._write_weights("", training, data)
             files.write_json(self.path / "result.json", summarise(training.history))
 
-    def history(self) -> list[dict[str, float]]:
+    def history(self) -> list[Record]:
         """The records of all epochs that are complete."""
         path = self.path / "history.jsonl"
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
@@ -172,9 +178,17 @@ class Run:
         return sorted((self.path / "checkpoints").glob("epoch*.pt"))
 
     def _restore(self, training: Training) -> None:
-        for path in reversed(self._checkpoints()):
-            training.load_state_dict(files.read_state(path))
-            return
+        """Takes up the last checkpoint that can be read; with none at all, begins at the start."""
+        paths = self._checkpoints()
+        for path in reversed(paths):
+            try:
+                training.load_state_dict(files.read_state(path))
+            except InputError as error:
+                if path == paths[0]:
+                    raise
+                _log.warning("codistill: note: %s; going on from the one before", error)
+            else:
+                return
 
     def _save(self, training: Training) -> None:
         training.check_losses()
@@ -186,7 +200,7 @@ class Run:
         for old in self._checkpoints()[: -self.config.keep_checkpoints]:
             old.unlink()
 
-    def _write_history(self, history: list[dict[str, float]]) -> None:
+    def _write_history(self, history: list[Record]) -> None:
         lines = "".join(json.dumps(record) + "\n" for record in history)
         files.write_text(self.path / "history.jsonl", lines)
         table = io.StringIO()
@@ -266,7 +280,7 @@ def parameter_counts(method: Method) -> dict[str, int]:
     return alone | {"peers": count(peers), "method": count(method) - count(peers)}
 
 
-def best_epoch(history: list[dict[str, float]]) -> int | None:
+def best_epoch(history: list[Record]) -> int | None:
     """The epoch in which one peer did best on the images held out; the first of several.
 
     None where none were held out. The test set has no part in it.
@@ -277,18 +291,18 @@ def best_epoch(history: list[dict[str, float]]) -> int | None:
     return 1 + scores.index(max(scores))
 
 
-def preferred_peer(record: dict[str, float]) -> int:
+def preferred_peer(record: Record) -> int:
     """The peer that did best on the images held out; peer 0 where none were."""
     scores = _peers(record, "val")
     return max(scores, key=lambda k: scores[k]) if scores else 0
 
 
-def classifiers_of(record: dict[str, float]) -> list[str]:
+def classifiers_of(record: Record) -> list[str]:
     """The names of the classifiers that a record tells of."""
     return [key.removeprefix("test/top1/") for key in record if key.startswith("test/top1/")]
 
 
-def summarise(history: list[dict[str, float]]) -> dict[str, Any]:
+def summarise(history: list[Record]) -> dict[str, Any]:
     """Each classifier after the last epoch, and after the epoch that its validation score chose."""
     last: dict[str, Any] = {}
     best: dict[str, Any] = {}
@@ -308,7 +322,7 @@ def summarise(history: list[dict[str, float]]) -> dict[str, Any]:
     }
 
 
-def _of_classifier(record: dict[str, float], name: str) -> dict[str, float]:
+def _of_classifier(record: Record, name: str) -> dict[str, float]:
     return {
         f"{split}/{metric}": record[f"{split}/{metric}/{name}"]
         for split in ("val", "test")
@@ -317,7 +331,7 @@ def _of_classifier(record: dict[str, float], name: str) -> dict[str, float]:
     }
 
 
-def _peers(record: dict[str, float], split: str) -> dict[int, float]:
+def _peers(record: Record, split: str) -> dict[int, float]:
     start = f"{split}/top1/peer"
     return {int(k.removeprefix(start)): v for k, v in record.items() if k.startswith(start)}
 
@@ -340,7 +354,7 @@ def _deterministic() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _tensorboard(folder: Path, epoch: int) -> Iterator[Callable[[dict[str, float]], None]]:
+def _tensorboard(folder: Path, epoch: int) -> Iterator[Callable[[Record], None]]:
     """What writes a record to TensorBoard, or nothing where it is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
@@ -349,7 +363,7 @@ def _tensorboard(folder: Path, epoch: int) -> Iterator[Callable[[dict[str, float
         return
     with SummaryWriter(str(folder), purge_step=epoch + 1) as writer:
 
-        def write(record: dict[str, float]) -> None:
+        def write(record: Record) -> None:
             for key, value in record.items():
                 writer.add_scalar(key, value, int(record["epoch"]))
             writer.flush()

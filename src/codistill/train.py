@@ -17,6 +17,8 @@ from codistill.metrics import batch_metrics, mean_metrics
 
 Precision = Literal["fp32", "bf16"]
 MakeOptimizer = Callable[..., Optimizer]
+Record = dict[str, int | float]
+"""What is known of an epoch when it is over, by name; see `fit`."""
 
 _STEPS_BETWEEN_CHECKS = 50  # a check waits for the device, which must not happen in every step
 
@@ -49,7 +51,7 @@ class Training:
         self.epoch = 0
         self.step = 0
         self.terms: dict[str, list[Tensor]] = {}
-        self.history: list[dict[str, float]] = []
+        self.history: list[Record] = []
         self.seconds = 0.0
         self._checked = 0
 
@@ -67,7 +69,7 @@ class Training:
         if self.step % _STEPS_BETWEEN_CHECKS == 0:
             self.check_losses()
 
-    def end_epoch(self, record: dict[str, float]) -> None:
+    def end_epoch(self, record: Record) -> None:
         """Closes the present epoch with its record."""
         self.history.append(record)
         self.epoch += 1
@@ -139,7 +141,7 @@ def fit(
     lr_at: Callable[[int], float] | None = None,
     precision: Precision = "fp32",
     training: Training | None = None,
-) -> Iterator[dict[str, float]]:
+) -> Iterator[Record]:
     """Trains `method` and yields a record after each epoch. The caller's loop is the callback.
 
     A batch is asked for only when the step before it is complete and counted in `training`. Who
@@ -174,7 +176,7 @@ def fit(
             batches = islice(train, training.step, None)
         images, seconds = train_epoch(training, batches, precision)
 
-        record: dict[str, float] = {"epoch": epoch + 1, "lr": lr}
+        record: Record = {"epoch": epoch + 1, "lr": lr}
         record |= {f"loss/{n}": torch.stack(v).mean().item() for n, v in training.terms.items()}
         for name, evaluation_batches in (evaluate_on or {}).items():
             metrics = evaluate(method, evaluation_batches)

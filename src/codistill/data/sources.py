@@ -10,9 +10,9 @@ from codistill.data.dataset import Dataset, Split
 from codistill.data.digits import read_digits
 from codistill.data.download import download
 from codistill.data.folders import list_class_folders, read_class_folders
-from codistill.data.names import DATASETS
 from codistill.data.parquet import list_shards, read_shards
 from codistill.errors import InputError, did_you_mean
+from codistill.names import DATASETS
 
 Decoded = tuple[Split, Split, tuple[str, ...]]  # train, test, class names
 

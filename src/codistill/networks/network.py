@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Sequence
-from typing import Self
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -52,6 +51,6 @@ class Network(nn.Module):
             x = stage(x)
         return self.head(x)
 
-    def clone(self) -> Self:
+    def clone(self) -> "Network":
         """The same network with weights of its own."""
         return copy.deepcopy(self)

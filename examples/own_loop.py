@@ -1,0 +1,42 @@
+"""FFL in a training loop of one's own: only the networks, the losses and one optimizer step.
+
+Nothing of codistill's trainer, data or configuration is used. Run it: python examples/own_loop.py
+"""
+
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+from codistill import Batch, Peers, build_network, load_student, minimize, save_student
+from codistill.methods import FFL
+
+
+def main() -> None:
+    torch.manual_seed(0)
+    # Your data: here, images whose class is written in their brightness.
+    labels = torch.randint(4, (512,))
+    images = torch.randn(512, 3, 32, 32) + labels.view(-1, 1, 1, 1)
+    loader = DataLoader(TensorDataset(images, labels), batch_size=64, shuffle=True)
+
+    method = FFL(Peers([build_network("resnet8", num_classes=4) for _ in range(2)], shared=2))
+    optimizer = torch.optim.SGD(method.parameters(), lr=0.05, momentum=0.9)
+
+    for epoch in range(2):
+        for x, y in loader:
+            out = method([x])  # logits and feature maps of the peers, and the fused classifier
+            losses = method.losses(out, y, epoch)  # {"ce": ..., "ekd": ..., "fkd": ...}
+            minimize(losses, optimizer)  # or: sum(losses.values()).backward(), and so on
+        print(f"epoch {epoch}: " + ", ".join(f"{k} {v.item():.3f}" for k, v in losses.items()))
+
+    # A method that alternates several optimizers says so in `training_step`; this suits every method.
+    optimizers = method.optimizers(lambda params: torch.optim.SGD(params, lr=0.01))
+    method.training_step(Batch([x], y), optimizers, epoch=2)
+
+    student = method.peers.student(0).eval()  # an ordinary network, with weights of its own
+    save_student("student.safetensors", student, {"network": "resnet8", "classes": list("abcd")})
+    again, about = load_student("student.safetensors")
+    assert torch.equal(again(images[:8]), student(images[:8]))
+    print(f"student.safetensors: {about}")
+
+
+if __name__ == "__main__":
+    main()

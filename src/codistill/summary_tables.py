@@ -1,0 +1,96 @@
+"""A method's summary as tables for the terminal."""
+
+import math
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from codistill.summary import PeerSummary, Summary
+
+
+def render(summary: Summary) -> RenderableType:
+    """The summary as tables for a terminal of 80 columns or more."""
+    alike: dict[PeerSummary, list[int]] = {}
+    for k, peer in enumerate(summary.peers):
+        alike.setdefault(peer, []).append(k)
+    networks = [_network_table(peer, ks) for peer, ks in alike.items()]
+    tables = [*networks, _method_table(summary), _memory_table(summary)]
+    return Group(*(part for table in tables for part in (table, "")), _notes(summary))
+
+
+def _network_table(peer: PeerSummary, ks: Sequence[int]) -> Table:
+    names = ", ".join(map(str, ks))
+    title = f"Peers {names}: each alone" if len(ks) > 1 else f"Peer {names}: alone"
+    table = _table(title, "output", "parameters", "FLOPs", "")
+    for s in peer.stages:
+        shape = "x".join(map(str, s.shape))
+        shared = "shared" if s.shared else ""
+        table.add_row(s.name, shape, f"{s.parameters:,}", _flops(s.flops), shared)
+    table.add_section()
+    table.add_row("total", "", _parameters(peer.parameters), _flops(peer.flops), "")
+    return table
+
+
+def _method_table(summary: Summary) -> Table:
+    table = _table(f"{summary.method}: together", "parameters", "FLOPs")
+    K, shares = len(summary.peers), any(s.shared for peer in summary.peers for s in peer.stages)
+    peers = "1 peer" if K == 1 else f"{K} peers"
+    peers += ", what they share counted once" if K > 1 and shares else ""
+    table.add_row(peers, _parameters(summary.peers_parameters), _flops(summary.peers_flops))
+    for name, parameters in summary.modules.items():
+        table.add_row(f"+ {name}", _parameters(parameters), "")
+    table.add_section()
+    views = "" if summary.views == 1 else f", {summary.views} views"
+    total = _parameters(summary.parameters), _flops(summary.flops)
+    table.add_row(f"total{views}", *total)
+    return table
+
+
+def _memory_table(summary: Summary) -> Table:
+    memory = summary.memory
+    table = _table(f"Memory of a step, {summary.batch_size} images", "estimate")
+    table.add_row("weights", _mebibytes(memory.weights))
+    table.add_row("gradients", _mebibytes(memory.gradients))
+    table.add_row("momentum of SGD", _mebibytes(memory.momentum))
+    table.add_row("buffers", _mebibytes(memory.buffers))
+    table.add_row("activations saved for backward", _mebibytes(memory.activations))
+    table.add_section()
+    table.add_row("in tensors", _mebibytes(memory.tensors))
+    table.add_row("allowance for PyTorch and malloc on a CPU", _mebibytes(memory.allowance))
+    table.add_row("total on a CPU", _mebibytes(memory.total))
+    return table
+
+
+def _notes(summary: Summary) -> Text:
+    classifiers = [*(f"peer{k}" for k in range(len(summary.peers))), *summary.extra]
+    height, width = summary.image_size
+    return Text(
+        f"Classifiers: {', '.join(classifiers)}.\n"
+        f"FLOPs: forward, for one image of {height}x{width}; 2 per multiply-add.\n"
+        "Memory: beyond what a process has after its imports; without the data set."
+    )
+
+
+def _table(title: str, *columns: str) -> Table:
+    """A table whose first column says what each row is; the others hold numbers."""
+    table = Table(title, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in columns:
+        table.add_column(column, justify="right")
+    return table
+
+
+def _parameters(n: int) -> str:
+    return f"{n:,} ({n / 1e6:.2f} M)" if n >= 100_000 else f"{n:,}"
+
+
+def _flops(n: int) -> str:
+    power = min(4, int(math.log10(n)) // 3) if n else 0
+    return (
+        f"{n / 1000**power:,.1f} {('', 'k', 'M', 'G', 'T')[power]}FLOPs" if power else f"{n} FLOPs"
+    )
+
+
+def _mebibytes(n: int) -> str:
+    return f"{n / 2**20:,.1f} MiB"

@@ -1,0 +1,251 @@
+"""The command line: what it answers to good and to bad input."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from commands_of import TINY, codistill
+
+from codistill.arguments import parse_config
+from codistill.cli import main
+from codistill.config import Config
+from codistill.errors import InputError
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one line that a command answers bad input with."""
+    assert main(arguments) == 2
+    output = capsys.readouterr()
+    (line,) = output.err.splitlines()
+    assert line.startswith("codistill: error: ")
+    return line
+
+
+def parsed(*arguments: str) -> Config:
+    return parse_config(arguments, "codistill train")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["train", "--help"], ["list", "--help"], ["evaluate", "--help"]]
+)
+def test_help_comes_without_pytorch(arguments: list[str]) -> None:
+    code = (
+        "import sys; from codistill.cli import main\n"
+        f"try: main({arguments!r})\n"
+        "except SystemExit: pass\n"
+        "assert 'torch' not in sys.modules, 'torch was imported'"
+    )
+    begin = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "usage: codistill" in done.stdout
+    assert time.perf_counter() - begin < 5  # under 1 on an idle machine
+
+
+def test_the_help_of_a_method_shows_its_options(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "--method", "ffl", "--help"])
+    assert stop.value.code == 0
+    assert "--method.temperature" in capsys.readouterr().out
+
+
+def test_options_win_over_the_recipe() -> None:
+    config = parsed("--config", "ffl_resnet20_cifar100_short", "--epochs", "7", "--lr=0.2")
+    assert (config.epochs, config.lr, config.network) == (7, 0.2, "resnet20")
+    assert config.method == {
+        "name": "ffl",
+        "temperature": 3.0,
+        "ramp_up": 5,
+        "ensemble_teaches": True,
+        "fused_teaches": True,
+        "fusion_weight_decay": 1e-5,
+    }
+
+
+def test_a_method_named_on_the_command_line_does_without_the_options_of_the_recipes() -> None:
+    config = parsed("--config", "ffl_resnet20_cifar100_short", "--method", "independent")
+    assert config.method == {"name": "independent"}
+
+
+def test_the_options_of_the_issue_are_understood() -> None:
+    options = (
+        "--method ffl --method.temperature 4 --network resnet32 --peers 2 --shared 2 "
+        "--data cifar100 --data.root DIR --epochs 300 --seed 0 --out DIR"
+    )
+    config = parsed(*options.split())
+    assert config.method["temperature"] == 4.0
+    assert (config.data.name, config.data.root, config.out) == ("cifar100", "DIR", "DIR")
+
+
+def test_a_recipe_may_write_numbers_as_yaml_misreads_them(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text("weight_decay: 5e-4\nlr: 1\n")
+    config = parsed("--config", str(tmp_path / "r.yaml"))
+    assert (config.weight_decay, config.lr) == (5e-4, 1.0)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ffl_resnet32_cifar100",
+        "ffl_resnet20_cifar100_short",
+        "independent_resnet20_cifar100_short",
+    ],
+)
+def test_every_recipe_is_understood(name: str) -> None:
+    assert parsed("--config", name).epochs > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answer"),
+    [
+        (["trian"], "did you mean 'train'?"),
+        (["train", "--metod", "ffl"], "did you mean 'method'?"),
+        (["train", "--method.temprature", "4"], "did you mean 'method.temperature'?"),
+        (["train", "--method", "fll"], "did you mean 'ffl'?"),
+        (["train", "--network", "resnet33"], "did you mean 'resnet32'?"),
+        (["train", "--data", "cifar1000"], "did you mean 'cifar100'?"),
+        (["train", "--config", "ffl_resnet20"], "did you mean 'ffl_resnet20_cifar100_short'?"),
+        (["train", "--method", "independent", "--method.temperature", "4"], "has no option"),
+        (["train", "--epochs", "many"], "epochs"),
+        (["train", "--epochs", "0"], "epochs is 0: it has to be above 0"),
+        (["train", "--lr", "-1"], "lr is -1.0: it has to be above 0"),
+        (["train", "--batch_size", "1"], "batch_size is 1: give 2 or more"),
+        (["train", "--data.val_fraction", "1"], "data.val_fraction is 1.0"),
+        (["train", "--method.temperature", "0"], "temperature is 0.0: it has to be above 0"),
+        (["train", "--peers", "1", "--network", "resnet8"], "needs at least 2, not 1"),
+        (["train", "--peers", "3", "--network", "resnet8,resnet14"], "give --peers 2"),
+        (["train", "--network", "resnet8", "--shared", "4"], "shared is 4"),
+        (["train", "--network", "resnet8,wrn_16_2", "--shared", "1"], "use shared <= 0"),
+        (["train", "--network", "resnet8", "--device", "gpu"], "device 'gpu' cannot be used"),
+        (["train", "--data", "cifar100", "--data.root", "/nowhere"], "/nowhere"),
+        (["train", "--resume", "/nowhere"], "/nowhere holds no run"),
+        (["train", "--resume", "RUN", "--epochs", "3"], "leave out --epochs 3"),
+        (["evaluate", "/nowhere"], "/nowhere holds no run"),
+        (["report", "/nowhere"], "/nowhere holds no run"),
+        (["list", "method"], "did you mean 'methods'?"),
+        (["train", "--network", "no.such.module:thing"], "cannot import 'no.such.module'"),
+        (["train", "--network", "codistill.networks:nothing"], "has no 'nothing'"),
+    ],
+)
+def test_bad_input_gets_one_line_that_helps(
+    arguments: list[str], answer: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    if arguments[0] == "train" and "--resume" not in arguments:
+        arguments = [*arguments, "--out", str(tmp_path / "run")]
+    assert answer in refused(capsys, *arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("recipe", "answer"),
+    [
+        ("epocks: 3", "did you mean 'epochs'?"),
+        ("method: {name: ffl, temprature: 3}", "did you mean 'method.temperature'?"),
+        ("data: {nam: digits}", "did you mean 'data.name'?"),
+        ("epochs: many", "epochs"),
+        ("- epochs", "is no recipe"),
+        ("epochs: [", "cannot be read as YAML"),
+    ],
+)
+def test_a_bad_recipe_gets_one_line_that_helps(
+    recipe: str, answer: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(recipe)
+    line = refused(capsys, "train", "--config", str(path), "--out", str(tmp_path / "run"))
+    assert answer in line
+    assert str(path) in line
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("runs") / "run"
+    done = codistill("train", *TINY, "--epochs", "2", "--out", path)
+    assert done.returncode == 0, done.stderr
+    return path
+
+
+def test_evaluate_measures_what_training_reported(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = json.loads((run / "result.json").read_text())
+    assert main(["evaluate", str(run)]) == 0
+    table = capsys.readouterr().out
+    for name, metrics in result["last"].items():
+        (line,) = [x for x in table.splitlines() if f" {name} " in x]
+        assert f"{metrics['test/top1']:.2f}" in line
+        assert f"{metrics['test/nll']:.4f}" in line
+
+
+def test_training_without_a_terminal_prints_a_line_per_epoch(tmp_path: Path) -> None:
+    done = codistill("train", *TINY, "--epochs", "2", "--out", tmp_path / "run")
+    assert [f"epoch {e}/2" in line for e, line in enumerate(done.stderr.splitlines(), 1)] == [
+        True,
+        True,
+    ]
+    assert str(tmp_path / "run" / "student.safetensors") in done.stdout
+
+
+def test_a_ramp_up_longer_than_the_run_is_remarked(tmp_path: Path) -> None:
+    options = ["--method.ramp_up", "80", "--epochs", "1", "--out", str(tmp_path / "run")]
+    done = codistill("train", *TINY, *options)
+    assert "distillation reaches 1% of its weight" in " ".join(done.stderr.split())
+
+
+def test_the_config_in_a_run_says_everything(run: Path) -> None:
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert set(config) == set(Config.__dataclass_fields__)
+    assert config["data"]["pad"] == 1
+    assert config["data"]["flip"] is False
+    assert len(config["data"]["mean"]) == 3
+    assert config["threads"] == 1
+
+
+def test_inspect_shows_what_is_shared_and_what_is_added(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    options = "--network resnet32 --peers 2 --shared 2 --data cifar100 --batch_size 8"
+    assert main(["inspect", *options.split()]) == 0
+    text = capsys.readouterr().out
+    for number in ("472,756", "832,920", "16,228", "138.3 MFLOPs", "shared"):
+        assert number in text
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [("methods", "ffl"), ("networks", "wrn_28_10"), ("data", "cifar100"), ("recipes", "ffl_")],
+)
+def test_list_shows_what_there_is(
+    kind: str, expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["list", kind]) == 0
+    assert expected in capsys.readouterr().out
+
+
+def test_the_configuration_survives_yaml() -> None:
+    config = parsed("--method", "dml", "--network", "resnet20,wrn_16_2", "--lr", "1e-3")
+    assert Config.from_yaml(config.to_yaml()) == config
+
+
+@pytest.mark.parametrize(
+    ("settings", "factors"),
+    [
+        ({"epochs": 4, "milestones": [0.5, 0.75]}, [1, 1, 0.1, 0.01]),
+        ({"epochs": 4, "milestones": [1.0, 3.0], "lr_decay": 0.5}, [1, 0.5, 0.5, 0.25]),
+        ({"epochs": 4, "schedule": "cosine"}, [1, 0.853553, 0.5, 0.146447]),
+        ({"epochs": 4, "milestones": [], "warmup_epochs": 2}, [1 / 3, 2 / 3, 1, 1]),
+    ],
+)
+def test_the_learning_rate_follows_its_schedule(settings: dict, factors: list[float]) -> None:
+    config = Config(**settings)
+    assert [config.lr_at(e) for e in range(4)] == pytest.approx(factors, abs=1e-6)
+
+
+def test_a_wrong_number_of_means_is_refused() -> None:
+    with pytest.raises(InputError, match="data.mean is \\[1.0\\]: give three numbers"):
+        parsed("--data.mean", "[1.0]")

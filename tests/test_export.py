@@ -1,0 +1,79 @@
+"""The student that is taken away."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from codistill.config import Config, DataConfig
+from codistill.data import load_dataset
+from codistill.errors import InputError
+from codistill.export import load_student, save_student
+from codistill.networks import build_network
+from codistill.run import Run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    config = Config(
+        method={"name": "ffl", "ramp_up": 1},
+        network="resnet8",
+        shared=2,
+        data=DataConfig(name="digits"),
+        epochs=2,
+        threads=1,
+        out=str(tmp_path_factory.mktemp("runs") / "run"),
+    )
+    run = Run.create(config)
+    list(run.train())
+    return run
+
+
+def test_the_student_of_a_run_is_as_good_as_its_peer_was(run: Run) -> None:
+    student, about = load_student(run.path / "student.safetensors")
+    test = load_dataset("digits").test
+    mean, std = torch.tensor(about["mean"]), torch.tensor(about["std"])
+    with torch.inference_mode():
+        logits = student(((test.images - mean) / std).permute(0, 3, 1, 2))
+    top1 = 100 * (logits.argmax(dim=1) == test.labels).double().mean().item()
+    expected = run.history()[-1][f"test/top1/peer{about['peer']}"]
+    assert top1 == pytest.approx(expected, abs=1e-9)
+
+
+def test_the_student_has_nothing_of_the_method(run: Run) -> None:
+    names = load_file(run.path / "student.safetensors").keys()
+    assert set(names) == set(build_network("resnet8", 10).state_dict())
+
+
+def test_the_student_says_what_it_is(run: Run) -> None:
+    _, about = load_student(run.path / "student.safetensors")
+    assert about["network"] == "resnet8"
+    assert about["classes"] == [str(digit) for digit in range(10)]
+    assert about["image_size"] == [8, 8]
+    assert (about["method"], about["epoch"]) == ("ffl", 2)
+
+
+def test_a_student_survives_its_file(tmp_path: Path) -> None:
+    network = build_network("resnet8", 3).to(memory_format=torch.channels_last).eval()
+    about = {"network": "resnet8", "classes": ["a", "b", "c"]}
+    save_student(tmp_path / "s.safetensors", network, about)
+    again, told = load_student(tmp_path / "s.safetensors")
+    torch.testing.assert_close(again.state_dict(), network.state_dict(), rtol=0, atol=0)
+    assert told == about
+
+
+def test_what_is_no_student_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "s.safetensors"
+    with pytest.raises(InputError, match="does not exist"):
+        load_student(path)
+    path.write_bytes(b"junk")
+    with pytest.raises(InputError, match="is damaged or no safetensors file"):
+        load_student(path)
+    save_file({"x": torch.zeros(1)}, path)
+    with pytest.raises(InputError, match="does not say which network"):
+        load_student(path)
+    about = {"network": "resnet14", "classes": ["a", "b"]}
+    save_student(path, build_network("resnet8", 2), about)
+    with pytest.raises(InputError, match="does not hold the weights of resnet14"):
+        load_student(path)

@@ -1,0 +1,313 @@
+"""The contract: what every method must do, whatever it is.
+
+A new method is tested here as soon as it is listed in `codistill.names.METHODS`.
+"""
+
+import io
+import itertools
+from collections import Counter
+
+import pytest
+import torch
+from toys import assert_same_tensors, make, sgd, steps, tiny, toy_batches, toy_split
+
+from codistill import InputError, Method, Peers, Training, evaluate, fit
+from codistill.data.in_memory import Augmentation, Normalisation, TrainBatches
+from codistill.losses import ce_loss
+from codistill.methods import method_class
+from codistill.names import METHODS
+
+K = 3
+every_method = pytest.mark.parametrize("name", METHODS)
+with_and_without_a_trunk = pytest.mark.parametrize("shared", [0, 2])
+
+
+@every_method
+@with_and_without_a_trunk
+def test_every_classifier_learns(name, shared):
+    method = make(name, shared)
+    train = toy_batches(method.views)
+    *_, last = fit(method, train, {"test": toy_batches(seed=1)}, epochs=8, make_optimizer=sgd)
+    top1 = {key: value for key, value in last.items() if "/top1/" in key}
+    assert {f"test/top1/peer{k}" for k in range(K)} <= top1.keys()
+    assert min(top1.values()) > 90, top1
+
+
+@every_method
+@with_and_without_a_trunk
+def test_every_weight_moves(name, shared):
+    method = make(name, shared)
+    before = {n: p.detach().clone() for n, p in method.named_parameters()}
+    optimizers = method.optimizers(sgd)
+    for group in (g for o in optimizers.values() for g in o.param_groups):
+        group["weight_decay"] = 0.0  # which moves weights that no loss reaches
+    for batch in toy_batches(method.views):
+        method.training_step(batch, optimizers, 1)
+    assert [n for n, p in method.named_parameters() if torch.equal(p, before[n])] == []
+
+
+@every_method
+@with_and_without_a_trunk
+def test_losses_are_finite_scalars(name, shared):
+    method = make(name, shared)
+    for losses in steps(method, toy_batches(method.views)):
+        assert losses
+        assert all(value.shape == () and value.isfinite() for value in losses.values())
+
+
+@every_method
+@with_and_without_a_trunk
+def test_the_same_seed_gives_the_same_weights(name, shared):
+    first, second = make(name, shared, dropout=0.2), make(name, shared, dropout=0.2)
+    for method in (first, second):
+        torch.manual_seed(1)
+        steps(method, toy_batches(method.views))
+    assert_same_tensors(first.state_dict(), second.state_dict())
+
+
+@every_method
+@with_and_without_a_trunk
+def test_a_student_predicts_alone_as_in_company(name, shared):
+    method = make(name, shared)
+    steps(method, toy_batches(method.views))
+    method.eval()
+    (images,) = toy_batches(n=1)[0].views
+    for k in range(K):
+        assert torch.equal(method.peers.student(k)(images), method([images]).logits[k])
+
+
+@every_method
+@with_and_without_a_trunk
+def test_a_student_owns_its_weights_and_buffers(name, shared):
+    method = make(name, shared)
+    ours = {t.data_ptr() for t in method.state_dict().values()}
+    for k in range(K):
+        student = method.peers.student(k)
+        assert ours.isdisjoint(t.data_ptr() for t in student.state_dict().values())
+
+
+@every_method
+@with_and_without_a_trunk
+def test_a_step_computes_every_stage_once_per_view(name, shared):
+    method = make(name, shared)
+    counts = Counter()
+    peers = method.peers
+    stages = {id(stage): method.views for stage in peers.trunk}
+    stages |= {id(stage): 1 for branch in peers.branches for stage in branch}
+    stages |= {id(head): 1 for head in peers.heads}
+    for module in peers.modules():
+        if id(module) in stages:
+            module.register_forward_hook(lambda m, *_: counts.update([id(m)]))
+    steps(method, toy_batches(method.views, n=1))
+    assert counts == stages
+
+
+@every_method
+@with_and_without_a_trunk
+def test_evaluate_leaves_modes_and_random_numbers(name, shared):
+    method = make(name, shared, dropout=0.2).train()
+    method.peers.heads[1].eval()  # a frozen part
+    modes = {n: m.training for n, m in method.named_modules()}
+    rng = torch.get_rng_state()
+    evaluate(method, toy_batches())
+    assert {n: m.training for n, m in method.named_modules()} == modes
+    assert torch.equal(torch.get_rng_state(), rng)
+
+
+@every_method
+@with_and_without_a_trunk
+def test_evaluate_moves_no_weight_and_no_statistic(name, shared):
+    method = make(name, shared).train()
+    before = {n: t.clone() for n, t in method.state_dict().items()}
+    evaluate(method, toy_batches())
+    assert_same_tensors(method.state_dict(), before)
+
+
+@every_method
+@with_and_without_a_trunk
+def test_evaluate_is_in_eval_mode(name, shared):
+    method = make(name, shared, dropout=0.5).train()
+    assert evaluate(method, toy_batches()) == evaluate(method, toy_batches())
+
+
+@every_method
+@with_and_without_a_trunk
+def test_a_state_dict_round_trip_changes_nothing(name, shared):
+    first, second = make(name, shared), make(name, shared, seed=1)
+    steps(first, toy_batches(first.views))
+    second.load_state_dict(first.state_dict())
+    assert_same_tensors(first.state_dict(), second.state_dict())
+    assert evaluate(first, toy_batches()) == evaluate(second, toy_batches())
+
+
+@every_method
+@with_and_without_a_trunk
+def test_bf16_trains_float32_weights_with_finite_losses(name, shared):
+    method = make(name, shared)
+    batches = toy_batches(method.views)
+    first, last = fit(method, batches, epochs=2, make_optimizer=sgd, precision="bf16")
+    losses = [value for key, value in last.items() if key.startswith("loss/")]
+    assert losses
+    assert torch.tensor(losses).isfinite().all()
+    assert last["loss/ce"] < first["loss/ce"]
+    assert {p.dtype for p in method.parameters()} == {torch.float32}
+
+
+def test_bf16_runs_the_convolutions_in_bf16():
+    method = make("independent", K=1)
+    seen = set()
+    method.peers.trunk[0][0].register_forward_hook(lambda *call: seen.add(call[-1].dtype))
+    list(fit(method, toy_batches(), epochs=1, make_optimizer=sgd, precision="bf16"))
+    assert seen == {torch.bfloat16}
+
+
+# Going on where a training was left
+
+
+class Interrupted:
+    """Batches that put down the state of a training before one of its steps."""
+
+    def __init__(self, batches, training, epoch, step):
+        self.batches, self.training, self.when = batches, training, (epoch, step)
+        self.saved = io.BytesIO()
+
+    def set_epoch(self, epoch, start):
+        self.batches.set_epoch(epoch, start)
+
+    def __iter__(self):
+        for batch in self.batches:
+            if (self.training.epoch, self.training.step) == self.when:
+                torch.save(self.training.state_dict(), self.saved)
+            yield batch
+
+
+def augmented_batches(views):
+    split = toy_split(n=40)
+    return TrainBatches(split, 8, Normalisation.of(split), Augmentation(pad=2), views, seed=3)
+
+
+def halve(epoch):
+    return 0.5**epoch
+
+
+@every_method
+@with_and_without_a_trunk
+@pytest.mark.parametrize(("epoch", "step"), [(1, 0), (1, 3), (0, 2)])
+def test_a_resumed_training_equals_one_that_was_never_left(name, shared, epoch, step):
+    method = make(name, shared, dropout=0.3)
+    training = Training(method, sgd)
+    batches = Interrupted(augmented_batches(method.views), training, epoch, step)
+    torch.manual_seed(7)
+    whole = list(fit(method, batches, epochs=3, lr_at=halve, training=training))
+
+    other = make(name, shared, dropout=0.3, seed=5)
+    resumed = Training(other, sgd)
+    batches.saved.seek(0)
+    resumed.load_state_dict(torch.load(batches.saved, weights_only=True))
+    batches = augmented_batches(method.views)
+    rest = list(fit(other, batches, epochs=3, lr_at=halve, training=resumed))
+
+    assert_same_tensors(method.state_dict(), other.state_dict())
+    assert [without_times(r) for r in resumed.history] == [without_times(r) for r in whole]
+    assert [r["epoch"] for r in rest] == list(range(epoch + 1, 4))
+
+
+def without_times(record):
+    return {k: v for k, v in record.items() if k not in ("seconds", "images_per_second")}
+
+
+def test_a_list_of_batches_is_taken_up_in_the_middle_too():
+    method = make("ffl")
+    training = Training(method, sgd)
+    batches = toy_batches(n=5)
+    saved = io.BytesIO()
+
+    def saving():
+        for batch in batches:
+            if training.step == 3:
+                torch.save(training.state_dict(), saved)
+            yield batch
+
+    list(fit(method, saving(), epochs=1, training=training))
+    other = make("ffl", seed=1)
+    resumed = Training(other, sgd)
+    saved.seek(0)
+    resumed.load_state_dict(torch.load(saved, weights_only=True))
+    list(fit(other, batches, epochs=1, training=resumed))
+    assert_same_tensors(method.state_dict(), other.state_dict())
+
+
+# Methods that are kept elsewhere
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """Writes a module outside the package; returns its name."""
+    numbers = itertools.count()
+
+    def write(code):
+        name = f"elsewhere_{tmp_path.name.replace('-', '_')}_{next(numbers)}"
+        (tmp_path / f"{name}.py").write_text(code)
+        return name
+
+    monkeypatch.syspath_prepend(tmp_path)
+    return write
+
+
+OWN_METHOD = """
+from codistill import Method
+from codistill.losses import ce_loss
+
+class Own(Method):
+    def losses(self, out, labels, epoch):
+        return {"ce": ce_loss(out.logits, labels)}
+
+class NoMethod:
+    pass
+
+def function():
+    pass
+"""
+
+
+def test_a_method_kept_elsewhere_trains(elsewhere):
+    method = method_class(elsewhere(OWN_METHOD) + ":Own")(Peers([tiny(), tiny()]))
+    (record,) = fit(method, toy_batches(), epochs=1, make_optimizer=sgd)
+    assert record["loss/ce"] > 0
+
+
+@pytest.mark.parametrize("name", ["NoMethod", "function"])
+def test_what_is_no_method_is_refused(elsewhere, name):
+    path = f"{elsewhere(OWN_METHOD)}:{name}"
+    with pytest.raises(InputError, match=f"{path} is no subclass of codistill.Method"):
+        method_class(path)
+
+
+def test_a_module_that_cannot_be_imported_is_refused_with_the_form_to_give():
+    with pytest.raises(InputError, match="'no_such_module'.*give package.module:name.*PYTHONPATH"):
+        method_class("no_such_module:Own")
+
+
+def test_a_name_that_a_module_lacks_is_refused(elsewhere):
+    module = elsewhere(OWN_METHOD)
+    with pytest.raises(InputError, match=f"module '{module}' has no 'Other'"):
+        method_class(f"{module}:Other")
+
+
+def test_an_unknown_method_is_answered_with_the_nearest():
+    with pytest.raises(InputError, match="did you mean 'ffl'"):
+        method_class("fll")
+
+
+def test_a_method_may_ask_for_a_view_per_peer():
+    class TwoViews(Method):
+        views = 2
+
+        def losses(self, out, labels, epoch):
+            return {"ce": ce_loss(out.logits, labels)}
+
+    method = TwoViews(Peers([tiny(), tiny()], shared=1))
+    views = toy_batches(views=2, n=1)[0].views
+    out = method(views)
+    assert out.stages[0][0] is views[0]
+    assert out.stages[1][0] is views[1]

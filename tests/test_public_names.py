@@ -1,0 +1,41 @@
+"""The public names are there, are documented, and cost nothing to import."""
+
+import subprocess
+import sys
+
+import pytest
+
+import codistill
+
+
+@pytest.mark.parametrize("name", codistill.__all__)
+def test_a_public_name_can_be_imported_and_is_documented(name):
+    thing = getattr(codistill, name)
+    doc = thing.__doc__ or ""
+    assert doc.strip()
+    assert not doc.startswith(f"{name}(")  # what dataclasses and NamedTuples write by themselves
+
+
+@pytest.mark.parametrize("name", codistill.__all__)
+def test_a_public_name_is_imported_for_type_checkers_too(name):
+    with open(codistill.__file__) as file:
+        assert f" import {name} as {name}\n" in file.read()
+
+
+def test_public_names_are_sorted():
+    assert codistill.__all__ == sorted(codistill.__all__)
+
+
+def test_dir_lists_the_public_names():
+    assert set(dir(codistill)) == set(codistill.__all__)
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="'codistill' has no attribute 'nothing'"):
+        codistill.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize("module", ["codistill", "codistill.names", "codistill.errors"])
+def test_importing_does_not_import_torch(module):
+    code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,0 +1,81 @@
+"""Tables and pictures of runs."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from codistill.cli import main
+from codistill.config import Config, DataConfig
+from codistill.errors import InputError
+from codistill.report import load_results, rows, write_report
+
+
+def write_run(folder: Path, top1: list[float], seed: int = 0, **settings: object) -> Path:
+    """What a finished run of one peer leaves, as far as a report reads it."""
+    folder.mkdir()
+    config = Config(method={"name": "independent"}, peers=1, seed=seed, **settings)  # type: ignore[arg-type]
+    (folder / "config.yaml").write_text(config.to_yaml())
+    parameters = {"peer0": 10, "peers": 10, "method": 0}
+    (folder / "manifest.json").write_text(json.dumps({"parameters": parameters}))
+    metrics = [{"test/top1": t, "test/top5": 90.0, "test/nll": 1.0} for t in top1]
+    history = [
+        {f"{k}/peer0": v for k, v in m.items()} | {"epoch": e, "loss/ce": 1.0 / e}
+        for e, m in enumerate(metrics, 1)
+    ]
+    (folder / "history.jsonl").write_text("".join(json.dumps(r) + "\n" for r in history))
+    summary = {
+        "epochs": len(top1),
+        "last": {"peer0": metrics[-1]},
+        "best_by_validation": {},
+        "images_per_second": 100.0,
+    }
+    (folder / "result.json").write_text(json.dumps(summary))
+    return folder
+
+
+def test_seeds_of_one_setting_stand_together(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / str(s), [10.0, 50.0 + s], seed=s) for s in range(3)]
+    (row,) = rows(load_results(runs))
+    assert row[:4] == ["independent resnet32 x1", "peer0", "51.00 ± 1.00", "-"]
+    assert row[6] == "3"
+
+
+def test_other_settings_stand_apart(tmp_path: Path) -> None:
+    runs = [
+        write_run(tmp_path / "a", [50.0]),
+        write_run(tmp_path / "b", [60.0], lr=0.2),
+        write_run(tmp_path / "c", [70.0], data=DataConfig(val_fraction=0.2)),
+    ]
+    assert [(r[0], r[2]) for r in rows(load_results(runs))] == [
+        ("independent resnet32 x1 (1)", "50.00"),
+        ("independent resnet32 x1 (2)", "60.00"),
+        ("independent resnet32 x1 (3)", "70.00"),
+    ]
+
+
+def test_the_report_is_written_and_the_picture_is_one(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", [10.0, 50.0])
+    table, numbers, picture = write_report(load_results([run]), tmp_path / "report")
+    assert "| independent resnet32 x1 | peer0 | 50.00 |" in table.read_text()
+    assert numbers.read_text().splitlines()[1].startswith("independent resnet32 x1,0,peer0,2,10,50")
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert picture.stat().st_size > 20_000
+
+
+def test_a_run_that_is_not_finished_is_named(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", [10.0])
+    (run / "result.json").unlink()
+    with pytest.raises(InputError, match="a run that is not finished"):
+        load_results([run])
+
+
+def test_the_table_fits_a_terminal_of_80_columns(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    runs = [write_run(tmp_path / str(s), [50.0 + s], seed=s) for s in range(2)]
+    assert main(["report", *map(str, runs)]) == 0
+    text = capsys.readouterr().out
+    assert "50.50 ± 0.71" in text
+    assert "…" not in text

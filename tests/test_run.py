@@ -1,0 +1,351 @@
+"""A run's folder: what is in it, that it resumes exactly, and that nothing good is ever lost."""
+
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from commands_of import TINY, codistill, command
+from safetensors.torch import load_file
+
+from codistill.config import Config, DataConfig
+from codistill.errors import InputError
+from codistill.files import read_state, write_bytes
+from codistill.run import Run, best_epoch, preferred_peer, summarise
+from codistill.train import NonFiniteError
+
+_TIMES = ("seconds", "images_per_second")
+
+
+def tiny(out: Path, **changes: object) -> Config:
+    settings: dict[str, object] = {
+        "method": {"name": "ffl", "ramp_up": 1},
+        "network": "resnet8",
+        "shared": 2,
+        "data": DataConfig(name="digits"),
+        "epochs": 2,
+        "batch_size": 128,
+        "threads": 1,
+        "out": str(out),
+    }
+    return Config(**settings | changes)  # type: ignore[arg-type]
+
+
+def untimed(folder: Path) -> list[dict[str, float]]:
+    lines = (folder / "history.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(x).items() if k not in _TIMES} for x in lines]
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """The same bits: weights, students, optimizers, random numbers, and the log."""
+    assert untimed(one) == untimed(other)
+    names = sorted(p.name for p in one.glob("*.safetensors"))
+    assert names == sorted(p.name for p in other.glob("*.safetensors"))
+    for name in names:
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
+    last = sorted((one / "checkpoints").glob("*.pt"))[-1].name
+    states = [read_state(run / "checkpoints" / last) for run in (one, other)]
+    for key in ("method", "optimizers", "rng", "epoch", "step"):
+        torch.testing.assert_close(states[0][key], states[1][key], rtol=0, atol=0)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing interrupted."""
+    path = tmp_path_factory.mktemp("runs") / "whole"
+    done = codistill("train", *TINY, "--out", path)
+    assert done.returncode == 0, done.stderr
+    return path
+
+
+def test_a_run_holds_all_that_is_promised(finished: Path) -> None:
+    names = {p.name for p in finished.iterdir()}
+    assert names >= {
+        "config.yaml",
+        "manifest.json",
+        "history.jsonl",
+        "history.csv",
+        "checkpoints",
+        "weights.safetensors",
+        "weights_best.safetensors",
+        "student.safetensors",
+        "student_best.safetensors",
+        "result.json",
+        "tensorboard",
+    }
+    assert len(list((finished / "checkpoints").iterdir())) == 2
+    assert not list(finished.rglob("*.tmp"))
+
+
+def test_the_history_has_every_term_and_every_classifier(finished: Path) -> None:
+    history = untimed(finished)
+    assert [record["epoch"] for record in history] == [1, 2, 3]
+    classifiers = ("peer0", "peer1", "ensemble", "fused")
+    expected = {"epoch", "lr", "loss/ce", "loss/ekd", "loss/fkd"} | {
+        f"{split}/{metric}/{name}"
+        for split in ("val", "test")
+        for metric in ("top1", "top5", "nll")
+        for name in classifiers
+    }
+    assert set(history[0]) == expected
+
+
+def test_the_csv_says_what_the_jsonl_says(finished: Path) -> None:
+    head, *rows = [x.split(",") for x in (finished / "history.csv").read_text().splitlines()]
+    lines = (finished / "history.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    assert [dict(zip(head, map(float, row), strict=True)) for row in rows] == records
+
+
+def test_the_manifest_says_where_the_run_comes_from(finished: Path) -> None:
+    manifest = json.loads((finished / "manifest.json").read_text())
+    assert manifest["images"] == {"train": 808, "val": 90, "test": 899}
+    assert manifest["parameters"] == {
+        "peer0": 78042,
+        "peer1": 78042,
+        "peers": 136420,
+        "method": 10378,
+    }
+    assert len(manifest["data"]["fingerprint"]) == 64
+    (process,) = manifest["processes"]
+    assert process["packages"]["torch"] == torch.__version__
+    assert process["threads"] == 1
+
+
+def test_the_resolved_config_gives_the_same_run(finished: Path, tmp_path: Path) -> None:
+    done = codistill("train", "--config", finished / "config.yaml", "--out", tmp_path / "again")
+    assert done.returncode == 0, done.stderr
+    assert_same_run(finished, tmp_path / "again")
+
+
+def test_another_seed_gives_another_run(finished: Path, tmp_path: Path) -> None:
+    codistill("train", *TINY, "--seed", "1", "--epochs", "1", "--out", tmp_path / "other")
+    first, other = untimed(finished)[0], untimed(tmp_path / "other")[0]
+    assert first["loss/ce"] != other["loss/ce"]
+
+
+def test_a_run_killed_at_random_times_ends_with_the_same_bits(
+    finished: Path, tmp_path: Path
+) -> None:
+    """With kill -9, in the middle of an epoch or of a write: every step writes a checkpoint."""
+    killed = tmp_path / "killed"
+    start = command("train", *TINY, "--checkpoint_seconds", "0", "--out", killed)
+    resume = command("train", "--resume", killed)
+    rng = random.Random(time.time_ns())  # noqa: S311
+    kills = 0
+    while kills < 5:
+        arguments = resume if (killed / "config.yaml").exists() else start
+        process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        before = progress_of(killed)
+        while process.poll() is None and progress_of(killed) == before:
+            time.sleep(0.002)  # until it has taken a step
+        time.sleep(rng.uniform(0, 0.15))
+        process.kill()
+        _, errors = process.communicate()
+        if process.returncode == 0:
+            break
+        assert process.returncode == -signal.SIGKILL, errors
+        kills += 1
+    assert kills >= 2, "the run ended before it could be killed twice"
+    done = subprocess.run(resume, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert_same_run(finished, killed)
+
+
+def progress_of(run: Path) -> list[str]:
+    return sorted(p.name for p in run.glob("checkpoints/epoch*.pt"))
+
+
+def test_resuming_a_finished_run_changes_nothing(finished: Path) -> None:
+    before = {p.name: p.read_bytes() for p in finished.glob("*.safetensors")}
+    assert codistill("train", "--resume", finished).returncode == 0
+    assert {p.name: p.read_bytes() for p in finished.glob("*.safetensors")} == before
+    assert len(untimed(finished)) == 3
+
+
+def test_an_interrupted_run_says_how_to_go_on(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    arguments = command("train", *TINY, "--epochs", "500", "--out", run)
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not progress_of(run):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert f"codistill train --resume {run}" in " ".join(errors.split())
+    assert "Traceback" not in errors
+
+
+def test_two_processes_do_not_train_one_run(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = subprocess.Popen(
+        command("train", *TINY, "--epochs", "500", "--out", run), stderr=subprocess.DEVNULL
+    )
+    while not progress_of(run):
+        time.sleep(0.01)
+    second = codistill("train", "--resume", run)
+    process.kill()
+    process.wait()
+    assert second.returncode == 2
+    assert "another process is training" in second.stderr
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_last_checkpoint(
+    tmp_path: Path,
+) -> None:
+    run = Run.create(tiny(tmp_path / "run", epochs=4))
+    with pytest.raises(NonFiniteError, match=r"'ce'.* at epoch 2, step 3"):
+        for _ in run.train(lambda batches: poisoned(batches, run, epoch=2, step=3)):
+            pass
+    (*_, last) = progress_of(run.path)
+    assert last.startswith("epoch00002_step0000000")
+    state = read_state(run.path / "checkpoints" / last)
+    assert all(v.isfinite().all() for v in state["method"].values())
+
+
+def poisoned(batches, run, epoch, step):  # type: ignore[no-untyped-def]
+    """Batches with one weight made NaN before a certain step."""
+    for i, batch in enumerate(batches):
+        if len(run.history()) == epoch and i == step:
+            with torch.no_grad():
+                run.method.peers.heads[0][-1].weight[0, 0] = torch.nan
+        yield batch
+
+
+def test_weights_that_are_not_finite_are_never_kept(tmp_path: Path) -> None:
+    """The loss of the last step was fine; the step itself was not."""
+    run = Run.create(tiny(tmp_path / "run"))
+
+    def spoil(batches):  # type: ignore[no-untyped-def]
+        yield from batches
+        with torch.no_grad():
+            run.method.peers.heads[0][-1].weight[0, 0] = torch.inf
+
+    with pytest.raises(NonFiniteError, match=r"peers\.heads\.0.*not finite"):
+        list(run.train(spoil))
+    assert progress_of(run.path) == []
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(tmp_path: Path) -> None:
+    """The limit on the size of a file stands for the disk: both fail in the middle of a write."""
+    run = Run.create(tiny(tmp_path / "run", epochs=1))
+    list(run.train())
+    before = {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()}
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, old[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write_bytes(next(p for p in before if p.suffix == ".pt"), bytes(20_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    assert {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()} == before
+
+
+def test_a_full_disk_is_told_in_one_line(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    limited = subprocess.run(
+        ["bash", "-c", 'ulimit -f 300; exec "$@"', "-", *command("train", *TINY, "--out", run)],
+        capture_output=True,
+        text=True,
+    )
+    assert limited.returncode == 2
+    assert limited.stderr.splitlines()[-1].startswith("codistill: error: ")
+    assert "File too large" in limited.stderr
+    assert "Traceback" not in limited.stderr
+
+
+def test_a_folder_that_holds_another_run_is_refused(finished: Path) -> None:
+    with pytest.raises(InputError, match="holds another run: continue it with --resume"):
+        Run.create(tiny(finished))
+
+
+def test_a_folder_that_holds_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(InputError, match="is not empty"):
+        Run.create(tiny(tmp_path))
+
+
+def test_a_bad_option_leaves_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="shared is 7"):
+        Run.create(tiny(tmp_path / "run", shared=7))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_goes_on_only_with_the_data_that_it_began_with(tmp_path: Path) -> None:
+    run = Run.create(tiny(tmp_path / "run"))
+    manifest = json.loads((run.path / "manifest.json").read_text())
+    manifest["data"]["fingerprint"] = "0" * 64
+    (run.path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match="are not those that"):
+        list(Run(run.path).train())
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path) -> None:
+    run = Run.create(tiny(tmp_path / "run"))
+    list(run.train())
+    weights = (run.path / "weights.safetensors").read_bytes()
+    (*_, last) = sorted((run.path / "checkpoints").iterdir())
+    last.write_bytes(last.read_bytes()[:1000])
+    list(Run(run.path).train())
+    assert (run.path / "weights.safetensors").read_bytes() == weights
+
+
+def test_a_checkpoint_executes_nothing(tmp_path: Path) -> None:
+    class Trap:
+        def __reduce__(self):  # type: ignore[no-untyped-def]
+            return os.mkdir, (str(tmp_path / "sprung"),)
+
+    torch.save({"method": Trap()}, tmp_path / "evil.pt")
+    with pytest.raises(InputError, match="damaged or no checkpoint"):
+        read_state(tmp_path / "evil.pt")
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_without_held_out_images_the_last_epoch_counts(tmp_path: Path) -> None:
+    run = Run.create(tiny(tmp_path / "run", data=DataConfig(val_fraction=0.0), epochs=1))
+    (record,) = run.train()
+    assert not any(key.startswith("val/") for key in record)
+    assert not (run.path / "weights_best.safetensors").exists()
+    result = json.loads((run.path / "result.json").read_text())
+    assert result["best_by_validation"] == {}
+    assert result["student"] == {"peer": 0, "best_epoch": None}
+
+
+def record(val: list[float], test: list[float]) -> dict[str, float]:
+    out = {"images_per_second": 1.0, "seconds": 1.0, "epoch": 0}
+    for split, scores in (("val", val), ("test", test)):
+        out |= {f"{split}/top1/peer{k}": score for k, score in enumerate(scores)}
+        out |= {f"{split}/{m}/peer{k}": 0.0 for k in range(len(scores)) for m in ("top5", "nll")}
+    return out
+
+
+def test_the_test_set_never_chooses() -> None:
+    history = [
+        record([50.0, 60.0], [99.0, 10.0]),
+        record([55.0, 58.0], [1.0, 99.0]),
+        record([60.0, 20.0], [0.0, 0.0]),
+    ]
+    assert best_epoch(history) == 1
+    assert preferred_peer(history[0]) == 1
+    assert preferred_peer(history[2]) == 0
+    assert summarise(history)["best_by_validation"]["peer0"]["test/top1"] == 0
+    assert summarise(history)["best_by_validation"]["peer1"]["test/top1"] == 10
+
+
+def test_the_best_weights_are_those_of_the_best_epoch(tmp_path: Path) -> None:
+    run = Run.create(tiny(tmp_path / "run", epochs=4, milestones=[10.0]))
+    history = []
+    states = []
+    for entry in run.train():
+        history.append(entry)
+        states.append({k: v.clone() for k, v in run.method.state_dict().items()})
+    chosen = best_epoch(history)
+    assert chosen is not None
+    best = load_file(run.path / "weights_best.safetensors")
+    torch.testing.assert_close(best, dict(states[chosen - 1]), rtol=0, atol=0)

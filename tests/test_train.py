@@ -1,0 +1,339 @@
+"""The training loop, the evaluation, and what they refuse."""
+
+import functools
+import math
+
+import pytest
+import torch
+from toys import C, assert_same_tensors, echo, make, sgd, tiny, toy_batches
+
+from codistill import Batch, InputError, Method, Peers, Training, evaluate, fit, minimize
+from codistill.losses import ce_loss
+from codistill.methods import Independent
+from codistill.train import NonFiniteError
+
+# What fit yields
+
+
+def test_a_record_has_the_documented_keys():
+    sets = {"val": toy_batches(n=1), "test": toy_batches(n=1)}
+    (record,) = fit(make("ffl", K=2), toy_batches(n=2), sets, epochs=1, make_optimizer=sgd)
+    classifiers = ["peer0", "peer1", "ensemble", "fused"]
+    assert record.keys() == {
+        "epoch",
+        "lr",
+        "images_per_second",
+        "seconds",
+        *(f"loss/{term}" for term in ("ce", "ekd", "fkd")),
+        *(
+            f"{s}/{metric}/{name}"
+            for s in sets
+            for metric in ("top1", "top5", "nll")
+            for name in classifiers
+        ),
+    }
+
+
+def test_a_record_holds_plain_numbers():
+    (record,) = fit(make("dml"), toy_batches(n=1), {"test": toy_batches(n=1)}, epochs=1)
+    assert {type(value) for value in record.values()} <= {int, float}
+
+
+def test_epochs_count_from_1_to_the_last():
+    assert [r["epoch"] for r in fit(make("dml"), toy_batches(n=1), epochs=3)] == [1, 2, 3]
+
+
+def test_history_is_what_was_yielded():
+    method = make("dml")
+    training = Training(method, sgd)
+    records = list(fit(method, toy_batches(n=1), epochs=2, training=training))
+    assert training.history == records
+
+
+def test_a_loss_is_the_mean_over_the_steps_of_the_epoch():
+    seen = []
+
+    class Spy(Independent):
+        def losses(self, out, labels, epoch):
+            terms = super().losses(out, labels, epoch)
+            seen.append(terms["ce"].item())
+            return terms
+
+    (record,) = fit(Spy(Peers([tiny()])), toy_batches(n=3), epochs=1)
+    assert record["loss/ce"] == pytest.approx(sum(seen) / 3, rel=1e-6)
+
+
+def test_each_set_is_evaluated_on_its_own_batches():
+    method = make("dml", K=2)
+    sets = {"val": toy_batches(n=1, seed=1), "test": toy_batches(n=1, seed=2)}
+    (record,) = fit(method, toy_batches(n=1), sets, epochs=1, make_optimizer=sgd)
+    for name, batches in sets.items():
+        for key, value in evaluate(method, batches).items():
+            assert record[f"{name}/{key}"] == value
+
+
+def test_the_caller_sees_a_method_in_train_mode_again_in_the_next_epoch():
+    modes = []
+
+    class Spy(Independent):
+        def losses(self, out, labels, epoch):
+            modes.append(self.peers.training)
+            return super().losses(out, labels, epoch)
+
+    method = Spy(Peers([tiny()]))
+    for _ in fit(method, toy_batches(n=1), {"test": toy_batches(n=1)}, epochs=3):
+        method.eval()
+    assert modes == [True] * 3
+
+
+def test_losses_are_told_the_epoch_from_0():
+    epochs = []
+
+    class Spy(Independent):
+        def losses(self, out, labels, epoch):
+            epochs.append(epoch)
+            return super().losses(out, labels, epoch)
+
+    list(fit(Spy(Peers([tiny()])), toy_batches(n=2), epochs=2))
+    assert epochs == [0, 0, 1, 1]
+
+
+# Learning rates and optimizers
+
+
+def test_lr_at_multiplies_the_learning_rate_of_an_epoch():
+    method = make("ffl")
+    records = fit(
+        method,
+        toy_batches(n=1),
+        epochs=4,
+        make_optimizer=sgd,
+        lr_at=lambda epoch: 0.1 ** (epoch // 2),
+    )
+    assert [r["lr"] for r in records] == pytest.approx([0.05, 0.05, 0.005, 0.005], rel=1e-12)
+
+
+def test_lr_at_reaches_every_group():
+    training = Training(make("ffl"), sgd)
+    training.set_lr(0.5)
+    training.set_lr(0.1)
+    groups = training.optimizers["main"].param_groups
+    assert [g["lr"] for g in groups] == pytest.approx([0.005, 0.005], rel=1e-12)
+
+
+def test_a_learning_rate_of_0_moves_no_weight():
+    method = make("ffl")
+    before = {n: p.detach().clone() for n, p in method.named_parameters()}
+    list(fit(method, toy_batches(n=1), epochs=1, lr_at=lambda epoch: 0.0))
+    assert_same_tensors({n: p.detach() for n, p in method.named_parameters()}, before)
+
+
+def test_the_default_is_the_sgd_of_the_paper():
+    (optimizer,) = Training(make("dml")).optimizers.values()
+    (group,) = optimizer.param_groups
+    assert isinstance(optimizer, torch.optim.SGD)
+    assert (group["lr"], group["momentum"], group["nesterov"], group["weight_decay"]) == (
+        0.1,
+        0.9,
+        True,
+        1e-4,
+    )
+
+
+def test_a_training_of_another_method_is_refused():
+    with pytest.raises(InputError, match="give that method"):
+        next(fit(make("dml"), toy_batches(n=1), epochs=1, training=Training(make("dml"), sgd)))
+
+
+def test_a_training_and_an_optimizer_are_refused_together():
+    method = make("dml")
+    with pytest.raises(InputError, match="holds a method and its optimizers"):
+        next(
+            fit(
+                method,
+                toy_batches(n=1),
+                epochs=1,
+                training=Training(method, sgd),
+                make_optimizer=sgd,
+            )
+        )
+
+
+# What batches may be
+
+
+def test_anything_that_can_be_iterated_over_is_trained_on():
+    class Anything:
+        def __iter__(self):
+            yield from toy_batches(n=2)
+
+    listed, iterated = make("dml"), make("dml")
+    list(fit(listed, toy_batches(n=2), epochs=2, make_optimizer=sgd))
+    list(fit(iterated, Anything(), epochs=2, make_optimizer=sgd))
+    assert_same_tensors(listed.state_dict(), iterated.state_dict())
+
+
+def test_set_epoch_is_called_before_every_epoch():
+    calls = []
+
+    class Batches(list):
+        def set_epoch(self, epoch, start):
+            calls.append((epoch, start))
+
+    list(fit(make("dml"), Batches(toy_batches(n=1)), epochs=3))
+    assert calls == [(0, 0), (1, 0), (2, 0)]
+
+
+def test_a_batch_is_asked_for_when_the_step_before_is_counted():
+    method = make("dml")
+    training = Training(method, sgd)
+    counted = []
+
+    def batches():
+        for batch in toy_batches(n=3):
+            counted.append(training.step)
+            yield batch
+
+    list(fit(method, batches(), epochs=1, training=training))
+    assert counted == [0, 1, 2]
+
+
+def test_no_batch_to_train_on_is_refused():
+    with pytest.raises(InputError, match="not one batch"):
+        list(fit(make("dml"), [], epochs=1))
+
+
+# Losses that are not finite
+
+
+class Fails(Method):
+    """Has a second loss term with one bad value, in the n-th step of all."""
+
+    def __init__(self, peers, n, value=math.nan):
+        super().__init__(peers)
+        self.countdown, self.value = n, value
+
+    def losses(self, out, labels, epoch):
+        self.countdown -= 1
+        bad = self.value if self.countdown == -1 else 1.0
+        return {"ce": ce_loss(out.logits, labels), "extra": out.logits.pow(2).mean() * bad}
+
+
+@pytest.mark.parametrize(
+    ("n", "epoch", "step", "noticed"),
+    [
+        (0, 0, 0, 50),
+        (3, 0, 3, 50),
+        (49, 0, 49, 50),
+        (50, 0, 50, 60),
+        (57, 0, 57, 60),
+        (62, 1, 2, 50),
+        (115, 1, 55, 60),
+    ],
+)
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_is_named_with_epoch_and_step(n, epoch, step, noticed, value):
+    torch.manual_seed(0)
+    method = Fails(Peers([tiny(width=1)]), n, value)
+    training = Training(method, functools.partial(torch.optim.SGD, lr=0.01))
+    batches = toy_batches(n=60, B=4, size=4)
+    message = rf"loss term 'extra' is not finite \({value}\) at epoch {epoch}, step {step}$"
+    with pytest.raises(NonFiniteError, match=message):
+        list(fit(method, batches, epochs=2, training=training))
+    assert (training.epoch, training.step) == (epoch, noticed)
+
+
+def test_a_weight_that_is_not_finite_is_named():
+    method = make("dml")
+    training = Training(method, sgd)
+    training.check_weights()
+    with torch.no_grad():
+        method.peers.heads[1][2].bias[0] = math.inf
+    with pytest.raises(NonFiniteError, match=r"weight 'peers.heads.1.2.bias' is not finite"):
+        training.check_weights()
+
+
+# The evaluation
+
+LOGITS = torch.zeros(5, 12)
+LOGITS[torch.arange(5), [0, 1, 2, 3, 4]] = 3.0  # first guesses
+LOGITS[:, 7:11] = torch.tensor([1.0, 0.9, 0.8, 0.7])  # guesses 2 to 5
+LABELS = torch.tensor([0, 1, 10, 11, 7])  # right, right, fifth guess, none of five, second guess
+
+
+def echoed(*sizes):
+    """LOGITS as images, in batches of the given sizes."""
+    images, labels = LOGITS.view(5, 3, 2, 2).split(sizes), LABELS.split(sizes)
+    return [Batch([x], y) for x, y in zip(images, labels, strict=True)]
+
+
+@pytest.mark.parametrize("sizes", [(5,), (3, 2), (1, 3, 1)])
+def test_metrics_are_means_over_images_whatever_the_batches(sizes):
+    metrics = evaluate(Independent(Peers([echo()])), echoed(*sizes))
+    total = math.exp(3) + sum(math.exp(x) for x in (1.0, 0.9, 0.8, 0.7)) + 7
+    nll = sum(math.log(total) - x for x in (3, 3, 0.7, 0, 1.0)) / 5
+    assert metrics == {
+        "top1/peer0": pytest.approx(40.0),
+        "top5/peer0": pytest.approx(80.0),
+        "nll/peer0": pytest.approx(nll, rel=1e-6),
+    }
+
+
+def test_every_classifier_is_evaluated():
+    metrics = evaluate(make("ffl", K=2), toy_batches(n=1))
+    names = ["peer0", "peer1", "ensemble", "fused"]
+    assert metrics.keys() == {f"{m}/{n}" for m in ("top1", "top5", "nll") for n in names}
+
+
+def test_with_fewer_than_five_classes_top5_is_always_right():
+    assert C < 5
+    assert evaluate(make("independent", K=1), toy_batches(n=1))["top5/peer0"] == 100.0
+
+
+def test_modes_are_restored_when_the_evaluation_fails():
+    method = make("dml").train()
+
+    def failing():
+        yield toy_batches(n=1)[0]
+        raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        evaluate(method, failing())
+    assert {m.training for m in method.modules()} == {True}
+
+
+def test_evaluation_leaves_no_graph():
+    method = make("dml")
+    kept = []
+
+    class Spy(Independent):
+        def forward(self, views):
+            out = super().forward(views)
+            kept.append(out.logits.requires_grad)
+            return out
+
+    evaluate(Spy(method.peers), toy_batches(n=1))
+    assert kept == [False]
+
+
+def test_no_image_to_evaluate_on_is_refused():
+    with pytest.raises(InputError, match="not one image to evaluate on"):
+        evaluate(make("dml"), [])
+
+
+# minimize
+
+
+def test_minimize_clears_stale_gradients():
+    x = torch.tensor(5.0, requires_grad=True)
+    x.grad = torch.tensor(100.0)
+    minimize({"loss": 2 * x}, torch.optim.SGD([x], lr=1.0))
+    assert x.item() == 3.0
+
+
+def test_two_minimizations_in_a_row_do_not_add_up():
+    x = torch.tensor(5.0, requires_grad=True)
+    optimizer = torch.optim.SGD([x], lr=1.0)
+    for _ in range(2):
+        minimize({"loss": 2 * x}, optimizer)
+    assert x.item() == 1.0
