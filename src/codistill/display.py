@@ -15,7 +15,8 @@ from rich.table import Table
 
 from codistill.losses import sigmoid_ramp_up
 from codistill.method import Batch
-from codistill.run import Run, classifiers_of
+from codistill.results import classifiers_of
+from codistill.run import Run
 from codistill.train import Record
 
 
@@ -26,12 +27,9 @@ def train_with_display(run: Run) -> int:
         console.print(f"codistill: note: {warning}", style="yellow", highlight=False)
     try:
         follow(run, console, str(run.path))
-    except BaseException:
-        console.print(
-            f"codistill: stopped; go on from the last checkpoint with: "
-            f"codistill train --resume {run.path}",
-            highlight=False,
-        )
+    except (KeyboardInterrupt, OSError):
+        resume = f"codistill: stopped; go on with: codistill train --resume {run.path}"
+        console.print(resume, highlight=False, soft_wrap=True)
         raise
     from codistill.report import load_results, print_table
 

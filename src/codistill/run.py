@@ -42,6 +42,7 @@ from codistill.errors import InputError
 from codistill.export import save_student
 from codistill.manifest import machine, provenance
 from codistill.method import Batch, Method
+from codistill.results import best_epoch, preferred_peer, summarise
 from codistill.train import Record, Training, fit
 
 _log = logging.getLogger(__name__)
@@ -278,62 +279,6 @@ def parameter_counts(method: Method) -> dict[str, int]:
         for k in range(len(peers))
     }
     return alone | {"peers": count(peers), "method": count(method) - count(peers)}
-
-
-def best_epoch(history: list[Record]) -> int | None:
-    """The epoch in which one peer did best on the images held out; the first of several.
-
-    None where none were held out. The test set has no part in it.
-    """
-    scores = [max(_peers(record, "val").values(), default=-1.0) for record in history]
-    if not scores or scores[0] < 0:
-        return None
-    return 1 + scores.index(max(scores))
-
-
-def preferred_peer(record: Record) -> int:
-    """The peer that did best on the images held out; peer 0 where none were."""
-    scores = _peers(record, "val")
-    return max(scores, key=lambda k: scores[k]) if scores else 0
-
-
-def classifiers_of(record: Record) -> list[str]:
-    """The names of the classifiers that a record tells of."""
-    return [key.removeprefix("test/top1/") for key in record if key.startswith("test/top1/")]
-
-
-def summarise(history: list[Record]) -> dict[str, Any]:
-    """Each classifier after the last epoch, and after the epoch that its validation score chose."""
-    last: dict[str, Any] = {}
-    best: dict[str, Any] = {}
-    for name in classifiers_of(history[-1]):
-        last[name] = _of_classifier(history[-1], name)
-        if f"val/top1/{name}" in history[-1]:
-            chosen = max(history, key=lambda r: r[f"val/top1/{name}"])  # noqa: B023
-            best[name] = {"epoch": chosen["epoch"]} | _of_classifier(chosen, name)
-    speeds = sorted(record["images_per_second"] for record in history)
-    return {
-        "epochs": len(history),
-        "last": last,
-        "best_by_validation": best,
-        "student": {"peer": preferred_peer(history[-1]), "best_epoch": best_epoch(history)},
-        "images_per_second": speeds[len(speeds) // 2],
-        "seconds": sum(record["seconds"] for record in history),
-    }
-
-
-def _of_classifier(record: Record, name: str) -> dict[str, float]:
-    return {
-        f"{split}/{metric}": record[f"{split}/{metric}/{name}"]
-        for split in ("val", "test")
-        for metric in ("top1", "top5", "nll")
-        if f"{split}/{metric}/{name}" in record
-    }
-
-
-def _peers(record: Record, split: str) -> dict[int, float]:
-    start = f"{split}/top1/peer"
-    return {int(k.removeprefix(start)): v for k, v in record.items() if k.startswith(start)}
 
 
 @contextlib.contextmanager

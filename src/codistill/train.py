@@ -63,6 +63,11 @@ class Training:
 
     def record(self, losses: Mapping[str, Tensor]) -> None:
         """Counts a step and keeps its losses; now and then checks that they are finite."""
+        if self.step and losses.keys() != self.terms.keys():
+            raise InputError(
+                f"the method returned the loss terms {sorted(losses)} in step {self.step}, but "
+                f"{sorted(self.terms)} before: return the same in every step, zero where one is off"
+            )
         for name, value in losses.items():
             self.terms.setdefault(name, []).append(value.detach())
         self.step += 1
@@ -214,7 +219,9 @@ def evaluate(method: Method, batches: Iterable[Batch]) -> dict[str, float]:
     n = 0
     with eval_mode(method), torch.inference_mode():
         for batch in batches:
-            for name, logits in method(batch.views).classifiers.items():
+            with _autocast(batch.labels.device, "fp32"):  # off, whatever the caller has on
+                out = method(batch.views)
+            for name, logits in out.classifiers.items():
                 sums[name].append(batch_metrics(logits, batch.labels))
             n += len(batch.labels)
     if not n:

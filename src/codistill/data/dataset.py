@@ -64,6 +64,8 @@ def hold_out(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
     """
     if not 0 <= fraction < 1:
         raise InputError(f"data.val_fraction is {fraction}: give a number from 0 to below 1")
+    if not len(split):
+        raise InputError("there is not one image to hold out from")
     held = torch.zeros(len(split), dtype=torch.bool)
     rng = torch.Generator().manual_seed(seed)
     labels = split.labels.cpu()
