@@ -4,10 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-TINY = (
-    "--network resnet8 --peers 2 --shared 2 --method.ramp_up 1 --epochs 3 --batch_size 64 "
-    "--threads 1"
-).split()
+_TINY = "--network resnet8 --peers 2 --shared 2 --method.ramp_up 1 --epochs 3 --batch_size 64"
+TINY = [*_TINY.split(), "--threads", "1"]
 
 
 def codistill(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -17,4 +15,3 @@ def codistill(*arguments: str | Path, cwd: Path | None = None) -> subprocess.Com
 
 def command(*arguments: str | Path) -> list[str]:
     return [sys.executable, "-W", "error", "-m", "codistill.cli", *map(str, arguments)]
-

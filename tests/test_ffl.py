@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from toys import make, tiny, toy_batches
+from toys import make, sgd, tiny, toy_batches
 
 from codistill import Batch, InputError, Peers, evaluate, fit, minimize
 from codistill.adapters import MatchSize
@@ -34,8 +34,11 @@ class Reference:
         self.ensemble_teaches, self.fused_teaches = ensemble_teaches, fused_teaches
         fusion = [w for n, w in self.weights.items() if n.startswith("fusion.")]
         peers = [w for n, w in self.weights.items() if not n.startswith("fusion.")]
-        sgd = functools.partial(torch.optim.SGD, lr=0.1, momentum=0.9, nesterov=True)
-        self.optimizers = sgd(peers, weight_decay=1e-4), sgd(fusion, weight_decay=1e-5)
+        how = {"lr": 0.1, "momentum": 0.9, "nesterov": True}
+        self.optimizers = (
+            torch.optim.SGD(peers, weight_decay=1e-4, **how),
+            torch.optim.SGD(fusion, weight_decay=1e-5, **how),
+        )
 
     def conv(self, x, name, **how):
         return F.conv2d(x, self.weights[f"{name}.weight"], **how)
@@ -300,7 +303,7 @@ def test_peers_of_different_width_and_map_size_learn_together():
     networks = [tiny(width=4), tiny(width=6, strides=(1, 2, 1)), tiny(width=3, strides=(2, 2, 2))]
     method = FFL(Peers(networks))
     before = {n: p.detach().clone() for n, p in method.named_parameters()}
-    list(fit(method, toy_batches(), epochs=8))
+    list(fit(method, toy_batches(), epochs=16, make_optimizer=sgd))
     assert [n for n, p in method.named_parameters() if torch.equal(p, before[n])] == []
     metrics = evaluate(method, toy_batches(seed=1))
     assert min(v for k, v in metrics.items() if k.startswith("top1/")) > 90, metrics
@@ -316,6 +319,12 @@ def test_larger_maps_are_brought_to_the_smallest_size():
     match = MatchSize([3, 4, 5], [2, 4, 8])
     maps = [torch.randn(2, d, size, size) for d, size in ((3, 16), (4, 8), (5, 4))]
     assert [tuple(x.shape) for x in match(maps)] == [(2, 3, 4, 4), (2, 4, 4, 4), (2, 5, 4, 4)]
+
+
+def test_a_larger_map_goes_through_a_convolution_as_wide_as_the_ratio():
+    match = MatchSize([3, 4], [2, 8])
+    shapes = [tuple(p.shape) for p in match.parameters() if p.ndim == 4]
+    assert shapes == [(3, 3, 4, 4)]
 
 
 def test_a_ratio_that_is_no_whole_number_is_matched_too():

@@ -27,7 +27,7 @@ with_and_without_a_trunk = pytest.mark.parametrize("shared", [0, 2])
 def test_every_classifier_learns(name, shared):
     method = make(name, shared)
     train = toy_batches(method.views)
-    *_, last = fit(method, train, {"test": toy_batches(seed=1)}, epochs=8, make_optimizer=sgd)
+    *_, last = fit(method, train, {"test": toy_batches(seed=1)}, epochs=16, make_optimizer=sgd)
     top1 = {key: value for key, value in last.items() if "/top1/" in key}
     assert {f"test/top1/peer{k}" for k in range(K)} <= top1.keys()
     assert min(top1.values()) > 90, top1

@@ -17,7 +17,8 @@ from safetensors.torch import load_file
 from codistill.config import Config, DataConfig
 from codistill.errors import InputError
 from codistill.files import read_state, write_bytes
-from codistill.run import Run, best_epoch, preferred_peer, summarise
+from codistill.results import best_epoch, preferred_peer, summarise
+from codistill.run import Run
 from codistill.train import NonFiniteError
 
 _TIMES = ("seconds", "images_per_second")

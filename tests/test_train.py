@@ -337,3 +337,17 @@ def test_two_minimizations_in_a_row_do_not_add_up():
     for _ in range(2):
         minimize({"loss": 2 * x}, optimizer)
     assert x.item() == 1.0
+
+
+def test_loss_terms_that_come_and_go_are_refused():
+    training = Training(make("independent"))
+    training.record({"ce": torch.ones(())})
+    with pytest.raises(InputError, match="return the same in every step"):
+        training.record({"ce": torch.ones(()), "kd": torch.ones(())})
+
+
+def test_evaluation_is_in_float32_even_under_autocast():
+    method = make("ffl")
+    alone = evaluate(method, toy_batches())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert evaluate(method, toy_batches()) == alone
