@@ -27,7 +27,7 @@ def main() -> None:
             minimize(losses, optimizer)  # or: sum(losses.values()).backward(), and so on
         print(f"epoch {epoch}: " + ", ".join(f"{k} {v.item():.3f}" for k, v in losses.items()))
 
-    # A method that alternates several optimizers says so in `training_step`; this suits every method.
+    # A method that alternates several optimizers does so in `training_step`, as every method can.
     optimizers = method.optimizers(lambda params: torch.optim.SGD(params, lr=0.01))
     method.training_step(Batch([x], y), optimizers, epoch=2)
 
