@@ -81,6 +81,13 @@ def test_the_options_of_the_issue_are_understood() -> None:
     assert (config.data.name, config.data.root, config.out) == ("cifar100", "DIR", "DIR")
 
 
+def test_a_recipe_may_be_flat(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text("method: dml\nmethod.temperature: 2.0\ndata.name: cifar10\n")
+    config = parsed("--config", str(tmp_path / "r.yaml"))
+    assert config.method == {"name": "dml", "temperature": 2.0}
+    assert config.data.name == "cifar10"
+
+
 def test_a_recipe_may_write_numbers_as_yaml_misreads_them(tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text("weight_decay: 5e-4\nlr: 1\n")
     config = parsed("--config", str(tmp_path / "r.yaml"))
@@ -127,6 +134,17 @@ def test_every_recipe_is_understood(name: str) -> None:
         (["evaluate", "/nowhere"], "/nowhere holds no run"),
         (["report", "/nowhere"], "/nowhere holds no run"),
         (["list", "method"], "did you mean 'methods'?"),
+        (["train", "--flip", "true"], "did you mean 'data.flip'?"),
+        (["train", "--seed", "9" * 20], "has to be below"),
+        (["train", "--data.split_seed", "9" * 20], "has to be below"),
+        (["train", "--threads", "100000"], "has to be below"),
+        (["train", "--lr", "1e300"], "has to be below"),
+        (["train", "--data.std", "[0,1,1]"], "data.std is [0.0, 1.0, 1.0]: it has to be above 0"),
+        (["train", "--method", ":"], "names nothing"),
+        (["train", "--network", "os:getcwd"], "cannot be called as f(num_classes=...)"),
+        (["train", "--network", "codistill.networks:resnet"], "cannot be called as"),
+        (["train", "--device", "meta"], "device 'meta' cannot be used"),
+        (["train", "--config="], "there is no recipe file"),
         (["train", "--network", "no.such.module:thing"], "cannot import 'no.such.module'"),
         (["train", "--network", "codistill.networks:nothing"], "has no 'nothing'"),
     ],
@@ -149,6 +167,14 @@ def test_bad_input_gets_one_line_that_helps(
         ("epochs: many", "epochs"),
         ("- epochs", "is no recipe"),
         ("epochs: [", "cannot be read as YAML"),
+        ("epochs: 3\nepochs: 4", "'epochs' is given twice"),
+        ("method: null", "method is None: give a name"),
+        ("method: [ffl]", "method is ['ffl']: give a name"),
+        ("method: {name: [ffl]}", "give a name"),
+        ("data: 3", "data is 3: give a name"),
+        ("method: 3\nmethod.temperature: 4", "its keys have to be names"),
+        ("1: 2", "its keys have to be names"),
+        ("config: other.yaml", "cannot name another"),
     ],
 )
 def test_a_bad_recipe_gets_one_line_that_helps(
@@ -225,6 +251,18 @@ def test_list_shows_what_there_is(
 ) -> None:
     assert main(["list", kind]) == 0
     assert expected in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("out", ["", " "])
+def test_an_empty_folder_name_is_refused(out: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "out is empty" in refused(capsys, "train", f"--out={out}")
+
+
+def test_a_folder_name_with_brackets_is_a_folder_name(tmp_path: Path) -> None:
+    done = codistill("train", *TINY, "--epochs", "1", "--out", "x[/bold][red]y", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "x[" / "bold][red]y" / "student.safetensors").exists()
+    assert "x[/bold][red]y: epoch 1/1" in done.stderr
 
 
 def test_the_configuration_survives_yaml() -> None:

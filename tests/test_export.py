@@ -63,6 +63,15 @@ def test_a_student_survives_its_file(tmp_path: Path) -> None:
     assert told == about
 
 
+def test_a_student_does_not_run_code_unasked(tmp_path: Path) -> None:
+    about = {"network": "os:getcwd", "classes": ["a"]}
+    save_student(tmp_path / "s.safetensors", build_network("resnet8", 1), about)
+    with pytest.raises(InputError, match="if you trust the file"):
+        load_student(tmp_path / "s.safetensors")
+    with pytest.raises(InputError, match="cannot be called"):
+        load_student(tmp_path / "s.safetensors", trust_code=True)
+
+
 def test_what_is_no_student_is_named(tmp_path: Path) -> None:
     path = tmp_path / "s.safetensors"
     with pytest.raises(InputError, match="does not exist"):
@@ -75,5 +84,5 @@ def test_what_is_no_student_is_named(tmp_path: Path) -> None:
         load_student(path)
     about = {"network": "resnet14", "classes": ["a", "b"]}
     save_student(path, build_network("resnet8", 2), about)
-    with pytest.raises(InputError, match="does not hold the weights of resnet14"):
+    with pytest.raises(InputError, match="does not hold the weights of this Network"):
         load_student(path)

@@ -121,7 +121,7 @@ def test_every_epoch_has_a_new_order():
     train = TrainBatches(numbered(10), 10, AS_IT_IS)
     orders = []
     for epoch in range(3):
-        train.set_epoch(epoch)
+        train.start_at(epoch)
         orders += [tuple(numbers(b)) for b in train]
     assert len(set(orders)) == 3
 
@@ -159,7 +159,7 @@ def test_another_epoch_is_augmented_differently():
     train = TrainBatches(split, 2, AS_IT_IS, Augmentation(pad=3))
     looks = set()
     for epoch in range(8):
-        train.set_epoch(epoch)
+        train.start_at(epoch)
         looks |= {v.numpy().tobytes() for b in train for v in b.views[0]}
     assert len(looks) > 8
 
@@ -173,15 +173,15 @@ def test_steps_of_an_epoch_are_augmented_differently():
 @pytest.mark.parametrize("start", [0, 1, 2, 3])
 def test_an_epoch_goes_on_from_any_step(start):
     whole, rest = augmented(views=2), augmented(views=2)
-    whole.set_epoch(2)
-    rest.set_epoch(2, start)
+    whole.start_at(2)
+    rest.start_at(2, start)
     assert same(list(rest), list(whole)[start:])
 
 
 def test_the_start_holds_for_one_epoch():
     train = augmented()
-    train.set_epoch(0, 2)
-    train.set_epoch(1)
+    train.start_at(0, 2)
+    train.start_at(1)
     assert len(list(train)) == 3
 
 

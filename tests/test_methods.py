@@ -171,8 +171,8 @@ class Interrupted:
         self.batches, self.training, self.when = batches, training, (epoch, step)
         self.saved = io.BytesIO()
 
-    def set_epoch(self, epoch, start):
-        self.batches.set_epoch(epoch, start)
+    def start_at(self, epoch, start):
+        self.batches.start_at(epoch, start)
 
     def __iter__(self):
         for batch in self.batches:

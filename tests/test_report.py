@@ -63,6 +63,28 @@ def test_the_report_is_written_and_the_picture_is_one(tmp_path: Path) -> None:
     assert picture.stat().st_size > 20_000
 
 
+def test_a_seed_counts_once(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", [10.0])
+    with pytest.raises(InputError, match="give each seed once"):
+        load_results([run, run])
+
+
+@pytest.mark.parametrize("name", ["history.jsonl", "result.json", "manifest.json"])
+def test_a_damaged_run_is_named(name: str, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", [10.0])
+    (run / name).write_text('{"epochs')
+    with pytest.raises(InputError, match="is damaged"):
+        load_results([run])
+
+
+def test_a_loss_term_may_begin_late(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", [10.0, 20.0])
+    first, second = (run / "history.jsonl").read_text().splitlines()
+    late = json.dumps(json.loads(second) | {"loss/kd": 1.0})
+    (run / "history.jsonl").write_text(f"{first}\n{late}\n")
+    write_report(load_results([run]), tmp_path / "report")
+
+
 def test_a_run_that_is_not_finished_is_named(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", [10.0])
     (run / "result.json").unlink()

@@ -19,7 +19,7 @@ from codistill.errors import InputError
 from codistill.files import read_state, write_bytes
 from codistill.results import best_epoch, preferred_peer, summarise
 from codistill.run import Run
-from codistill.train import NonFiniteError
+from codistill.train import NonFiniteError, evaluate
 
 _TIMES = ("seconds", "images_per_second")
 
@@ -179,7 +179,7 @@ def test_an_interrupted_run_says_how_to_go_on(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert f"codistill train --resume {run}" in " ".join(errors.split())
+    assert f"codistill train --resume {run}\n" in errors  # on one line, to be pasted
     assert "Traceback" not in errors
 
 
@@ -201,7 +201,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_last_checkpoint
     tmp_path: Path,
 ) -> None:
     run = Run.create(tiny(tmp_path / "run", epochs=4))
-    with pytest.raises(NonFiniteError, match=r"'ce'.* at epoch 2, step 3"):
+    with pytest.raises(NonFiniteError, match=r"'ce'.* in epoch 3, step 4:"):
         for _ in run.train(lambda batches: poisoned(batches, run, epoch=2, step=3)):
             pass
     (*_, last) = progress_of(run.path)
@@ -256,8 +256,9 @@ def test_a_full_disk_is_told_in_one_line(tmp_path: Path) -> None:
         text=True,
     )
     assert limited.returncode == 2
-    assert limited.stderr.splitlines()[-1].startswith("codistill: error: ")
-    assert "File too large" in limited.stderr
+    line = limited.stderr.splitlines()[-1]
+    assert line.startswith(f"codistill: error: File too large ({run}")
+    assert line.endswith("free some space; the files that were there before are intact")
     assert "Traceback" not in limited.stderr
 
 
@@ -287,14 +288,77 @@ def test_a_run_goes_on_only_with_the_data_that_it_began_with(tmp_path: Path) -> 
         list(Run(run.path).train())
 
 
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [0, 1000, 5000, 100_000])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(size: int, tmp_path: Path) -> None:
     run = Run.create(tiny(tmp_path / "run"))
     list(run.train())
     weights = (run.path / "weights.safetensors").read_bytes()
-    (*_, last) = sorted((run.path / "checkpoints").iterdir())
-    last.write_bytes(last.read_bytes()[:1000])
+    (*_, last) = sorted((run.path / "checkpoints").glob("epoch*.pt"))
+    last.write_bytes(last.read_bytes()[:size])
     list(Run(run.path).train())
     assert (run.path / "weights.safetensors").read_bytes() == weights
+
+
+def test_a_checkpoint_of_something_else_is_named(tmp_path: Path) -> None:
+    run = Run.create(tiny(tmp_path / "run", epochs=1))
+    list(run.train())
+    for path in (run.path / "checkpoints").glob("epoch*.pt"):
+        torch.save({"something": torch.ones(1)}, path)
+    with pytest.raises(InputError, match="is no checkpoint of this run"):
+        list(Run(run.path).train())
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "manifest.json"])
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", "null"])
+def test_a_damaged_run_is_named(name: str, content: str, tmp_path: Path) -> None:
+    run = Run.create(tiny(tmp_path / "run"))
+    (run.path / name).write_text(content)
+    if (name, content) == ("config.yaml", "{}"):
+        return  # a configuration in which all is as by default
+    with pytest.raises(InputError, match=f"{name} is damaged"):
+        Run(run.path)
+
+
+def test_weights_of_something_else_are_named(tmp_path: Path) -> None:
+    run = Run.create(tiny(tmp_path / "run", epochs=1))
+    list(run.train())
+    student = (run.path / "student.safetensors").read_bytes()
+    (run.path / "weights.safetensors").write_bytes(student)
+    with pytest.raises(InputError, match="does not hold the weights of this FFL"):
+        run.load_weights()
+
+
+def test_a_run_that_saved_nothing_may_be_begun_anew(tmp_path: Path) -> None:
+    Run.create(tiny(tmp_path / "run", lr=1e5))
+    run = Run.create(tiny(tmp_path / "run", lr=0.1))
+    assert run.config.lr == 0.1
+
+
+def test_what_a_killed_write_left_is_swept(tmp_path: Path) -> None:
+    run = Run.create(tiny(tmp_path / "run", epochs=1))
+    (run.path / "checkpoints").mkdir()
+    (run.path / "checkpoints" / ".epoch00001_step0000000.pt.abc.tmp").touch()
+    list(run.train())
+    assert not list(run.path.rglob("*.tmp"))
+
+
+def test_the_folder_of_a_run_may_be_a_link(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "run").symlink_to(tmp_path / "disk")
+    Run.create(tiny(tmp_path / "run"))
+    assert (tmp_path / "disk" / "config.yaml").exists()
+
+
+def test_every_default_of_the_method_is_written_down(tmp_path: Path) -> None:
+    run = Run.create(tiny(tmp_path / "run"))
+    assert run.config.method == {
+        "name": "ffl",
+        "temperature": 3.0,
+        "ramp_up": 1,
+        "ensemble_teaches": True,
+        "fused_teaches": True,
+        "fusion_weight_decay": 1e-5,
+    }
 
 
 def test_a_checkpoint_executes_nothing(tmp_path: Path) -> None:
@@ -335,8 +399,8 @@ def test_the_test_set_never_chooses() -> None:
     assert best_epoch(history) == 1
     assert preferred_peer(history[0]) == 1
     assert preferred_peer(history[2]) == 0
-    assert summarise(history)["best_by_validation"]["peer0"]["test/top1"] == 0
-    assert summarise(history)["best_by_validation"]["peer1"]["test/top1"] == 10
+    best = summarise(history)["best_by_validation"]
+    assert [best[f"peer{k}"]["test/top1"] for k in range(2)] == [99, 10]  # of epoch 1
 
 
 def test_the_best_weights_are_those_of_the_best_epoch(tmp_path: Path) -> None:
@@ -350,3 +414,12 @@ def test_the_best_weights_are_those_of_the_best_epoch(tmp_path: Path) -> None:
     assert chosen is not None
     best = load_file(run.path / "weights_best.safetensors")
     torch.testing.assert_close(best, dict(states[chosen - 1]), rtol=0, atol=0)
+    reported = json.loads((run.path / "result.json").read_text())["best_by_validation"]
+    run.load_weights("best")
+    metrics = evaluate(run.method, run.data().evaluate_on["test"])
+    assert reported["fused"]["test/top1"] == metrics["top1/fused"]
+
+
+def test_an_extra_classifier_may_be_called_like_a_peer() -> None:
+    entry = record([50.0, 60.0], [1.0, 2.0]) | {"val/top1/peers_mean": 99.0}
+    assert preferred_peer(entry) == 1

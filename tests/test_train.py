@@ -2,6 +2,8 @@
 
 import functools
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -173,11 +175,11 @@ def test_anything_that_can_be_iterated_over_is_trained_on():
     assert_same_tensors(listed.state_dict(), iterated.state_dict())
 
 
-def test_set_epoch_is_called_before_every_epoch():
+def test_start_at_is_called_before_every_epoch():
     calls = []
 
     class Batches(list):
-        def set_epoch(self, epoch, start):
+        def start_at(self, epoch, start):
             calls.append((epoch, start))
 
     list(fit(make("dml"), Batches(toy_batches(n=1)), epochs=3))
@@ -237,7 +239,8 @@ def test_a_loss_that_is_not_finite_is_named_with_epoch_and_step(n, epoch, step, 
     method = Fails(Peers([tiny(width=1)]), n, value)
     training = Training(method, functools.partial(torch.optim.SGD, lr=0.01))
     batches = toy_batches(n=60, B=4, size=4)
-    message = rf"loss term 'extra' is not finite \({value}\) at epoch {epoch}, step {step}$"
+    where = f"in epoch {epoch + 1}, step {step + 1}:"  # as people count
+    message = rf"loss term 'extra' is not finite \({value}\) {where}"
     with pytest.raises(NonFiniteError, match=message):
         list(fit(method, batches, epochs=2, training=training))
     assert (training.epoch, training.step) == (epoch, noticed)
@@ -351,3 +354,71 @@ def test_evaluation_is_in_float32_even_under_autocast():
     alone = evaluate(method, toy_batches())
     with torch.autocast("cpu", torch.bfloat16):
         assert evaluate(method, toy_batches()) == alone
+
+
+def test_batches_may_be_pairs_as_a_dataloader_gives_them():
+    pairs = [[batch.views[0], batch.labels] for batch in toy_batches(n=2)]
+    ours, theirs = make("dml"), make("dml")
+    list(fit(ours, toy_batches(n=2), epochs=1, make_optimizer=sgd))
+    list(fit(theirs, pairs, {"test": pairs}, epochs=1, make_optimizer=sgd))
+    assert_same_tensors(ours.state_dict(), theirs.state_dict())
+
+
+def test_what_is_no_batch_is_named():
+    with pytest.raises(InputError, match="a batch is a Tensor"):
+        list(fit(make("dml"), [torch.zeros(2, 3, 8, 8)], epochs=1))
+
+
+def test_a_set_epoch_of_one_argument_is_left_alone():
+    class Sampler(list):
+        def set_epoch(self, epoch):
+            raise AssertionError
+
+    list(fit(make("dml"), Sampler(toy_batches(n=1)), epochs=1))
+
+
+def test_a_generator_that_is_used_up_is_named():
+    with pytest.raises(InputError, match=r"in epoch 2: a generator can be gone through only once"):
+        list(fit(make("dml"), iter(toy_batches(n=1)), epochs=2))
+
+
+def test_an_unknown_precision_is_refused():
+    """In a process of its own, because here a type checker is faster."""
+    code = (
+        "from codistill import Peers, build_network, fit\n"
+        "from codistill.methods import Independent\n"
+        "method = Independent(Peers([build_network('resnet8', 2)]))\n"
+        "list(fit(method, [], epochs=1, precision='fp16'))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "InputError: precision is 'fp16': give 'fp32' or 'bf16'" in done.stderr
+
+
+class TwoSteps(Method):
+    """Takes two steps in one, and tells the loss before each."""
+
+    def losses(self, out, labels, epoch):
+        return {"ce": ce_loss(out.logits, labels)}
+
+    def training_step(self, batch, optimizers, epoch):
+        told = {}
+        for name in "ab":
+            losses = self.losses(self(batch.views), batch.labels, epoch)
+            minimize(losses, optimizers["main"])
+            told[name] = losses["ce"]
+        return told
+
+
+def test_in_bf16_a_second_step_sees_the_weights_after_the_first():
+    torch.manual_seed(0)
+    training = Training(TwoSteps(Peers([tiny()])), sgd)
+    (batch,) = toy_batches(n=1)
+    (record,) = fit(training.method, [batch], epochs=1, training=training, precision="bf16")
+    assert record["loss/b"] < record["loss/a"] - 0.05
+
+
+def test_evaluation_draws_no_random_numbers_of_the_callers():
+    method, loader = make("dml"), torch.utils.data.DataLoader(toy_batches(n=2), batch_size=None)
+    before = torch.get_rng_state()
+    evaluate(method, loader)
+    assert torch.equal(torch.get_rng_state(), before)

@@ -17,11 +17,18 @@ from jsonargparse import ArgumentParser, Namespace
 from codistill.config import Config
 from codistill.errors import InputError, did_you_mean
 
-_GROUPS = ("method", "data")  # `--method ffl` is short for `--method.name ffl`
+_GROUPS = {"method", "data"}  # `--method ffl` is short for `--method.name ffl`
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as people write it: 1e-4 is a number too."""
+    """YAML as people write it: 1e-4 is a number too, and a setting given twice is a mistake."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key) for key, _ in node.value]
+        twice = [key for key in keys if keys.count(key) > 1]
+        if twice:
+            raise yaml.YAMLError(f"{twice[0]!r} is given twice{node.start_mark}")
+        return super().construct_mapping(node, deep)
 
 
 _Loader.add_implicit_resolver(
@@ -37,7 +44,8 @@ class _Parser(ArgumentParser):
 def parse_config(argv: Sequence[str], prog: str) -> Config:
     """The configuration that arguments and the recipe named among them make; arguments win."""
     argv = list(_expand(argv))
-    recipe = read_recipe(path) if (path := _value(argv, "config")) else {}
+    path = _value(argv, "config")
+    recipe = {} if path is None else read_recipe(path)
     name = _value(argv, "method.name") or recipe.get("method", {}).get("name")
     if name != recipe.get("method", {}).get("name"):
         recipe.pop("method", None)  # options of another method
@@ -65,10 +73,10 @@ def parse_config(argv: Sequence[str], prog: str) -> Config:
 def read_recipe(path: str) -> dict[str, Any]:
     """The settings in a recipe: a YAML file, or the name of one that comes with codistill."""
     file = Path(path)
-    if not file.exists():
+    if not path or not file.exists():
         if path not in recipes():
             known = did_you_mean(path, recipes())
-            raise InputError(f"there is no recipe file {path}, and none of that name: {known}")
+            raise InputError(f"there is no recipe file {path!r}, and none of that name: {known}")
         file = recipes()[path]
     try:
         recipe = yaml.load(file.read_text(), _Loader)
@@ -76,9 +84,19 @@ def read_recipe(path: str) -> dict[str, Any]:
         raise InputError(f"{file} cannot be read as YAML: {_one_line(str(error))}") from error
     if not isinstance(recipe, dict):
         raise InputError(f"{file} is no recipe: it has to hold settings, such as 'epochs: 300'")
+    if "config" in recipe:
+        raise InputError(f"{file}: a recipe cannot name another with 'config'")
     for group in _GROUPS:
         if isinstance(recipe.get(group), str):
             recipe[group] = {"name": recipe[group]}
+    try:
+        recipe = _nest(dict(_flatten(recipe)))  # "method.temperature: 3" is understood too
+    except (AttributeError, TypeError) as error:
+        raise InputError(f"{file} is no recipe: its keys have to be names") from error
+    for group in _GROUPS & recipe.keys():
+        content = recipe[group]
+        if not isinstance(content, dict) or not isinstance(content.get("name", ""), str):
+            raise InputError(f"{file}: {group} is {content!r}: give a name, or name: and options")
     return recipe
 
 
@@ -166,7 +184,7 @@ def _refuse_unknown(keys: Any, parser: ArgumentParser, where: str, method: str) 
         if key in known:
             continue
         group, _, option = key.rpartition(".")
-        siblings = {k for k in known if k.rpartition(".")[0] == group} or known
+        siblings = {k for k in known if group and k.rpartition(".")[0] == group} or known
         if group == "method":
             siblings -= {"method.name"}
             if not siblings:

@@ -2,7 +2,10 @@
 
 import dataclasses
 import functools
+import inspect
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -49,7 +52,7 @@ def choose_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
+        torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"device {name!r} cannot be used here ({reason}): try cpu") from error
@@ -98,13 +101,15 @@ def build_data(config: Config, device: torch.device, views: int = 1) -> Data:
 
 
 def resolve(config: Config, data: Data) -> Config:
-    """The configuration with every default that depends on the data or the machine written out."""
-    a = data.train.augmentation
+    """The configuration with every default written out, whatever it depends on."""
+    a, root = data.train.augmentation, config.data.root
     assert a is not None
     return dataclasses.replace(
         config,
+        method=_method_defaults(config.method["name"]) | config.method,
         data=dataclasses.replace(
             config.data,
+            root=root if root is None else str(Path(root).expanduser().absolute()),
             pad=a.pad,
             flip=a.flip,
             mean=list(data.normalisation.mean),
@@ -112,6 +117,12 @@ def resolve(config: Config, data: Data) -> Config:
         ),
         threads=torch.get_num_threads(),
     )
+
+
+def _method_defaults(name: str) -> dict[str, Any]:
+    parameters = inspect.signature(method_class(name)).parameters.values()
+    defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+    return {"name": name} | defaults
 
 
 def make_optimizer(config: Config) -> MakeOptimizer:

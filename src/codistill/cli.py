@@ -1,5 +1,6 @@
 """The command `codistill`."""
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -64,6 +65,8 @@ def _describe(error: BaseException) -> str:
     if isinstance(error, OSError) and not isinstance(error, MissingExtraError):
         where = f" ({error.filename})" if error.filename else ""
         text = f"{error.strerror or error}{where}"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            text += ": free some space; the files that were there before are intact"
     return " ".join(text.split())
 
 

@@ -121,8 +121,20 @@ class Config:
             )
         for name in ("mean", "std"):
             value = getattr(self.data, name)
-            if value is not None and (len(value) != 3 or (name == "std" and min(value) <= 0)):
+            if value is not None and len(value) != 3:
                 raise InputError(f"data.{name} is {value}: give three numbers, red, green, blue")
+        if self.data.std is not None and min(self.data.std) <= 0:
+            raise InputError(f"data.std is {self.data.std}: it has to be above 0")
+        for name, number, limit in (
+            ("seed", self.seed, 2**63),
+            ("data.split_seed", abs(self.data.split_seed), 2**63),
+            ("threads", self.threads or 1, 1025),
+            ("lr", self.lr, 1e6),
+        ):
+            if number >= limit:
+                raise InputError(f"{name} is {number}: it has to be below {limit}")
+        if self.out is not None and not self.out.strip():
+            raise InputError("out is empty: give a folder, or leave it out")
         if any(m <= 0 for m in self.milestones):
             raise InputError(f"milestones are {self.milestones}: they have to be above 0")
         self.networks()
@@ -142,7 +154,7 @@ class Config:
     def run_folder(self) -> Path:
         """Where the run goes."""
         if self.out is not None:
-            return Path(self.out)
+            return Path(self.out).expanduser()
         method = self.method["name"].rpartition(":")[2].lower()
         network = self.network.replace(",", "+").rpartition(":")[2]
         return Path("runs", f"{method}_{network}x{self.peers}_{self.data.name}_seed{self.seed}")

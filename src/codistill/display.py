@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -9,9 +10,11 @@ from rich.progress import (
     Progress,
     TaskID,
     TextColumn,
+    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from codistill.losses import sigmoid_ramp_up
 from codistill.method import Batch
@@ -24,12 +27,13 @@ def train_with_display(run: Run) -> int:
     """Trains a run to its end, shows how it goes, and then what came out."""
     console = Console(stderr=True)
     for warning in warnings_about(run):
-        console.print(f"codistill: note: {warning}", style="yellow", highlight=False)
+        note = f"codistill: note: {warning}"
+        console.print(note, style="yellow", highlight=False, markup=False, soft_wrap=True)
     try:
         follow(run, console, str(run.path))
     except (KeyboardInterrupt, OSError):
         resume = f"codistill: stopped; go on with: codistill train --resume {run.path}"
-        console.print(resume, highlight=False, soft_wrap=True)
+        console.print(resume, highlight=False, markup=False, soft_wrap=True)
         raise
     from codistill.report import load_results, print_table
 
@@ -40,33 +44,27 @@ def train_with_display(run: Run) -> int:
 
 
 def follow(run: Run, console: Console, label: str) -> None:
-    """Trains a run to its end with a progress bar, or a line per epoch without a terminal."""
+    """Trains a run to its end: a line per epoch, and a live bar below where there is a terminal."""
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(bar_width=20),
+        BarColumn(bar_width=30),
         MofNCompleteColumn(),
-        TimeRemainingColumn(compact=True),
-        TextColumn("{task.fields[result]}"),
+        TimeElapsedColumn(),
+        TextColumn("left:"),
+        TimeRemainingColumn(),
     )
     epochs = run.config.epochs
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        done = len(run.history())
-        whole = progress.add_task(f"{label}: epochs", total=epochs, completed=done, result="")
-        part = progress.add_task("  steps", total=None, result="")
+        whole = progress.add_task("epochs", total=epochs, completed=len(run.history()))
+        part = progress.add_task("steps", total=None)
 
         def watch(batches: Iterable[Batch]) -> Iterator[Batch]:
             return _advance(progress, part, batches)
 
         for record in run.train(watch):
-            line = one_line(record)
-            progress.update(whole, completed=int(record["epoch"]), result=line)
-            if not console.is_terminal:
-                console.print(
-                    f"{label}: epoch {record['epoch']}/{epochs}  {line}",
-                    highlight=False,
-                    soft_wrap=True,
-                )
-        progress.remove_task(part)
+            line = f"{label}: epoch {record['epoch']}/{epochs}  {one_line(record)}"
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+            progress.update(whole, completed=int(record["epoch"]))
 
 
 def one_line(record: Record) -> str:
@@ -78,7 +76,7 @@ def one_line(record: Record) -> str:
 
 def print_metrics(title: str, metrics: dict[str, float]) -> None:
     """A table of what `evaluate` returned."""
-    table = Table("classifier", title=title, title_justify="left")
+    table = Table("classifier", title=Text(title), title_justify="left", box=SIMPLE_HEAD)
     for column in ("top-1 %", "top-5 %", "NLL"):
         table.add_column(column, justify="right")
     for key in metrics:
@@ -102,6 +100,8 @@ def warnings_about(run: Run) -> Iterator[str]:
     late = [m for m in run.config.milestones if m >= epochs]
     if late and run.config.schedule == "step":
         yield f"milestones {late} lie beyond the {epochs} epochs: the learning rate stays high"
+    if run.config.warmup_epochs >= epochs:
+        yield f"warmup_epochs is {run.config.warmup_epochs}: the {epochs} epochs end before it does"
     last = run.manifest["processes"][-1:]
     if last:
         from codistill.manifest import machine

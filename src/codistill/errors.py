@@ -18,9 +18,9 @@ class MissingExtraError(ImportError):
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A hint at the nearest known name, or the list of all where none is near."""
     known = sorted(known)
-    begun = [name for name in known if word and name.startswith(word)]
-    near = begun or get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+    near = [name for name in known if word and (name.startswith(word) or name.endswith(f".{word}"))]
+    near = near or get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
 
 
 def require_positive(**values: int | float) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from codistill.errors import InputError
-from codistill.files import read_weights, write_weights
+from codistill.files import load_into, read_weights, write_weights
 from codistill.networks import Network, build_network
 
 
@@ -16,8 +16,13 @@ def save_student(path: Path | str, student: Network, about: dict[str, Any]) -> N
     write_weights(Path(path), student.state_dict(), about)
 
 
-def load_student(path: Path | str) -> tuple[Network, dict[str, Any]]:
+def load_student(path: Path | str, trust_code: bool = False) -> tuple[Network, dict[str, Any]]:
     """A student in eval mode, and what is known about it.
+
+    Args:
+        path: the file that `save_student` or a run wrote.
+        trust_code: whether to import and call the code that the file names, where the network is
+            none of codistill's but was given as `package.module:callable`.
 
     Returns:
         The network, which takes images (B, 3, H, W) normalised as `(pixel - mean) / std`, and a
@@ -27,9 +32,11 @@ def load_student(path: Path | str) -> tuple[Network, dict[str, Any]]:
     tensors, about = read_weights(Path(path))
     if "network" not in about or "classes" not in about:
         raise InputError(f"{path} does not say which network it is: give a student of a run")
+    if ":" in about["network"] and not trust_code:
+        raise InputError(
+            f"{path} wants {about['network']} to be imported and called: if you trust the file, "
+            "give load_student(..., trust_code=True)"
+        )
     network = build_network(about["network"], len(about["classes"]))
-    try:
-        network.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise InputError(f"{path} does not hold the weights of {about['network']}") from error
+    load_into(network, tensors, Path(path))
     return network.eval(), about

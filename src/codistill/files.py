@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from codistill.errors import InputError
 
@@ -25,8 +25,10 @@ def write_bytes(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename = str(path)
         raise
     if os.name == "posix":  # elsewhere a folder cannot be opened, and need not be
         folder = os.open(path.parent, os.O_RDONLY)
@@ -57,9 +59,31 @@ def read_state(path: Path) -> dict[str, Any]:
     """What `write_state` wrote; nothing in it is executed."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{path} is damaged or no checkpoint: {reason}") from error
+    except (RuntimeError, pickle.UnpicklingError, LookupError, ValueError, OSError) as error:
+        raise InputError(f"{path} is damaged or no checkpoint ({_reason(error)})") from error
+    except EOFError as error:
+        raise InputError(f"{path} is damaged: it is empty, or ends too early") from error
+
+
+def read_json(path: Path) -> Any:
+    """What `write_json` wrote."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is damaged or absent ({_reason(error)})") from error
+
+
+def load_into(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+    """Puts the tensors read from `path` into a module."""
+    try:
+        module.load_state_dict(tensors)
+    except RuntimeError as error:
+        kind = type(module).__name__
+        raise InputError(f"{path} does not hold the weights of this {kind}") from error
+
+
+def _reason(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def write_weights(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:

@@ -9,6 +9,8 @@ from codistill.errors import InputError
 def import_object(path: str) -> Any:
     """What `package.module:name` stands for."""
     module_name, _, name = path.partition(":")
+    if not (module_name and name):
+        raise InputError(f"{path!r} names nothing: give package.module:name")
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:

@@ -18,7 +18,10 @@ def provenance() -> dict[str, Any]:
     """The command, and the state of the code: that of this package, and that of the folder."""
     return {
         "command": sys.argv,
-        "git": {"codistill": _git(Path(__file__).parent), "folder": _git(Path.cwd())},
+        "git": {
+            "codistill": _git(Path(__file__).parent, "manifest.py"),
+            "folder": _git(Path.cwd()),
+        },
     }
 
 
@@ -43,14 +46,20 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _git(folder: Path) -> dict[str, Any] | None:
-    """The commit of a folder, and whether it has changes that are not committed."""
+def _git(folder: Path, tracked: str | None = None) -> dict[str, Any] | None:
+    """The commit of a folder, and whether it has changes that are not committed.
+
+    None outside a repository, and in one that does not keep the file `tracked`: an environment
+    inside somebody's repository is no part of it.
+    """
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(folder), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
+        if tracked:
+            git("ls-files", "--error-unmatch", tracked)
         changed = git("status", "--porcelain", "--untracked-files=no")
         return {"commit": git("rev-parse", "HEAD"), "changed": bool(changed)}
     except (OSError, subprocess.CalledProcessError):

@@ -78,3 +78,4 @@ def minimize(losses: dict[str, Tensor], optimizer: Optimizer) -> None:
     with torch.autocast(loss.device.type, enabled=False):
         loss.backward()
     optimizer.step()
+    torch.clear_autocast_cache()  # it holds the weights as they were before this step

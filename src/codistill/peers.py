@@ -71,6 +71,8 @@ class Peers(nn.Module):
 
     def forward(self, views: Sequence[Float[Tensor, "B 3 H W"]]) -> Outputs:
         """Peer k sees `views[k % len(views)]`."""
+        if isinstance(views, Tensor):
+            raise InputError("views is one tensor: give a list of views, such as [images]")
         trunks = [_after_each(self.trunk, [view]) for view in views]
         stages = [
             _after_each(branch, trunks[k % len(views)])  # type: ignore[arg-type]

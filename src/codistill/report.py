@@ -10,6 +10,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from math import nan
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from codistill import files
 from codistill.config import Config
@@ -52,6 +54,11 @@ def load_results(paths: Sequence[Path]) -> dict[str, list[Result]]:
             setting.pop(key)
         setting["data"].pop("root")
         groups[json.dumps(setting, sort_keys=True)].append(result)
+    for results in groups.values():
+        seeds = [r.config.seed for r in results]
+        if len(set(seeds)) < len(seeds):
+            paths_ = ", ".join(str(r.path) for r in results)
+            raise InputError(f"{paths_} are one setting with seeds {seeds}: give each seed once")
     labels = _distinct([results[0].label for results in groups.values()])
     return {
         label: sorted(results, key=lambda r: r.config.seed)
@@ -97,8 +104,8 @@ def print_table(groups: dict[str, list[Result]]) -> None:
         del row[left_out]
         label, name, *cells = row
         if label != before:
-            table.add_row(f"[bold]{label}[/bold]")
-        table.add_row(f"  {name}", *cells)
+            table.add_row(Text(label, style="bold"))
+        table.add_row(Text(f"  {name}"), *cells)
         before = label
     Console().print(table)
 
@@ -109,9 +116,9 @@ def write_report(groups: dict[str, list[Result]], folder: Path) -> list[Path]:
     lines = ["| " + " | ".join(cells) + " |" for cells in (COLUMNS, ["---"] * len(COLUMNS))]
     lines += ["| " + " | ".join(cells) + " |" for cells in rows(groups)]
     lines += ["", CAPTION]
+    draw_curves(groups, folder / "curves.png")
     files.write_text(folder / "table.md", "\n".join(lines) + "\n")
     files.write_text(folder / "runs.csv", _csv(groups))
-    draw_curves(groups, folder / "curves.png")
     return [folder / name for name in ("table.md", "runs.csv", "curves.png")]
 
 
@@ -163,7 +170,7 @@ _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00") + (
 def _band(axes: Any, results: list[Result], key: str, name: str, colour: str, style: str) -> None:
     length = min(len(r.history) for r in results)
     epochs = range(1, length + 1)
-    curves = [[record[key] for record in r.history[:length]] for r in results]
+    curves = [[record.get(key, nan) for record in r.history[:length]] for r in results]
     columns = list(zip(*curves, strict=True))
     axes.plot(epochs, [mean(c) for c in columns], style, color=colour, label=name, linewidth=1.5)
     low, high = [min(c) for c in columns], [max(c) for c in columns]
@@ -175,14 +182,17 @@ def _load(path: Path) -> Result:
         if not (path / name).exists():
             state = "no run" if name == "config.yaml" else "a run that is not finished"
             raise InputError(f"{path} holds {state}: there is no {name} in it")
-    lines = (path / "history.jsonl").read_text().splitlines()
-    return Result(
-        path=path,
-        config=Config.from_yaml((path / "config.yaml").read_text()),
-        summary=json.loads((path / "result.json").read_text()),
-        history=[json.loads(line) for line in lines],
-        parameters=json.loads((path / "manifest.json").read_text())["parameters"],
-    )
+    try:
+        lines = (path / "history.jsonl").read_text().splitlines()
+        return Result(
+            path=path,
+            config=Config.from_yaml((path / "config.yaml").read_text()),
+            summary=files.read_json(path / "result.json"),
+            history=[json.loads(line) for line in lines],
+            parameters=files.read_json(path / "manifest.json")["parameters"],
+        )
+    except (ValueError, LookupError, TypeError) as error:  # InputError is a ValueError
+        raise InputError(f"{path} is damaged: {error}") from error
 
 
 def _distinct(labels: list[str]) -> list[str]:

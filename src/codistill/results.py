@@ -1,5 +1,6 @@
 """What came out of a run, read off its history. The test set chooses nothing."""
 
+import re
 from typing import Any
 
 from codistill.train import Record
@@ -28,20 +29,20 @@ def classifiers_of(record: Record) -> list[str]:
 
 
 def summarise(history: list[Record]) -> dict[str, Any]:
-    """Each classifier after the last epoch, and after the epoch that its validation score chose."""
+    """Each classifier after the last epoch, and after the one that the held-out images chose."""
     last: dict[str, Any] = {}
     best: dict[str, Any] = {}
+    chosen = best_epoch(history)
     for name in classifiers_of(history[-1]):
         last[name] = _of_classifier(history[-1], name)
-        if f"val/top1/{name}" in history[-1]:
-            chosen = max(history, key=lambda r: r[f"val/top1/{name}"])  # noqa: B023
-            best[name] = {"epoch": chosen["epoch"]} | _of_classifier(chosen, name)
+        if chosen:
+            best[name] = {"epoch": chosen} | _of_classifier(history[chosen - 1], name)
     speeds = sorted(record["images_per_second"] for record in history)
     return {
         "epochs": len(history),
         "last": last,
         "best_by_validation": best,
-        "student": {"peer": preferred_peer(history[-1]), "best_epoch": best_epoch(history)},
+        "student": {"peer": preferred_peer(history[-1]), "best_epoch": chosen},
         "images_per_second": speeds[len(speeds) // 2],
         "seconds": sum(record["seconds"] for record in history),
     }
@@ -57,5 +58,5 @@ def _of_classifier(record: Record, name: str) -> dict[str, float]:
 
 
 def _peers(record: Record, split: str) -> dict[int, float]:
-    start = f"{split}/top1/peer"
-    return {int(k.removeprefix(start)): v for k, v in record.items() if k.startswith(start)}
+    found = {re.fullmatch(rf"{split}/top1/peer(\d+)", key): v for key, v in record.items()}
+    return {int(match[1]): value for match, value in found.items() if match}

@@ -45,6 +45,8 @@ from codistill.method import Batch, Method
 from codistill.results import best_epoch, preferred_peer, summarise
 from codistill.train import Record, Training, fit
 
+_MANIFEST = {"classes", "data", "processes"}
+
 _log = logging.getLogger(__name__)
 
 Watch = Callable[[Iterable[Batch]], Iterable[Batch]]
@@ -65,9 +67,11 @@ class Run:
             raise InputError(f"{self.path} holds no run: there is no config.yaml in it") from error
         try:
             self.config = Config.from_yaml(text)
-            self.manifest = json.loads((self.path / "manifest.json").read_text())
-        except (InputError, FileNotFoundError, json.JSONDecodeError) as error:
-            raise InputError(f"{self.path} is damaged: {error}") from error
+        except InputError as error:
+            raise InputError(f"{self.path / 'config.yaml'} is damaged: {error}") from error
+        self.manifest = files.read_json(self.path / "manifest.json")
+        if not (isinstance(self.manifest, dict) and self.manifest.keys() >= _MANIFEST):
+            raise InputError(f"{self.path / 'manifest.json'} is damaged: it lacks {_MANIFEST}")
         if self.config.threads:
             torch.set_num_threads(self.config.threads)
         self.device = choose_device(self.config.device)
@@ -75,21 +79,13 @@ class Run:
 
     @classmethod
     def create(cls, config: Config) -> "Run":
-        """A new run in the folder that the configuration names, which must not exist or be empty.
+        """A new run in the folder that the configuration names.
 
-        The folder appears under its name only when it is complete.
+        The folder has to be new or empty, or to hold a run that has not saved anything yet. It
+        holds a run from the moment that config.yaml is there, which is written last.
         """
         path = config.run_folder()
-        if path.exists() and not path.is_dir():
-            raise InputError(f"{path} is a file: give another folder with --out")
-        if (path / "config.yaml").exists():
-            raise InputError(
-                f"{path} holds another run: continue it with --resume {path}, or give another "
-                "folder with --out"
-            )
-        if path.exists() and any(path.iterdir()):
-            raise InputError(f"{path} is not empty: give another folder with --out")
-
+        _refuse_occupied(path)
         if config.threads:
             torch.set_num_threads(config.threads)
         data = build_data(config, choose_device(config.device))
@@ -104,12 +100,11 @@ class Run:
             "parameters": parameter_counts(method),
             "processes": [],
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name}.{os.getpid()}.new")
-        draft.mkdir()
-        files.write_text(draft / "config.yaml", config.to_yaml())
-        files.write_json(draft / "manifest.json", manifest)
-        os.replace(draft, path)
+        path.mkdir(parents=True, exist_ok=True)
+        with _locked(path):
+            _refuse_occupied(path)
+            files.write_json(path / "manifest.json", manifest)
+            files.write_text(path / "config.yaml", config.to_yaml())
         return cls(path)
 
     def train(self, watch: Watch = lambda batches: batches) -> Iterator[Record]:
@@ -119,7 +114,9 @@ class Run:
             watch: wraps the batches of every epoch, as a progress bar does.
         """
         config = self.config
-        with self._locked(), _deterministic():
+        with _locked(self.path), _deterministic():
+            for leftover in self.path.rglob(".*.tmp"):  # of a process that was killed
+                leftover.unlink()
             data = self.data()
             torch.manual_seed(config.seed)  # for what a method draws while it trains
             training = Training(self.method, make_optimizer(config))
@@ -150,7 +147,11 @@ class Run:
     def history(self) -> list[Record]:
         """The records of all epochs that are complete."""
         path = self.path / "history.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        try:
+            lines = path.read_text().splitlines() if path.exists() else []
+            return [json.loads(line) for line in lines]
+        except ValueError as error:
+            raise InputError(f"{path} is damaged: {error}") from error
 
     def finished(self) -> bool:
         return (self.path / "result.json").exists()
@@ -161,7 +162,7 @@ class Run:
         if not (self.path / name).exists():
             why = "it held no images out" if self.finished() else "it is not finished"
             raise InputError(f"{self.path} has no {which} weights: {why}")
-        self.method.load_state_dict(files.read_weights(self.path / name)[0])
+        files.load_into(self.method, files.read_weights(self.path / name)[0], self.path / name)
 
     def data(self) -> Data:
         """The batches of the run, which have to be those that it began with."""
@@ -183,7 +184,11 @@ class Run:
         paths = self._checkpoints()
         for path in reversed(paths):
             try:
-                training.load_state_dict(files.read_state(path))
+                state = files.read_state(path)
+                try:
+                    training.load_state_dict(state)
+                except (LookupError, RuntimeError, TypeError, ValueError) as error:
+                    raise InputError(f"{path} is no checkpoint of this run ({error})") from error
             except InputError as error:
                 if path == paths[0]:
                     raise
@@ -205,7 +210,8 @@ class Run:
         lines = "".join(json.dumps(record) + "\n" for record in history)
         files.write_text(self.path / "history.jsonl", lines)
         table = io.StringIO()
-        writer = csv.DictWriter(table, list(history[0]) if history else [])
+        columns = dict.fromkeys(key for record in history for key in record)
+        writer = csv.DictWriter(table, list(columns))
         writer.writeheader()
         writer.writerows(history)
         files.write_text(self.path / "history.csv", table.getvalue())
@@ -234,16 +240,6 @@ class Run:
         self.manifest["processes"].append(began | machine(self.device))
         files.write_json(self.path / "manifest.json", self.manifest)
 
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        lock = FileLock(self.path / ".lock")  # the system lets go of it when the process dies
-        try:
-            lock.acquire(timeout=0)
-        except Timeout as error:
-            raise InputError(f"another process is training {self.path} now") from error
-        with lock:
-            yield
-
 
 class _Watched:
     """Batches that let something happen between two steps: progress, and a checkpoint when due."""
@@ -254,8 +250,8 @@ class _Watched:
     def __len__(self) -> int:
         return len(self.batches)
 
-    def set_epoch(self, epoch: int, start: int) -> None:
-        self.batches.set_epoch(epoch, start)
+    def start_at(self, epoch: int, start: int) -> None:
+        self.batches.start_at(epoch, start)
 
     def __iter__(self) -> Iterator[Batch]:
         saved = time.monotonic()
@@ -265,6 +261,39 @@ class _Watched:
             if not last and time.monotonic() - saved >= self.run.config.checkpoint_seconds:
                 self.run._save(self.training)
                 saved = time.monotonic()
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    lock = FileLock(path / ".lock")  # the system lets go of it when the process dies
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise InputError(f"another process is training {path} now") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _refuse_occupied(path: Path) -> None:
+    """Raises InputError unless the folder can take a new run without a loss."""
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path} is a file: give another folder with --out")
+    if any(path.glob("checkpoints/epoch*.pt")) or (path / "result.json").exists():
+        raise InputError(
+            f"{path} holds another run: continue it with --resume {path}, or give another "
+            "folder with --out"
+        )
+    empty_run = {"config.yaml", "manifest.json", "history.jsonl", "history.csv", ".lock"}
+    if path.exists():
+        for entry in path.iterdir():
+            if entry.name not in empty_run | {"checkpoints", "tensorboard"} and (
+                entry.suffix != ".tmp"
+            ):
+                raise InputError(
+                    f"{path} is not empty, {entry.name} is in it: give another folder with --out"
+                )
 
 
 def parameter_counts(method: Method) -> dict[str, int]:

@@ -17,6 +17,8 @@ from codistill.metrics import batch_metrics, mean_metrics
 
 Precision = Literal["fp32", "bf16"]
 MakeOptimizer = Callable[..., Optimizer]
+Batches = Iterable[Any]
+"""`Batch`es, or pairs (images or views, labels): what `as_batch` takes."""
 Record = dict[str, int | float]
 """What is known of an epoch when it is over, by name; see `fit`."""
 
@@ -65,8 +67,9 @@ class Training:
         """Counts a step and keeps its losses; now and then checks that they are finite."""
         if self.step and losses.keys() != self.terms.keys():
             raise InputError(
-                f"the method returned the loss terms {sorted(losses)} in step {self.step}, but "
-                f"{sorted(self.terms)} before: return the same in every step, zero where one is off"
+                f"the method returned the loss terms {sorted(losses)} in step {self.step + 1}, but "
+                f"{sorted(self.terms)} before: return the same in every step of an epoch, zero "
+                "where one is off"
             )
         for name, value in losses.items():
             self.terms.setdefault(name, []).append(value.detach())
@@ -91,8 +94,8 @@ class Training:
             names = [n for n, b in zip(self.terms, bad[:, step], strict=True) if b]
             raise NonFiniteError(
                 f"loss term {' and '.join(map(repr, names))} is not finite "
-                f"({values[bad[:, step], step].tolist()[0]}) at epoch {self.epoch}, step "
-                f"{self._checked + step}"
+                f"({values[bad[:, step], step].tolist()[0]}) in epoch {self.epoch + 1}, step "
+                f"{self._checked + step + 1}: lower the learning rate, or look at the data"
             )
         self._checked = self.step
 
@@ -101,7 +104,8 @@ class Training:
         for name, value in self.method.state_dict().items():
             if value.is_floating_point() and not value.isfinite().all():
                 raise NonFiniteError(
-                    f"weight {name!r} is not finite after epoch {self.epoch}, step {self.step}"
+                    f"weight {name!r} is not finite after {self.epoch} epochs and {self.step} "
+                    "steps: lower the learning rate, or look at the data"
                 )
 
     def state_dict(self) -> dict[str, Any]:
@@ -138,8 +142,8 @@ class Training:
 
 def fit(
     method: Method,
-    train: Iterable[Batch],
-    evaluate_on: Mapping[str, Iterable[Batch]] | None = None,
+    train: Batches,
+    evaluate_on: Mapping[str, Batches] | None = None,
     *,
     epochs: int,
     make_optimizer: MakeOptimizer | None = None,
@@ -154,7 +158,8 @@ def fit(
 
     Args:
         method: the peers and how they learn.
-        train: the batches of one epoch. Where it has a method `set_epoch(epoch, start)`, as
+        train: the batches of one epoch: `Batch`es, or pairs of images and labels as a
+            `DataLoader` gives them. Where it has a method `start_at(epoch, step)`, as
             `TrainBatches` has, that is called before every epoch.
         evaluate_on: batches to evaluate on after every epoch, by name, such as "val" or "test".
         epochs: when to end, those of an earlier process counted in.
@@ -174,8 +179,8 @@ def fit(
         raise InputError("`training` holds a method and its optimizers: give that method, no other")
     for epoch in range(training.epoch, epochs):
         lr = training.set_lr(lr_at(epoch) if lr_at else 1.0)
-        if hasattr(train, "set_epoch"):
-            train.set_epoch(epoch, training.step)
+        if hasattr(train, "start_at"):
+            train.start_at(epoch, training.step)
             batches = train
         else:
             batches = islice(train, training.step, None)
@@ -191,34 +196,54 @@ def fit(
         yield record
 
 
+def as_batch(batch: Any) -> Batch:
+    """A batch as it is, or made of a pair (images or list of views, labels)."""
+    if isinstance(batch, Batch):
+        return batch
+    if not (isinstance(batch, list | tuple) and len(batch) == 2):
+        raise InputError(
+            f"a batch is a {type(batch).__name__}: give codistill.Batch(views, labels), or a pair "
+            "of images (B, 3, H, W) and labels (B,)"
+        )
+    views, labels = batch
+    return Batch([views] if isinstance(views, Tensor) else views, labels)
+
+
 def train_epoch(
-    training: Training, batches: Iterable[Batch], precision: Precision = "fp32"
+    training: Training, batches: Batches, precision: Precision = "fp32"
 ) -> tuple[int, float]:
     """Trains on all batches; returns how many images there were, and the seconds it took."""
+    if precision not in ("fp32", "bf16"):
+        raise InputError(f"precision is {precision!r}: give 'fp32' or 'bf16'")
     method = training.method.train()
     images, begin = 0, time.perf_counter()
     before = training.seconds
-    for batch in batches:
+    for batch in map(as_batch, batches):
         with _autocast(batch.labels.device, precision):
             losses = method.training_step(batch, training.optimizers, training.epoch)
         training.record(losses)
         training.seconds = before + time.perf_counter() - begin
         images += len(batch.labels)
     if not training.step:
-        raise InputError("there is not one batch to train on")
-    training.check_losses()
-    return images, max(training.seconds - before, 1e-9)
+        raise InputError(
+            f"there is not one batch to train on in epoch {training.epoch + 1}: a generator can be "
+            "gone through only once, so give a list, a DataLoader or TrainBatches"
+        )
+    training.check_losses()  # waits for the device
+    seconds = time.perf_counter() - begin
+    training.seconds = before + seconds
+    return images, seconds
 
 
-def evaluate(method: Method, batches: Iterable[Batch]) -> dict[str, float]:
+def evaluate(method: Method, batches: Batches) -> dict[str, float]:
     """How good every classifier of `method` is: "top1/NAME", "top5/NAME" in %, "nll/NAME".
 
     In float32, in eval mode; modes and random numbers are afterwards as they were before.
     """
     sums: dict[str, list[Tensor]] = defaultdict(list)
     n = 0
-    with eval_mode(method), torch.inference_mode():
-        for batch in batches:
+    with eval_mode(method), torch.inference_mode(), torch.random.fork_rng(devices=[]):
+        for batch in map(as_batch, batches):
             with _autocast(batch.labels.device, "fp32"):  # off, whatever the caller has on
                 out = method(batch.views)
             for name, logits in out.classifiers.items():

@@ -143,16 +143,16 @@ class TrainBatches:
         self.augmentation = augmentation
         self.views = views
         self.seed = seed
-        self.set_epoch(0)
+        self.start_at(0)
 
     def __len__(self) -> int:
         """Steps in a whole epoch."""
         full, rest = divmod(len(self.split), self.batch_size)
         return full + (rest > 1)
 
-    def set_epoch(self, epoch: int, start: int = 0) -> None:
+    def start_at(self, epoch: int, step: int = 0) -> None:
         """Chooses the epoch that the next pass is, and the step at which it begins."""
-        self._epoch, self._start = epoch, start
+        self._epoch, self._start = epoch, step
 
     def __iter__(self) -> Iterator[Batch]:
         order = torch.randperm(len(self.split), generator=self._rng(0))

@@ -1,5 +1,7 @@
 """Image classifiers cut into stages."""
 
+import inspect
+
 from codistill.errors import InputError, did_you_mean
 from codistill.importing import import_object
 from codistill.names import NETWORKS
@@ -15,7 +17,12 @@ _FAMILIES = {"resnet": resnet, "wide_resnet": wide_resnet}
 def build_network(name: str, num_classes: int) -> Network:
     """A new network by its name, or by `package.module:callable`, called with `num_classes`."""
     if ":" in name:
-        network = import_object(name)(num_classes=num_classes)
+        build = import_object(name)
+        try:
+            inspect.signature(build).bind(num_classes=num_classes)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{name} cannot be called as f(num_classes=...): {error}") from error
+        network = build(num_classes=num_classes)
         if not isinstance(network, Network):
             raise InputError(f"{name} returned a {type(network).__name__}, not a codistill.Network")
         return network
