@@ -1,5 +1,6 @@
 """Image classifiers cut into stages."""
 
+import contextlib
 import inspect
 
 from codistill.errors import InputError, did_you_mean
@@ -19,8 +20,9 @@ def build_network(name: str, num_classes: int) -> Network:
     if ":" in name:
         build = import_object(name)
         try:
-            inspect.signature(build).bind(num_classes=num_classes)
-        except (TypeError, ValueError) as error:
+            with contextlib.suppress(ValueError):  # some built-ins have no signature
+                inspect.signature(build).bind(num_classes=num_classes)
+        except TypeError as error:
             raise InputError(f"{name} cannot be called as f(num_classes=...): {error}") from error
         network = build(num_classes=num_classes)
         if not isinstance(network, Network):
