@@ -127,7 +127,7 @@ def demo(argv: list[str]) -> int:
         prog="codistill demo",
         description="Trains FFL and the same network alone on scikit-learn's handwritten digits.",
     )
-    parser.add_argument("--seeds", type=int, default=3, help="runs of each (default: 3)")
+    parser.add_argument("--seeds", type=int, default=5, help="runs of each (default: 5)")
     parser.add_argument("--epochs", type=int, default=30, help="of each run (default: 30)")
     parser.add_argument("--out", default="runs/demo", help="folder (default: runs/demo)")
     options = parser.parse_args(argv)
