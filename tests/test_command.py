@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from commands_of import TINY, codistill
+from data_fakes import make_fake, write_class_folders
 
 from codistill.arguments import parse_config
 from codistill.cli import main
@@ -145,6 +146,12 @@ def test_every_recipe_is_understood(name: str) -> None:
         (["train", "--network", "codistill.networks:resnet"], "cannot be called as"),
         (["train", "--device", "meta"], "device 'meta' cannot be used"),
         (["train", "--config="], "there is no recipe file"),
+        (["train", "--resume"], "expected one argument"),
+        (["evaluate"], "the following arguments are required: run"),
+        (["evaluate", "RUN", "--split", "train"], "invalid choice"),
+        (["report"], "the following arguments are required: runs"),
+        (["demo", "--seeds", "0"], "--seeds is 0"),
+        (["train", "--data.val_fraction", "0.001"], "is not one per class"),
         (["train", "--network", "no.such.module:thing"], "cannot import 'no.such.module'"),
         (["train", "--network", "codistill.networks:nothing"], "has no 'nothing'"),
     ],
@@ -205,6 +212,23 @@ def test_evaluate_measures_what_training_reported(
         (line,) = [x for x in table.splitlines() if f" {name} " in x]
         assert f"{metrics['test/top1']:.2f}" in line
         assert f"{metrics['test/nll']:.4f}" in line
+
+
+def test_a_run_can_be_evaluated_where_its_images_are_now(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A made-up CIFAR-10 in class folders, moved after the training."""
+    there, here = tmp_path / "there", tmp_path / "here"
+    there.mkdir()
+    write_class_folders(there, make_fake("cifar10"))
+    options = ["--data", "cifar10", "--data.root", str(there), "--data.val_fraction", "0"]
+    done = codistill("train", *TINY, *options, "--epochs", "1", "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    there.rename(here)
+    assert str(there) in refused(capsys, "evaluate", str(tmp_path / "run"))
+    arguments = [str(tmp_path / "run"), "--data.root", str(here), "--device", "cpu"]
+    assert main(["evaluate", *arguments]) == 0
+    assert main(["train", "--resume", *arguments]) == 0
 
 
 def test_training_without_a_terminal_prints_a_line_per_epoch(tmp_path: Path) -> None:
@@ -287,3 +311,19 @@ def test_the_learning_rate_follows_its_schedule(settings: dict, factors: list[fl
 def test_a_wrong_number_of_means_is_refused() -> None:
     with pytest.raises(InputError, match="data.mean is \\[1.0\\]: give three numbers"):
         parsed("--data.mean", "[1.0]")
+
+
+def test_the_demonstration_ends_with_a_table_and_a_picture(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["demo", "--seeds", "2", "--epochs", "1", "--out", str(tmp_path / "demo")]
+    assert main(arguments) == 0
+    text = capsys.readouterr().out
+    for row in ("ffl resnet8 x2", "peer1", "ensemble", "fused", "independent resnet8 x1"):
+        assert row in text
+    assert (tmp_path / "demo" / "curves.png").stat().st_size > 20_000
+    assert str(tmp_path / "demo" / "curves.png") in text
+    rows = (tmp_path / "demo" / "runs.csv").read_text().splitlines()
+    assert len(rows) == 1 + 2 * (4 + 1)
+    assert main([*arguments[:2], "1", *arguments[3:]]) == 0  # a second one leaves the first alone
+    assert (tmp_path / "demo-2" / "curves.png").exists()

@@ -11,13 +11,21 @@ from codistill.errors import InputError
 from codistill.report import load_results, rows, write_report
 
 
-def write_run(folder: Path, top1: list[float], seed: int = 0, **settings: object) -> Path:
+def write_run(
+    folder: Path,
+    top1: list[float],
+    seed: int = 0,
+    best: float | None = None,
+    fingerprint: str = "f",
+    **settings: object,
+) -> Path:
     """What a finished run of one peer leaves, as far as a report reads it."""
     folder.mkdir()
     config = Config(method={"name": "independent"}, peers=1, seed=seed, **settings)  # type: ignore[arg-type]
     (folder / "config.yaml").write_text(config.to_yaml())
     parameters = {"peer0": 10, "peers": 10, "method": 0}
-    (folder / "manifest.json").write_text(json.dumps({"parameters": parameters}))
+    manifest = {"parameters": parameters, "data": {"fingerprint": fingerprint}}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
     metrics = [{"test/top1": t, "test/top5": 90.0, "test/nll": 1.0} for t in top1]
     history = [
         {f"{k}/peer0": v for k, v in m.items()} | {"epoch": e, "loss/ce": 1.0 / e}
@@ -27,7 +35,7 @@ def write_run(folder: Path, top1: list[float], seed: int = 0, **settings: object
     summary = {
         "epochs": len(top1),
         "last": {"peer0": metrics[-1]},
-        "best_by_validation": {},
+        "best_by_validation": {"peer0": metrics[-1] | {"test/top1": best}} if best else {},
         "images_per_second": 100.0,
     }
     (folder / "result.json").write_text(json.dumps(summary))
@@ -39,6 +47,25 @@ def test_seeds_of_one_setting_stand_together(tmp_path: Path) -> None:
     (row,) = rows(load_results(runs))
     assert row[:4] == ["independent resnet32 x1", "peer0", "51.00 ± 1.00", "-"]
     assert row[6] == "3"
+
+
+def test_the_epoch_that_validation_chose_has_its_own_column(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / str(s), [50.0 + s], seed=s, best=40.0 + s) for s in range(2)]
+    (row,) = rows(load_results(runs))
+    assert row[2:4] == ["50.50 ± 0.71", "40.50 ± 0.71"]
+
+
+def test_other_images_stand_apart(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / f, [50.0], seed=i, fingerprint=f) for i, f in enumerate("ab")]
+    assert len(load_results(runs)) == 2
+
+
+def test_the_same_images_elsewhere_stand_together(tmp_path: Path) -> None:
+    runs = [
+        write_run(tmp_path / str(s), [50.0], seed=s, data=DataConfig(root=f"/disk{s}"))
+        for s in range(2)
+    ]
+    assert len(load_results(runs)) == 1
 
 
 def test_other_settings_stand_apart(tmp_path: Path) -> None:

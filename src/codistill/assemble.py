@@ -64,15 +64,25 @@ def build_method(config: Config, num_classes: int) -> Method:
     torch.manual_seed(config.seed)
     peers = Peers([build_network(name, num_classes) for name in config.networks()], config.shared)
     options = {key: value for key, value in config.method.items() if key != "name"}
-    method = method_class(config.method["name"])(peers, **options)
+    build = method_class(config.method["name"])
+    try:
+        inspect.signature(build).bind(peers, **options)
+    except TypeError as error:
+        raise InputError(f"method {config.method['name']!r}: {error}") from error
+    method = build(peers, **options)
     return method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def build_data(config: Config, device: torch.device, views: int = 1) -> Data:
-    """The batches of a configuration."""
+def build_data(config: Config, device: torch.device) -> Data:
+    """The batches of a configuration, of one view."""
     c = config.data
     dataset = load_dataset(c.name, c.root)
     train, val = hold_out(dataset.train, c.val_fraction, c.split_seed)
+    if c.val_fraction and not len(val):
+        raise InputError(
+            f"data.val_fraction {c.val_fraction} of {len(train)} images is not one per class: "
+            "give more, or 0"
+        )
     normalisation = Normalisation.of(train)
     if c.mean:
         normalisation = dataclasses.replace(normalisation, mean=(c.mean[0], c.mean[1], c.mean[2]))
@@ -86,9 +96,7 @@ def build_data(config: Config, device: torch.device, views: int = 1) -> Data:
     evaluate_on = {"val": val} if len(val) else {}
     evaluate_on["test"] = test
     return Data(
-        train=TrainBatches(
-            train, config.batch_size, normalisation, augmentation, views, config.seed
-        ),
+        train=TrainBatches(train, config.batch_size, normalisation, augmentation, seed=config.seed),
         evaluate_on={
             name: EvalBatches(split, _EVAL_BATCH, normalisation)
             for name, split in evaluate_on.items()

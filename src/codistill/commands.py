@@ -3,27 +3,39 @@
 import argparse
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from codistill.arguments import parse_config, recipes
 from codistill.errors import InputError, did_you_mean
 from codistill.names import DATASETS, METHODS, NETWORKS
 
 
+class Parser(argparse.ArgumentParser):
+    """Answers bad arguments with one line, like everything else."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{self.prog}: {message} (see {self.prog} --help)")
+
+
 def train(argv: list[str]) -> int:
     """`codistill train [--config RECIPE] [options] | --resume RUN`."""
-    folder = _resumed(argv)
-    config = None if folder else parse_config(argv, "codistill train")
+    resumes = any(argument.partition("=")[0] == "--resume" for argument in argv)
+    if resumes:
+        _resume_options(argv)
+    config = None if resumes else parse_config(argv, "codistill train")
 
     from codistill.display import train_with_display
     from codistill.run import Run
 
-    run = Run.create(config) if config else Run(folder or "")
-    return train_with_display(run)
+    if config:
+        return train_with_display(Run.create(config))
+    options = _resume_options(argv)
+    return train_with_display(Run(options.resume, options.device, getattr(options, "data.root")))
 
 
 def evaluate(argv: list[str]) -> int:
     """`codistill evaluate RUN`."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="codistill evaluate",
         description="How good every classifier of a run is, measured now from its weights.",
     )
@@ -35,13 +47,14 @@ def evaluate(argv: list[str]) -> int:
         help="those after the last epoch, or after the one that validation chose",
     )
     parser.add_argument("--split", choices=["test", "val"], default="test")
+    _add_places(parser)
     options = parser.parse_args(argv)
 
     from codistill.display import print_metrics
     from codistill.run import Run
     from codistill.train import evaluate
 
-    run = Run(options.run)
+    run = Run(options.run, options.device, getattr(options, "data.root"))
     run.load_weights(options.weights)
     sets = run.data().evaluate_on
     if options.split not in sets:
@@ -55,7 +68,7 @@ def evaluate(argv: list[str]) -> int:
 
 def report(argv: list[str]) -> int:
     """`codistill report RUN ... [--out DIR]`."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="codistill report",
         description="A table and a picture of runs; runs that differ in the seed stand together.",
     )
@@ -123,7 +136,7 @@ def list_(argv: list[str]) -> int:
 
 def demo(argv: list[str]) -> int:
     """`codistill demo`."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="codistill demo",
         description="Trains FFL and the same network alone on scikit-learn's handwritten digits.",
     )
@@ -151,20 +164,23 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
 }
 
 
-def _resumed(argv: list[str]) -> Path | None:
-    """The run to go on with, where `--resume RUN` was given, and nothing else."""
-    keys = [argument.partition("=")[0] for argument in argv]
-    if "--resume" not in keys:
-        return None
-    parser = argparse.ArgumentParser(prog="codistill train", allow_abbrev=False)
+def _resume_options(argv: list[str]) -> argparse.Namespace:
+    """What `--resume RUN` may be given with: where the images and the device are now."""
+    parser = Parser(prog="codistill train", allow_abbrev=False)
     parser.add_argument("--resume", metavar="RUN")
+    _add_places(parser)
     options, rest = parser.parse_known_args(argv)
     if rest:
         raise InputError(
             f"--resume takes up a run as it was: leave out {' '.join(rest)}, "
             "or begin a new run with --out"
         )
-    return Path(options.resume)
+    return options
+
+
+def _add_places(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", help="another than the run was made with")
+    parser.add_argument("--data.root", metavar="ROOT", help="where the same images are now")
 
 
 def _methods() -> list[tuple[str, str]]:

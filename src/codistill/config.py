@@ -56,7 +56,8 @@ class Config:
         nesterov: Nesterov's form of it
         weight_decay: on all weights, but where a method has its own
         schedule: of the learning rate: steps at the milestones, or one cosine down to 0
-        milestones: where the learning rate steps down: epochs, or parts of all epochs if below 1
+        milestones: where the learning rate steps down, such as [150,225]: epochs, or parts of all
+            epochs if below 1
         lr_decay: what each step multiplies it by
         warmup_epochs: epochs in which the learning rate rises linearly to its start
         seed: of weights, order and augmentation
@@ -109,6 +110,17 @@ class Config:
             momentum=self.momentum,
             **{"data.pad": self.data.pad or 0},
         )
+        numbers = [self.lr, self.lr_decay, self.weight_decay, *self.milestones]
+        numbers += [*(self.data.mean or []), *(self.data.std or [])]
+        if not all(map(math.isfinite, numbers)):
+            raise InputError("lr, lr_decay, weight_decay, milestones, mean, std have to be finite")
+        for name, value, choices in (
+            ("schedule", self.schedule, ("step", "cosine")),
+            ("precision", self.precision, ("fp32", "bf16")),
+            ("data.pad_mode", self.data.pad_mode, ("reflect", "zeros")),
+        ):
+            if value not in choices:
+                raise InputError(f"{name} is {value!r}: give {' or '.join(map(repr, choices))}")
         if self.batch_size < 2:
             raise InputError(f"batch_size is {self.batch_size}: give 2 or more")
         if self.momentum >= 1:
@@ -171,7 +183,12 @@ class Config:
 
     def to_yaml(self) -> str:
         """All settings, resolved, as a recipe that gives the same run."""
-        return yaml.safe_dump(asdict(self), sort_keys=False)
+        try:
+            return yaml.safe_dump(asdict(self), sort_keys=False)
+        except yaml.YAMLError as error:
+            raise InputError(
+                f"a setting cannot be written as YAML: give numbers, strings, lists ({error})"
+            ) from error
 
     @classmethod
     def from_dict(cls, tree: dict[str, Any]) -> "Config":

@@ -95,7 +95,7 @@ def warnings_about(run: Run) -> Iterator[str]:
         yield (
             f"method.ramp_up is {ramp_up} epochs, and the run has {epochs}: distillation reaches "
             f"{weight:.0%} of its weight. The paper's 80 of 300 would be "
-            f"--method.ramp_up {round(epochs * 80 / 300)}"
+            f"--method.ramp_up {max(1, round(epochs * 80 / 300))}"
         )
     late = [m for m in run.config.milestones if m >= epochs]
     if late and run.config.schedule == "step":

@@ -1,7 +1,8 @@
 """Runs side by side: a table, and their learning curves as a picture.
 
-Runs that differ in nothing but the seed (and the folder, the device, the checkpoints) are one row
-group: mean and standard deviation over seeds. The test set chooses nothing here.
+Runs on the same images that differ in nothing but the seed (and the folder, the device, the
+checkpoints) are one row group: mean and standard deviation over seeds. The test set chooses
+nothing here.
 """
 
 import csv
@@ -37,6 +38,7 @@ class Result:
     summary: dict[str, Any]
     history: list[Record]
     parameters: dict[str, int]
+    fingerprint: str
 
     @property
     def label(self) -> str:
@@ -52,7 +54,7 @@ def load_results(paths: Sequence[Path]) -> dict[str, list[Result]]:
         setting = asdict(result.config)
         for key in _NOT_THE_RECIPE:
             setting.pop(key)
-        setting["data"].pop("root")
+        setting["data"]["root"] = result.fingerprint  # the same images, wherever they are
         groups[json.dumps(setting, sort_keys=True)].append(result)
     for results in groups.values():
         seeds = [r.config.seed for r in results]
@@ -158,13 +160,10 @@ def draw_curves(groups: dict[str, list[Result]], path: Path) -> None:
 
 
 # Okabe and Ito's colours, which the colour-blind can tell apart.
-_OKABE_ITO = ("0072B2", "E69F00", "009E73", "D55E00", "CC79A7", "56B4E9", "000000", "F0E442")
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00") + (
-    "#CC79A7",
-    "#56B4E9",
-    "#000000",
-    "#F0E442",
-)
+_COLOURS = [
+    f"#{code}"
+    for code in ("0072B2", "E69F00", "009E73", "D55E00", "CC79A7", "56B4E9", "000000", "F0E442")
+]
 
 
 def _band(axes: Any, results: list[Result], key: str, name: str, colour: str, style: str) -> None:
@@ -184,12 +183,14 @@ def _load(path: Path) -> Result:
             raise InputError(f"{path} holds {state}: there is no {name} in it")
     try:
         lines = (path / "history.jsonl").read_text().splitlines()
+        manifest = files.read_json(path / "manifest.json")
         return Result(
             path=path,
             config=Config.from_yaml((path / "config.yaml").read_text()),
             summary=files.read_json(path / "result.json"),
             history=[json.loads(line) for line in lines],
-            parameters=files.read_json(path / "manifest.json")["parameters"],
+            parameters=manifest["parameters"],
+            fingerprint=manifest["data"]["fingerprint"],
         )
     except (ValueError, LookupError, TypeError) as error:  # InputError is a ValueError
         raise InputError(f"{path} is damaged: {error}") from error

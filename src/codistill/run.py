@@ -57,10 +57,13 @@ class Run:
 
     Args:
         path: the folder of a run that `Run.create` made.
+        device: another than that of its configuration.
+        root: another place of the same images than that of its configuration.
     """
 
-    def __init__(self, path: Path | str):
+    def __init__(self, path: Path | str, device: str | None = None, root: str | None = None):
         self.path = Path(path)
+        self._data: Data | None = None
         try:
             text = (self.path / "config.yaml").read_text()
         except (FileNotFoundError, NotADirectoryError) as error:
@@ -74,6 +77,8 @@ class Run:
             raise InputError(f"{self.path / 'manifest.json'} is damaged: it lacks {_MANIFEST}")
         if self.config.threads:
             torch.set_num_threads(self.config.threads)
+        self.config.device = device or self.config.device
+        self.config.data.root = root or self.config.data.root
         self.device = choose_device(self.config.device)
         self.method = build_method(self.config, len(self.manifest["classes"])).to(self.device)
 
@@ -100,12 +105,15 @@ class Run:
             "parameters": parameter_counts(method),
             "processes": [],
         }
+        text = config.to_yaml()
         path.mkdir(parents=True, exist_ok=True)
         with _locked(path):
             _refuse_occupied(path)
             files.write_json(path / "manifest.json", manifest)
-            files.write_text(path / "config.yaml", config.to_yaml())
-        return cls(path)
+            files.write_text(path / "config.yaml", text)
+        run = cls(path)
+        run._data = data  # read once
+        return run
 
     def train(self, watch: Watch = lambda batches: batches) -> Iterator[Record]:
         """Trains from the last checkpoint to the end; yields the records of the epochs it trained.
@@ -166,7 +174,8 @@ class Run:
 
     def data(self) -> Data:
         """The batches of the run, which have to be those that it began with."""
-        data = build_data(self.config, self.device, self.method.views)
+        data = self._data or build_data(self.config, self.device)
+        data.train.views = self.method.views
         expected = self.manifest["data"]["fingerprint"]
         if data.fingerprint != expected:
             raise InputError(
@@ -174,6 +183,7 @@ class Run:
                 f"{self.path} began with (fingerprint {data.fingerprint[:12]}, not "
                 f"{expected[:12]}): restore them, or begin a new run"
             )
+        self._data = data
         return data
 
     def _checkpoints(self) -> list[Path]:

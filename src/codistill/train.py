@@ -58,7 +58,7 @@ class Training:
         self._checked = 0
 
     def set_lr(self, factor: float) -> float:
-        """Multiplies every optimizer's own learning rate by `factor`; returns the main one's."""
+        """Multiplies every optimizer's own learning rate by `factor`; returns the first group's."""
         for group in self._groups():
             group["lr"] = group["initial_lr"] * factor
         return next(self._groups())["lr"]
@@ -219,6 +219,11 @@ def train_epoch(
     images, begin = 0, time.perf_counter()
     before = training.seconds
     for batch in map(as_batch, batches):
+        if len(batch.views) != method.views:
+            raise InputError(
+                f"a batch has {len(batch.views)} views, but {type(method).__name__} needs "
+                f"{method.views}: give TrainBatches(..., views={method.views})"
+            )
         with _autocast(batch.labels.device, precision):
             losses = method.training_step(batch, training.optimizers, training.epoch)
         training.record(losses)

@@ -1,0 +1,145 @@
+"""Every setting reaches what it is meant for."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from codistill.assemble import build_data, build_method, make_optimizer
+from codistill.config import Config, DataConfig
+from codistill.data import Normalisation, load_dataset
+from codistill.errors import InputError
+from codistill.method import Method
+from codistill.results import summarise
+from codistill.run import Run
+
+CPU = torch.device("cpu")
+
+
+def tiny(**changes: object) -> Config:
+    settings: dict[str, object] = {
+        "method": {"name": "independent"},
+        "network": "resnet8",
+        "peers": 1,
+        "epochs": 4,
+        "batch_size": 256,
+        "threads": 1,
+    }
+    return Config(**settings | changes)  # type: ignore[arg-type]
+
+
+def first_batch(**changes: object) -> torch.Tensor:
+    return next(iter(build_data(tiny(**changes), CPU).train)).views[0]
+
+
+def test_the_optimizer_is_that_of_the_recipe() -> None:
+    config = tiny(lr=0.3, momentum=0.8, nesterov=False, weight_decay=7e-4)
+    method = build_method(config, 10)
+    (group,) = method.optimizers(make_optimizer(config))["main"].param_groups
+    settings = {k: group[k] for k in ("lr", "momentum", "nesterov", "weight_decay")}
+    assert settings == {"lr": 0.3, "momentum": 0.8, "nesterov": False, "weight_decay": 7e-4}
+
+
+def test_the_learning_rate_of_a_run_follows_the_schedule(tmp_path: Path) -> None:
+    run = Run.create(tiny(lr=0.2, milestones=[0.5, 0.75], out=str(tmp_path / "run")))
+    assert [r["lr"] for r in run.train()] == pytest.approx([0.2, 0.2, 0.02, 0.002])
+
+
+def test_the_precision_of_a_run_is_that_of_its_training(tmp_path: Path) -> None:
+    losses = []
+    for precision in ("fp32", "bf16"):
+        out = str(tmp_path / precision)
+        (record,) = Run.create(tiny(epochs=1, precision=precision, out=out)).train()
+        losses.append(record["loss/ce"])
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
+
+
+def test_the_seed_draws_the_weights_the_order_and_the_crops() -> None:
+    weights = [build_method(tiny(seed=s), 10).peers.heads[0][2].weight for s in (0, 0, 1)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+    assert torch.equal(first_batch(seed=0), first_batch(seed=0))
+    assert not torch.equal(first_batch(seed=0), first_batch(seed=1))
+
+
+def test_the_split_seed_draws_what_is_held_out_and_the_seed_does_not() -> None:
+    def held_out(**changes: object) -> torch.Tensor:
+        return build_data(tiny(**changes), CPU).evaluate_on["val"].split.images
+
+    assert torch.equal(held_out(seed=0), held_out(seed=1))
+    other = DataConfig(split_seed=1)
+    assert not torch.equal(held_out(), held_out(data=other))
+
+
+def test_the_augmentation_is_that_of_the_recipe() -> None:
+    data = DataConfig(pad=2, pad_mode="zeros", flip=True)
+    a = build_data(tiny(data=data), CPU).train.augmentation
+    assert a is not None
+    assert (a.pad, a.pad_mode, a.flip) == (2, "zeros", True)
+
+
+def test_the_normalisation_is_that_of_the_training_images_or_of_the_recipe() -> None:
+    measured = build_data(tiny(data=DataConfig(val_fraction=0.0)), CPU)
+    assert measured.normalisation == Normalisation.of(load_dataset("digits").train)
+    given = DataConfig(mean=[1.0, 2.0, 3.0], std=[4.0, 5.0, 6.0])
+    expected = Normalisation((1.0, 2.0, 3.0), (4.0, 5.0, 6.0))
+    data = build_data(tiny(data=given), CPU)
+    assert data.normalisation == expected
+    for batches in (data.train, *data.evaluate_on.values()):
+        assert batches.normalisation == expected
+
+
+def test_a_share_that_holds_nothing_out_is_refused() -> None:
+    with pytest.raises(InputError, match="is not one per class"):
+        build_data(tiny(data=DataConfig(val_fraction=0.001)), CPU)
+
+
+class TwoViews(Method):
+    """Looks at two views."""
+
+    views = 2
+    seen: list[int] = []
+
+    def losses(self, out, labels, epoch):  # type: ignore[no-untyped-def]
+        return {"ce": torch.nn.functional.cross_entropy(out.logits[0], labels)}
+
+    def forward(self, views):  # type: ignore[no-untyped-def]
+        if self.training:
+            TwoViews.seen.append(len(views))
+            assert not torch.equal(views[0], views[1])
+        return super().forward(views)
+
+
+def test_a_run_gives_a_method_as_many_views_as_it_wants(tmp_path: Path) -> None:
+    method = {"name": "test_assemble:TwoViews"}
+    list(Run.create(tiny(method=method, epochs=1, out=str(tmp_path / "run"))).train())
+    assert set(TwoViews.seen) == {2}
+
+
+def test_unknown_options_of_a_method_are_named() -> None:
+    with pytest.raises(InputError, match="unexpected keyword argument 'temperatur'"):
+        build_method(tiny(method={"name": "dml", "temperatur": 3.0}, peers=2), 10)
+
+
+def test_the_speed_of_a_run_is_the_median_over_its_epochs() -> None:
+    history = [
+        {"test/top1/peer0": 1.0, "images_per_second": speed, "seconds": 1.0}
+        for speed in (5.0, 100.0, 1.0)
+    ]
+    assert summarise(history)["images_per_second"] == 5.0
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"schedule": "cos"},
+        {"precision": "fp16"},
+        {"milestones": [float("nan")]},
+        {"weight_decay": float("inf")},
+        {"data": DataConfig(mean=[float("inf"), 1.0, 1.0])},
+    ],
+)
+def test_values_that_make_no_sense_are_refused(settings: dict[str, object]) -> None:
+    with pytest.raises((InputError, TypeError)):
+        tiny(**settings)
