@@ -32,12 +32,18 @@ def first_batch(**changes: object) -> torch.Tensor:
     return next(iter(build_data(tiny(**changes), CPU).train)).views[0]
 
 
-def test_the_optimizer_is_that_of_the_recipe() -> None:
-    config = tiny(lr=0.3, momentum=0.8, nesterov=False, weight_decay=7e-4)
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_the_optimizer_is_that_of_the_recipe(nesterov: bool) -> None:
+    config = tiny(lr=0.3, momentum=0.8, nesterov=nesterov, weight_decay=7e-4)
     method = build_method(config, 10)
     (group,) = method.optimizers(make_optimizer(config))["main"].param_groups
     settings = {k: group[k] for k in ("lr", "momentum", "nesterov", "weight_decay")}
-    assert settings == {"lr": 0.3, "momentum": 0.8, "nesterov": False, "weight_decay": 7e-4}
+    assert settings == {
+        "lr": 0.3,
+        "momentum": 0.8,
+        "nesterov": nesterov,
+        "weight_decay": 7e-4,
+    }
 
 
 def test_the_learning_rate_of_a_run_follows_the_schedule(tmp_path: Path) -> None:

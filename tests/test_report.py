@@ -85,7 +85,11 @@ def test_the_report_is_written_and_the_picture_is_one(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", [10.0, 50.0])
     table, numbers, picture = write_report(load_results([run]), tmp_path / "report")
     assert "| independent resnet32 x1 | peer0 | 50.00 |" in table.read_text()
-    assert numbers.read_text().splitlines()[1].startswith("independent resnet32 x1,0,peer0,2,10,50")
+    assert (
+        numbers.read_text()
+        .splitlines()[1]
+        .startswith("independent resnet32 x1,0,peer0,2,10,50.0000,")
+    )
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert picture.stat().st_size > 20_000
 

@@ -214,6 +214,10 @@ def _spread(values: list[float], digits: int = 2) -> str:
     return f"{centre} ± {stdev(values):.{digits}f}" if len(values) > 1 else centre
 
 
+def _rounded(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
 def _csv(groups: dict[str, list[Result]]) -> str:
     """Every number of the table by itself: one line for each seed and classifier."""
     table = io.StringIO()
@@ -228,9 +232,9 @@ def _csv(groups: dict[str, list[Result]]) -> str:
                 count = r.parameters.get(name, r.parameters["peers"] + r.parameters["method"])
                 writer.writerow(
                     [label, r.config.seed, name, r.summary["epochs"], count]
-                    + [last.get(m, "") for m in metrics]
+                    + [_rounded(last.get(m)) for m in metrics]
                     + [best.get("epoch", "")]
-                    + [best.get(m, "") for m in metrics]
+                    + [_rounded(best.get(m)) for m in metrics]
                     + [f"{r.summary['images_per_second']:.1f}"]
                 )
     return table.getvalue()
