@@ -174,7 +174,7 @@ def test_an_interrupted_run_says_how_to_go_on(tmp_path: Path) -> None:
     run = tmp_path / "run"
     arguments = command("train", *TINY, "--epochs", "500", "--out", run)
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while not progress_of(run):
+    while not progress_of(run) and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
@@ -188,7 +188,7 @@ def test_two_processes_do_not_train_one_run(tmp_path: Path) -> None:
     process = subprocess.Popen(
         command("train", *TINY, "--epochs", "500", "--out", run), stderr=subprocess.DEVNULL
     )
-    while not progress_of(run):
+    while not progress_of(run) and process.poll() is None:
         time.sleep(0.01)
     second = codistill("train", "--resume", run)
     process.kill()

@@ -1,4 +1,4 @@
-"""Where a run comes from: versions, git, machine."""
+"""Where a run comes from: versions, git, machine; and how large its networks are."""
 
 import os
 import platform
@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from codistill.method import Method
 
 _PACKAGES = ("codistill", "torch", "numpy", "safetensors")
 
@@ -23,6 +25,20 @@ def provenance() -> dict[str, Any]:
             "folder": _git(Path.cwd()),
         },
     }
+
+
+def parameter_counts(method: Method) -> dict[str, int]:
+    """Weights of each peer alone, of all peers with what they share, and of the method's own."""
+
+    def count(module: torch.nn.Module) -> int:
+        return sum(p.numel() for p in module.parameters())
+
+    peers = method.peers
+    alone = {
+        f"peer{k}": count(peers.trunk) + count(peers.branches[k]) + count(peers.heads[k])
+        for k in range(len(peers))
+    }
+    return alone | {"peers": count(peers), "method": count(method) - count(peers)}
 
 
 def machine(device: torch.device) -> dict[str, Any]:

@@ -40,9 +40,10 @@ from codistill.assemble import (
 from codistill.config import Config
 from codistill.errors import InputError
 from codistill.export import save_student
-from codistill.manifest import machine, provenance
-from codistill.method import Batch, Method
+from codistill.manifest import machine, parameter_counts, provenance
+from codistill.method import Batch
 from codistill.results import best_epoch, preferred_peer, summarise
+from codistill.tensorboard import tensorboard
 from codistill.train import Record, Training, fit
 
 _MANIFEST = {"classes", "data", "processes"}
@@ -140,7 +141,7 @@ class Run:
                 precision=config.precision,
                 training=training,
             )
-            with _tensorboard(self.path / "tensorboard", training.epoch) as board:
+            with tensorboard(self.path / "tensorboard", training.epoch) as board:
                 self._write_history(training.history)
                 for record in records:
                     if best_epoch(training.history) == training.epoch:
@@ -306,20 +307,6 @@ def _refuse_occupied(path: Path) -> None:
                 )
 
 
-def parameter_counts(method: Method) -> dict[str, int]:
-    """Weights of each peer alone, of all peers with what they share, and of the method's own."""
-
-    def count(module: torch.nn.Module) -> int:
-        return sum(p.numel() for p in module.parameters())
-
-    peers = method.peers
-    alone = {
-        f"peer{k}": count(peers.trunk) + count(peers.branches[k]) + count(peers.heads[k])
-        for k in range(len(peers))
-    }
-    return alone | {"peers": count(peers), "method": count(method) - count(peers)}
-
-
 @contextlib.contextmanager
 def _deterministic() -> Iterator[None]:
     """The same bits from the same seed, also on CUDA; settings are put back afterwards."""
@@ -335,21 +322,3 @@ def _deterministic() -> Iterator[None]:
     finally:
         torch.use_deterministic_algorithms(before[0])
         torch.backends.cudnn.benchmark = before[1]
-
-
-@contextlib.contextmanager
-def _tensorboard(folder: Path, epoch: int) -> Iterator[Callable[[Record], None]]:
-    """What writes a record to TensorBoard, or nothing where it is not installed."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        yield lambda record: None
-        return
-    with SummaryWriter(str(folder), purge_step=epoch + 1) as writer:
-
-        def write(record: Record) -> None:
-            for key, value in record.items():
-                writer.add_scalar(key, value, int(record["epoch"]))
-            writer.flush()
-
-        yield write
