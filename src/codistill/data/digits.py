@@ -6,7 +6,7 @@ import torch
 from codistill.data.dataset import Split
 from codistill.errors import MissingExtraError
 
-# The halves of scikit-learn's own example, not shuffled: the last writers are in the test only.
+# The halves of scikit-learn's own example, not shuffled: nobody's choice, and the same for all.
 TRAIN_IMAGES = 898
 
 
