@@ -59,7 +59,7 @@ def parse_config(argv: Sequence[str], prog: str) -> Config:
     _refuse_unknown(arguments, parser, "the command", name or default)
     if flat:
         try:
-            parser.parse_object(_nest(flat))
+            parser.parse_object(recipe)
             parser.set_defaults(flat)
         except (InputError, argparse.ArgumentError, TypeError, KeyError) as error:
             raise InputError(f"recipe {path}: {_one_line(str(error))}") from error

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from codistill.arguments import parse_config, recipes
+from codistill.config import Config
 from codistill.errors import InputError, did_you_mean
 from codistill.names import DATASETS, METHODS, NETWORKS
 
@@ -20,16 +21,13 @@ class Parser(argparse.ArgumentParser):
 def train(argv: list[str]) -> int:
     """`codistill train [--config RECIPE] [options] | --resume RUN`."""
     resumes = any(argument.partition("=")[0] == "--resume" for argument in argv)
-    if resumes:
-        _resume_options(argv)
-    config = None if resumes else parse_config(argv, "codistill train")
+    options = _resume_options(argv) if resumes else parse_config(argv, "codistill train")
 
     from codistill.display import train_with_display
     from codistill.run import Run
 
-    if config:
-        return train_with_display(Run.create(config))
-    options = _resume_options(argv)
+    if isinstance(options, Config):
+        return train_with_display(Run.create(options))
     return train_with_display(Run(options.resume, options.device, getattr(options, "data.root")))
 
 

@@ -1,4 +1,4 @@
-"""What a training shows in the terminal: a live bar where there is one, else a line per epoch."""
+"""What a training shows: a line per epoch, notes on its settings, a live bar in a terminal."""
 
 from collections.abc import Iterable, Iterator
 
@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from codistill.losses import sigmoid_ramp_up
+from codistill.manifest import machine
 from codistill.method import Batch
 from codistill.results import classifiers_of
 from codistill.run import Run
@@ -104,8 +105,6 @@ def warnings_about(run: Run) -> Iterator[str]:
         yield f"warmup_epochs is {run.config.warmup_epochs}: the {epochs} epochs end before it does"
     last = run.manifest["processes"][-1:]
     if last:
-        from codistill.manifest import machine
-
         now = machine(run.device)
         for key in ("packages", "processor", "threads", "device"):
             if now[key] != last[0][key]:

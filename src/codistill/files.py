@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
@@ -59,10 +60,8 @@ def read_state(path: Path) -> dict[str, Any]:
     """What `write_state` wrote; nothing in it is executed."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, LookupError, ValueError, OSError) as error:
-        raise InputError(f"{path} is damaged or no checkpoint ({_reason(error)})") from error
-    except EOFError as error:
-        raise InputError(f"{path} is damaged: it is empty, or ends too early") from error
+    except (RuntimeError, pickle.UnpicklingError, LookupError, ValueError, OSError, EOFError) as e:
+        raise InputError(f"{path} is damaged or no checkpoint ({_reason(e)})") from e
 
 
 def read_json(path: Path) -> Any:
@@ -82,10 +81,6 @@ def load_into(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None
         raise InputError(f"{path} does not hold the weights of this {kind}") from error
 
 
-def _reason(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
-
-
 def write_weights(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
     """As `write_bytes`, as safetensors, with `about` under the key "codistill" of its metadata."""
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -94,8 +89,6 @@ def write_weights(path: Path, tensors: dict[str, Tensor], about: dict[str, Any])
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors of a safetensors file, and what `write_weights` was told about them."""
-    from safetensors import SafetensorError, safe_open
-
     try:
         with safe_open(path, "pt") as file:
             about = json.loads((file.metadata() or {}).get("codistill", "{}"))
@@ -104,3 +97,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise InputError(f"{path} is damaged or no safetensors file: {error}") from error
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist") from error
+
+
+def _reason(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -8,7 +8,7 @@ nothing here.
 import csv
 import io
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from math import nan
@@ -59,8 +59,8 @@ def load_results(paths: Sequence[Path]) -> dict[str, list[Result]]:
     for results in groups.values():
         seeds = [r.config.seed for r in results]
         if len(set(seeds)) < len(seeds):
-            paths_ = ", ".join(str(r.path) for r in results)
-            raise InputError(f"{paths_} are one setting with seeds {seeds}: give each seed once")
+            where = ", ".join(str(r.path) for r in results)
+            raise InputError(f"{where} are one setting with seeds {seeds}: give each seed once")
     labels = _distinct([results[0].label for results in groups.values()])
     return {
         label: sorted(results, key=lambda r: r.config.seed)
@@ -198,14 +198,11 @@ def _load(path: Path) -> Result:
 
 def _distinct(labels: list[str]) -> list[str]:
     """Numbers those labels that occur more than once."""
-    seen: dict[str, int] = defaultdict(int)
-    for label in labels:
-        seen[label] += 1
-    counts: dict[str, int] = defaultdict(int)
+    total, so_far = Counter(labels), Counter[str]()
     distinct = []
     for label in labels:
-        counts[label] += 1
-        distinct.append(f"{label} ({counts[label]})" if seen[label] > 1 else label)
+        so_far[label] += 1
+        distinct.append(f"{label} ({so_far[label]})" if total[label] > 1 else label)
     return distinct
 
 
