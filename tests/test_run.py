@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from codistill.config import Config, DataConfig
 from codistill.errors import InputError
 from codistill.files import read_state, write_bytes
-from codistill.results import best_epoch, preferred_peer, summarise
+from codistill.results import best_epoch, preferred, summarise
 from codistill.run import Run
 from codistill.train import NonFiniteError, evaluate
 
@@ -379,7 +379,7 @@ def test_without_held_out_images_the_last_epoch_counts(tmp_path: Path) -> None:
     assert not (run.path / "weights_best.safetensors").exists()
     result = json.loads((run.path / "result.json").read_text())
     assert result["best_by_validation"] == {}
-    assert result["student"] == {"peer": 0, "best_epoch": None}
+    assert result["student"] == {"last": "peer0", "best": None, "best_epoch": None}
 
 
 def record(val: list[float], test: list[float]) -> dict[str, float]:
@@ -396,10 +396,13 @@ def test_the_test_set_never_chooses() -> None:
         record([55.0, 58.0], [1.0, 99.0]),
         record([60.0, 20.0], [0.0, 0.0]),
     ]
-    assert best_epoch(history) == 1
-    assert preferred_peer(history[0]) == 1
-    assert preferred_peer(history[2]) == 0
-    best = summarise(history)["best_by_validation"]
+    students = ["peer0", "peer1"]
+    assert best_epoch(history, students) == 1
+    assert preferred(history[0], students) == "peer1"
+    assert preferred(history[2], students) == "peer0"
+    summary = summarise(history, students)
+    assert summary["student"] == {"last": "peer0", "best": "peer1", "best_epoch": 1}
+    best = summary["best_by_validation"]
     assert [best[f"peer{k}"]["test/top1"] for k in range(2)] == [99, 10]  # of epoch 1
 
 
@@ -410,7 +413,7 @@ def test_the_best_weights_are_those_of_the_best_epoch(tmp_path: Path) -> None:
     for entry in run.train():
         history.append(entry)
         states.append({k: v.clone() for k, v in run.method.state_dict().items()})
-    chosen = best_epoch(history)
+    chosen = best_epoch(history, run.method.students())
     assert chosen is not None
     best = load_file(run.path / "weights_best.safetensors")
     torch.testing.assert_close(best, dict(states[chosen - 1]), rtol=0, atol=0)
@@ -420,6 +423,8 @@ def test_the_best_weights_are_those_of_the_best_epoch(tmp_path: Path) -> None:
     assert reported["fused"]["test/top1"] == metrics["top1/fused"]
 
 
-def test_an_extra_classifier_may_be_called_like_a_peer() -> None:
-    entry = record([50.0, 60.0], [1.0, 2.0]) | {"val/top1/peers_mean": 99.0}
-    assert preferred_peer(entry) == 1
+def test_only_a_student_is_preferred() -> None:
+    entry = record([50.0, 60.0], [1.0, 2.0]) | {"val/top1/fused": 99.0, "val/top1/leader": 40.0}
+    assert preferred(entry, ["peer0", "peer1"]) == "peer1"
+    assert preferred(entry, ["leader"]) == "leader"
+    assert best_epoch([entry, entry | {"val/top1/leader": 41.0}], ["leader"]) == 2

@@ -1,26 +1,32 @@
 """What came out of a run, read off its history. The test set chooses nothing."""
 
-import re
+from collections.abc import Iterable
 from typing import Any
 
 from codistill.train import Record
 
 
-def best_epoch(history: list[Record]) -> int | None:
-    """The epoch in which one peer did best on the images held out; the first of several.
+def best_epoch(history: list[Record], students: Iterable[str]) -> int | None:
+    """The epoch in which one of the students did best on the images held out; the first of several.
 
     None where none were held out. The test set has no part in it.
+
+    Args:
+        history: one record per epoch.
+        students: the classifiers of which one is kept, as `Method.students` names them.
     """
-    scores = [max(_peers(record, "val").values(), default=-1.0) for record in history]
+    students = list(students)
+    scores = [max(_held_out(record, students).values(), default=-1.0) for record in history]
     if not scores or scores[0] < 0:
         return None
     return 1 + scores.index(max(scores))
 
 
-def preferred_peer(record: Record) -> int:
-    """The peer that did best on the images held out; peer 0 where none were."""
-    scores = _peers(record, "val")
-    return max(scores, key=lambda k: scores[k]) if scores else 0
+def preferred(record: Record, students: Iterable[str]) -> str:
+    """The student that did best on the images held out; the first where none were."""
+    students = list(students)
+    scores = _held_out(record, students)
+    return max(scores, key=lambda name: scores[name]) if scores else students[0]
 
 
 def classifiers_of(record: Record) -> list[str]:
@@ -28,11 +34,12 @@ def classifiers_of(record: Record) -> list[str]:
     return [key.removeprefix("test/top1/") for key in record if key.startswith("test/top1/")]
 
 
-def summarise(history: list[Record]) -> dict[str, Any]:
+def summarise(history: list[Record], students: Iterable[str]) -> dict[str, Any]:
     """Each classifier after the last epoch, and after the one that the held-out images chose."""
+    students = list(students)
     last: dict[str, Any] = {}
     best: dict[str, Any] = {}
-    chosen = best_epoch(history)
+    chosen = best_epoch(history, students)
     for name in classifiers_of(history[-1]):
         last[name] = _of_classifier(history[-1], name)
         if chosen:
@@ -42,7 +49,11 @@ def summarise(history: list[Record]) -> dict[str, Any]:
         "epochs": len(history),
         "last": last,
         "best_by_validation": best,
-        "student": {"peer": preferred_peer(history[-1]), "best_epoch": chosen},
+        "student": {
+            "last": preferred(history[-1], students),
+            "best": preferred(history[chosen - 1], students) if chosen else None,
+            "best_epoch": chosen,
+        },
         "images_per_second": speeds[len(speeds) // 2],
         "seconds": sum(record["seconds"] for record in history),
     }
@@ -57,6 +68,6 @@ def _of_classifier(record: Record, name: str) -> dict[str, float]:
     }
 
 
-def _peers(record: Record, split: str) -> dict[int, float]:
-    found = {re.fullmatch(rf"{split}/top1/peer(\d+)", key): v for key, v in record.items()}
-    return {int(match[1]): value for match, value in found.items() if match}
+def _held_out(record: Record, students: list[str]) -> dict[str, float]:
+    keys = {name: f"val/top1/{name}" for name in students}
+    return {name: record[key] for name, key in keys.items() if key in record}

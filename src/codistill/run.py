@@ -6,7 +6,7 @@
     RUN/checkpoints/*.pt       the last N, for --resume
     RUN/weights.safetensors    the method after the last epoch
     RUN/weights_best.safetensors   and after the epoch that the validation images chose
-    RUN/student.safetensors, student_best.safetensors   one peer of each, to take away
+    RUN/student.safetensors, student_best.safetensors   one network of each, to take away
     RUN/result.json            what came out
     RUN/tensorboard/           if TensorBoard is installed
 
@@ -42,7 +42,7 @@ from codistill.errors import InputError
 from codistill.export import save_student
 from codistill.manifest import machine, parameter_counts, provenance
 from codistill.method import Batch
-from codistill.results import best_epoch, preferred_peer, summarise
+from codistill.results import best_epoch, preferred, summarise
 from codistill.tensorboard import tensorboard
 from codistill.train import Record, Training, fit
 
@@ -97,6 +97,11 @@ class Run:
         data = build_data(config, choose_device(config.device))
         config = resolve(config, data)
         method = build_method(config, len(data.classes))  # so that a bad option leaves no folder
+        if method.needs_held_out and "val" not in data.evaluate_on:
+            raise InputError(
+                f"method {config.method['name']!r}, as it is set, measures its peers on held-out "
+                "images: give --data.val_fraction 0.1, or another number above 0"
+            )
         manifest = provenance() | {
             "data": {"name": config.data.name, "fingerprint": data.fingerprint},
             "classes": list(data.classes),
@@ -137,21 +142,23 @@ class Run:
                 batches,
                 data.evaluate_on,
                 epochs=config.epochs,
+                held_out=data.evaluate_on.get("val"),
                 lr_at=config.lr_at,
                 precision=config.precision,
                 training=training,
             )
             with tensorboard(self.path / "tensorboard", training.epoch) as board:
+                students = self.method.students()
                 self._write_history(training.history)
                 for record in records:
-                    if best_epoch(training.history) == training.epoch:
+                    if best_epoch(training.history, students) == training.epoch:
                         self._write_weights("_best", training, data)
                     self._save(training)
                     self._write_history(training.history)
                     board(record)
                     yield record
             self._write_weights("", training, data)
-            files.write_json(self.path / "result.json", summarise(training.history))
+            files.write_json(self.path / "result.json", summarise(training.history, students))
 
     def history(self) -> list[Record]:
         """The records of all epochs that are complete."""
@@ -228,14 +235,17 @@ class Run:
         files.write_text(self.path / "history.csv", table.getvalue())
 
     def _write_weights(self, suffix: str, training: Training, data: Data) -> None:
-        """The whole method, and the student: the peer that the validation images prefer."""
+        """The whole method, and the student that the validation images prefer."""
         record = training.history[-1]
         about = {"epoch": training.epoch, "method": self.config.method["name"]}
         weights = self.path / f"weights{suffix}.safetensors"
         files.write_weights(weights, self.method.state_dict(), about)
 
-        k = preferred_peer(record)
+        students = self.method.students()
+        name = preferred(record, students)
+        peers, k = students[name]
         about |= {
+            "classifier": name,
             "peer": k,
             "network": self.config.networks()[k],
             "classes": list(data.classes),
@@ -244,7 +254,7 @@ class Run:
             "image_size": list(data.image_size),
         }
         student = self.path / f"student{suffix}.safetensors"
-        save_student(student, self.method.peers.student(k), about)
+        save_student(student, peers.student(k), about)
 
     def _note_process(self, training: Training) -> None:
         began = {"epoch": training.epoch, "step": training.step}

@@ -58,9 +58,15 @@ class Training:
         self._checked = 0
 
     def set_lr(self, factor: float) -> float:
-        """Multiplies every optimizer's own learning rate by `factor`; returns the first group's."""
-        for group in self._groups():
-            group["lr"] = group["initial_lr"] * factor
+        """Sets every learning rate for the present epoch; returns that of the first group.
+
+        `factor` is the recipe's, which multiplies the learning rate that an optimizer began with,
+        unless the method has a schedule of its own for it.
+        """
+        for name, optimizer in self.optimizers.items():
+            own = self.method.lr_factor(name, self.epoch, factor)
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * own
         return next(self._groups())["lr"]
 
     def record(self, losses: Mapping[str, Tensor]) -> None:
@@ -146,6 +152,7 @@ def fit(
     evaluate_on: Mapping[str, Batches] | None = None,
     *,
     epochs: int,
+    held_out: Batches | None = None,
     make_optimizer: MakeOptimizer | None = None,
     lr_at: Callable[[int], float] | None = None,
     precision: Precision = "fp32",
@@ -163,8 +170,11 @@ def fit(
             `TrainBatches` has, that is called before every epoch.
         evaluate_on: batches to evaluate on after every epoch, by name, such as "val" or "test".
         epochs: when to end, those of an earlier process counted in.
+        held_out: batches that no peer trains on, for methods that measure their peers before an
+            epoch. Never the test set.
         make_optimizer: default: SGD as in FFL's recipe, with a learning rate of 0.1.
-        lr_at: multiplies the learning rate of every optimizer in an epoch. Default: always 1.
+        lr_at: multiplies the learning rate in an epoch, of every optimizer that the method gives
+            no schedule of its own. Default: always 1.
         precision: "bf16" runs the forward pass under autocast; weights and losses stay float32.
         training: to go on with; it then holds the optimizers.
 
@@ -177,7 +187,14 @@ def fit(
         training = Training(method, make_optimizer)
     elif training.method is not method or make_optimizer is not None:
         raise InputError("`training` holds a method and its optimizers: give that method, no other")
+    if method.needs_held_out and held_out is None:
+        raise InputError(
+            f"{type(method).__name__}, as it is set, measures its peers on images that none of "
+            "them trains on: give fit(..., held_out=batches), or a run data.val_fraction above 0"
+        )
     for epoch in range(training.epoch, epochs):
+        if training.step == 0:
+            method.begin_epoch(epoch, None if held_out is None else map(as_batch, held_out))
         lr = training.set_lr(lr_at(epoch) if lr_at else 1.0)
         if hasattr(train, "start_at"):
             train.start_at(epoch, training.step)
