@@ -5,7 +5,7 @@ import functools
 import torch
 from torch import nn
 
-from codistill import Batch, Network, Peers
+from codistill import Batch, Network, Peers, fit
 from codistill.data.dataset import Split
 from codistill.methods import method_class
 
@@ -36,7 +36,33 @@ def echo(size=2):
 def make(name="ffl", shared=2, K=3, seed=0, dropout=0.0, **options):
     """A method of K tiny peers."""
     torch.manual_seed(seed)
-    return method_class(name)(Peers([tiny(dropout=dropout) for _ in range(K)], shared), **options)
+    peers = Peers([tiny(dropout=dropout) for _ in range(K)], shared)
+    return method_class(name)(peers, **needed(name) | options)
+
+
+def needed(name):
+    """The options that a method cannot do without."""
+    return {"teacher": taught()} if name == "kd" else {}
+
+
+@functools.cache
+def _taught():
+    torch.manual_seed(9)
+    network = tiny()
+    method = method_class("independent")(Peers([network]))
+    *_, _ = fit(method, toy_batches(), epochs=16, make_optimizer=sgd)
+    return network
+
+
+def taught():
+    """A tiny network that knows the toy problem."""
+    with torch.random.fork_rng():
+        return _taught().clone()
+
+
+def can_share(name, shared):
+    """Whether a method takes peers that share so many stages."""
+    return not (name == "one" and shared == 0 or name == "codistillation" and shared > 0)
 
 
 def toy_batches(views=1, n=4, B=32, size=8, seed=0):

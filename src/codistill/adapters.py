@@ -37,6 +37,35 @@ class MatchSize(nn.Module):
         ]
 
 
+class MatchWidth(nn.Module):
+    """Brings feature maps (B, D_k, H_k, W_k) to one number of channels; H_k and W_k stay.
+
+    A map of another width goes through a 1x1 convolution, batch normalisation and ReLU. Maps of
+    that width pass untouched.
+
+    Args:
+        channels: D_k of each map.
+        width: the number of channels of all. Default: that of the narrowest.
+    """
+
+    def __init__(self, channels: Sequence[int], width: int | None = None):
+        super().__init__()
+        self.width = min(channels) if width is None else width
+        self.layers = nn.ModuleList(
+            nn.Identity() if d == self.width else _project(d, self.width) for d in channels
+        )
+
+    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        return [layer(x) for layer, x in zip(self.layers, maps, strict=True)]
+
+
+def _project(d_in: int, d_out: int) -> nn.Module:
+    conv = nn.Conv2d(d_in, d_out, kernel_size=1, bias=False)
+    layer = nn.Sequential(conv, nn.BatchNorm2d(d_out), nn.ReLU(inplace=True))
+    initialise_convolutions(layer)
+    return layer
+
+
 def _downsample(d: int, stride: int) -> nn.Module:
     conv = nn.Conv2d(d, d, kernel_size=stride, stride=stride, bias=False)
     layer = nn.Sequential(conv, nn.BatchNorm2d(d), nn.ReLU(inplace=True))

@@ -35,3 +35,16 @@ def require_not_negative(**values: int | float) -> None:
     for name, value in values.items():
         if not value >= 0:
             raise InputError(f"{name} is {value}: it has to be 0 or more")
+
+
+def require_fraction(**values: int | float) -> None:
+    """Raises InputError where a named value is not from 0 to 1."""
+    for name, value in values.items():
+        if not 0 <= value <= 1:
+            raise InputError(f"{name} is {value}: give a number from 0 to 1")
+
+
+def require_one_of(name: str, value: str, choices: Iterable[str]) -> None:
+    """Raises InputError where a value is none of the choices."""
+    if value not in (choices := list(choices)):
+        raise InputError(f"{name} is {value!r}: give {', '.join(map(repr, choices))}")

@@ -15,7 +15,7 @@ from torch import Tensor
 def ce_loss(logits: Float[Tensor, "*K B C"], labels: Int[Tensor, "B"]) -> Float[Tensor, ""]:
     """Cross-entropy of one or more classifiers."""
     K = logits.shape[:-2].numel()
-    return K * F.cross_entropy(_at_least_float32(logits).flatten(0, -2), labels.repeat(K))
+    return K * F.cross_entropy(at_least_float32(logits).flatten(0, -2), labels.repeat(K))
 
 
 def kd_loss(
@@ -26,8 +26,8 @@ def kd_loss(
     Gradients reach both sides: write `teacher.detach()` where the paper holds it fixed.
     Hinton, Vinyals, Dean: Distilling the Knowledge in a Neural Network. arXiv:1503.02531.
     """
-    log_p = F.log_softmax(_at_least_float32(teacher) / temperature, dim=-1)
-    log_q = F.log_softmax(_at_least_float32(student) / temperature, dim=-1)
+    log_p = F.log_softmax(at_least_float32(teacher) / temperature, dim=-1)
+    log_q = F.log_softmax(at_least_float32(student) / temperature, dim=-1)
     kl = (log_p.exp() * (log_p - log_q)).sum(dim=-1)  # (*K, B)
     return temperature**2 * kl.mean(dim=-1).sum()
 
@@ -41,5 +41,6 @@ def sigmoid_ramp_up(epoch: int, length: int) -> float:
     return math.exp(-5.0 * remaining**2)
 
 
-def _at_least_float32(x: Tensor) -> Tensor:
+def at_least_float32(x: Tensor) -> Tensor:
+    """`x`, and float32 where it is of half precision."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x

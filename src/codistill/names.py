@@ -8,8 +8,18 @@ from typing import NamedTuple
 
 METHODS: dict[str, str] = {
     "independent": "codistill.methods.independent:Independent",
+    "kd": "codistill.methods.kd:KD",
     "dml": "codistill.methods.dml:DML",
+    "cl_ilr": "codistill.methods.cl_ilr:CLILR",
+    "one": "codistill.methods.one:ONE",
+    "codistillation": "codistill.methods.codistillation:Codistillation",
+    "kdcl": "codistill.methods.kdcl:KDCL",
+    "okddip": "codistill.methods.okddip:OKDDip",
+    "pcl": "codistill.methods.pcl:PCL",
     "ffl": "codistill.methods.ffl:FFL",
+    "afd": "codistill.methods.afd:AFD",
+    "okdmde": "codistill.methods.okdmde:OKDMDE",
+    "mfef": "codistill.methods.mfef:MFEF",
 }
 
 NETWORKS: dict[str, tuple[str, tuple[int, ...]]] = {

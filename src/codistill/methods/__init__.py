@@ -3,12 +3,38 @@
 from codistill.errors import InputError, did_you_mean
 from codistill.importing import import_object
 from codistill.method import Method
+from codistill.methods.afd import AFD
+from codistill.methods.cl_ilr import CLILR
+from codistill.methods.codistillation import Codistillation
 from codistill.methods.dml import DML
 from codistill.methods.ffl import FFL
 from codistill.methods.independent import Independent
+from codistill.methods.kd import KD
+from codistill.methods.kdcl import KDCL
+from codistill.methods.mfef import MFEF
+from codistill.methods.okddip import OKDDip
+from codistill.methods.okdmde import OKDMDE
+from codistill.methods.one import ONE
+from codistill.methods.pcl import PCL
 from codistill.names import METHODS
 
-__all__ = ["DML", "FFL", "METHODS", "Independent", "method_class"]
+__all__ = [
+    "AFD",
+    "CLILR",
+    "DML",
+    "FFL",
+    "KD",
+    "KDCL",
+    "METHODS",
+    "MFEF",
+    "OKDDip",
+    "OKDMDE",
+    "ONE",
+    "PCL",
+    "Codistillation",
+    "Independent",
+    "method_class",
+]
 
 
 def method_class(name: str) -> type[Method]:

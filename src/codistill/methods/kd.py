@@ -1,0 +1,62 @@
+"""KD: a teacher that was trained before teaches every peer.
+
+Hinton, Vinyals, Dean: Distilling the Knowledge in a Neural Network.
+NeurIPS workshop 2014. arXiv:1503.02531. Not online: the reference that costs two trainings.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from codistill.errors import InputError, require_not_negative, require_positive
+from codistill.export import load_student
+from codistill.frozen import Frozen
+from codistill.losses import ce_loss, kd_loss
+from codistill.method import Method
+from codistill.networks import Network
+from codistill.peers import Outputs, Peers
+
+
+class KD(Method):
+    """Each peer learns from labels and from a teacher that is held fixed, in eval mode.
+
+    The teacher is evaluated and reported too, so that one which was trained on other classes, or
+    on images normalised otherwise, is seen at once.
+
+    Args:
+        peers: one or more networks.
+        teacher: the file of a student (RUN/student.safetensors), or a network.
+        temperature: T of the divergence.
+        kd_weight: of the divergence.
+    """
+
+    def __init__(
+        self,
+        peers: Peers,
+        teacher: str | Path | Network,
+        temperature: float = 3.0,
+        kd_weight: float = 1.0,
+    ):
+        require_positive(temperature=temperature)
+        require_not_negative(kd_weight=kd_weight)
+        super().__init__(peers)
+        network = teacher if isinstance(teacher, Network) else load_student(teacher)[0]
+        if network.num_classes != peers.num_classes:
+            raise InputError(
+                f"the teacher tells {network.num_classes} classes apart and the peers "
+                f"{peers.num_classes}: give a teacher of the same classes"
+            )
+        self.teacher = Frozen(network)
+        self.temperature = temperature
+        self.kd_weight = kd_weight
+
+    def forward(self, views: Sequence[Float[Tensor, "B 3 H W"]]) -> Outputs:
+        out = self.peers(views)
+        out.extra["teacher"] = self.teacher(views[0])
+        return out
+
+    def losses(self, out: Outputs, labels: Int[Tensor, "B"], epoch: int) -> dict[str, Tensor]:
+        kd = kd_loss(out.logits, out.extra["teacher"].detach(), self.temperature)
+        return {"ce": ce_loss(out.logits, labels), "kd": self.kd_weight * kd}

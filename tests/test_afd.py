@@ -1,0 +1,227 @@
+"""AFD against the formulas, written out in float64, step by step."""
+
+import functools
+
+import pytest
+import torch
+import torch.nn.functional as F
+from toys import make, sgd, tiny, toy_batches
+from written_out import (
+    assert_equal_losses,
+    batch_norm,
+    cross_entropy,
+    example,
+    gradients,
+    images,
+    kl,
+)
+
+from codistill import Batch, InputError, Peers, Training, fit
+from codistill.methods.afd import AFD
+from codistill.peers import Outputs
+
+plain_sgd = functools.partial(torch.optim.SGD, lr=0.1)
+
+
+def ring(K):
+    """(peer, its teacher): each learns from the one before it, the first from the last."""
+    return [(k, (k - 1) % K) for k in range(K)]
+
+
+@pytest.mark.parametrize("K", [2, 3, 4])
+@pytest.mark.parametrize("kd", [False, True])
+def test_the_loss_on_logits_goes_round_the_ring(K, kd):
+    z, labels = example(K)
+    losses = make("afd", K=K, kd=kd).losses(Outputs(z, []), labels, 0)
+    expected = {"ce": sum(cross_entropy(z_k, labels) for z_k in z)}
+    if kd:
+        expected["kd"] = sum(kl(z[k], z[t].detach(), 3.0) for k, t in ring(K))
+    assert_equal_losses(losses, expected, [z])
+
+
+def test_the_temperature_goes_into_the_formula():
+    z, labels = example(3)
+    losses = make("afd", temperature=2.0).losses(Outputs(z, []), labels, 0)
+    assert abs(losses["kd"] - sum(kl(z[k], z[t], 2.0) for k, t in ring(3))) < 1e-9
+
+
+def score(D, x):
+    """D of one map batch, by its weights."""
+    y = batch_norm(F.conv2d(x, D[0].weight, stride=2, padding=1), D[1])
+    y = torch.where(y > 0, y, 0.2 * y)
+    y = F.conv2d(y, D[3].weight, D[3].bias).mean((2, 3))
+    return 1 / (1 + (-y).exp())
+
+
+def d_loss(discriminators, maps):
+    """The other's map is real, one's own is fake."""
+    return sum(
+        ((1 - score(discriminators[k], maps[t])) ** 2).mean()
+        + (score(discriminators[k], maps[k]) ** 2).mean()
+        for k, t in ring(len(maps))
+    )
+
+
+def g_loss(discriminators, maps):
+    return sum(((1 - score(D, x)) ** 2).mean() for D, x in zip(discriminators, maps, strict=True))
+
+
+@pytest.mark.parametrize("K", [2, 3])
+@pytest.mark.parametrize("shared", [0, 2])
+def test_a_step_is_three_updates_each_of_its_own_weights_in_the_right_direction(K, shared):
+    """With plain SGD for all, every weight after the step is computed here from the losses."""
+    method = make("afd", shared, K).double().train()
+    names = {
+        "logits": [n for n, _ in method.named_parameters() if n.startswith("peers.")],
+        "d": [n for n, _ in method.named_parameters() if n.startswith("discriminators.")],
+    }
+    names["g"] = [n for n in names["logits"] if ".heads." not in n]
+    reference = make("afd", shared, K).double().train()
+    reference.load_state_dict(method.state_dict())
+    weights = dict(reference.named_parameters())
+    views, labels = images()
+
+    def descend(loss, which):
+        wrt = [weights[n] for n in names[which]]
+        for w, g in zip(wrt, gradients(loss, wrt), strict=True):
+            w.data -= 0.1 * g
+        assert max(g.abs().max() for g in gradients(loss, wrt)) > 0
+        return loss.item()
+
+    z = reference.peers(views).logits
+    kd = sum(kl(z[k], z[t].detach(), 3.0) for k, t in ring(K))
+    descend(sum(cross_entropy(z_k, labels) for z_k in z) + kd, "logits")
+    maps = reference.peers(views).feature_maps  # anew, with the weights as they are now
+    d = descend(d_loss(reference.discriminators, [x.detach() for x in maps]), "d")
+    g = descend(g_loss(reference.discriminators, maps), "g")
+
+    optimizers = {
+        "main": plain_sgd(method.peers.parameters()),
+        "discriminators": plain_sgd(method.discriminators.parameters()),
+        "extractors": plain_sgd([method.get_parameter(n) for n in names["g"]]),
+    }
+    losses = method.training_step(Batch(views, labels), optimizers, 0)
+    assert losses.keys() == {"ce", "kd", "d", "g"}
+    assert losses["d"].item() == pytest.approx(d, abs=1e-9)
+    assert losses["g"].item() == pytest.approx(g, abs=1e-9)
+    for name, p in method.named_parameters():
+        assert (p - weights[name]).abs().max() < 1e-9, name
+
+
+def test_each_optimizer_holds_its_own_weights():
+    method = make("afd")
+    names = {p: n for n, p in method.named_parameters()}
+    held = {
+        name: {names[p] for group in o.param_groups for p in group["params"]}
+        for name, o in method.optimizers(sgd).items()
+    }
+    of_peers = {n for n in names.values() if n.startswith("peers.")}
+    assert held["main"] == of_peers
+    assert held["discriminators"] == set(names.values()) - of_peers
+    assert held["extractors"] == {n for n in of_peers if ".heads." not in n}
+
+
+def test_the_adversarial_optimizers_are_adam_with_settings_of_their_own():
+    optimizers = make("afd", adversarial_lr=3e-4, adversarial_weight_decay=0.2).optimizers(sgd)
+    assert isinstance(optimizers["main"], torch.optim.SGD)
+    for name in ("discriminators", "extractors"):
+        (group,) = optimizers[name].param_groups
+        assert isinstance(optimizers[name], torch.optim.Adam)
+        assert (group["lr"], group["weight_decay"]) == (3e-4, 0.2)
+    (group,) = make("afd").optimizers(sgd)["extractors"].param_groups
+    assert (group["lr"], group["weight_decay"]) == (2e-5, 0.1)
+
+
+def test_the_adversarial_optimizers_have_a_schedule_of_their_own():
+    method = make("afd", adversarial_milestones=[2, 4])
+    training = Training(method, sgd)
+    seen = []
+
+    class Watched:
+        def __iter__(self):
+            lr = {n: o.param_groups[0]["lr"] for n, o in training.optimizers.items()}
+            seen.append((lr["main"], lr["discriminators"], lr["extractors"]))
+            yield from toy_batches(n=1)
+
+    list(fit(method, Watched(), epochs=5, lr_at=lambda epoch: 0.5**epoch, training=training))
+    for epoch, (main, d, g) in enumerate(seen):
+        own = 2e-5 * (1, 1, 0.1, 0.1, 0.01)[epoch]
+        assert (main, d, g) == (pytest.approx(0.05 * 0.5**epoch), *[pytest.approx(own)] * 2)
+
+
+def test_the_default_milestones_are_75_and_150():
+    factors = [make("afd").lr_factor("extractors", e, 1.0) for e in (0, 74, 75, 149, 150, 299)]
+    assert factors == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+
+
+# The paper's rivals: direct alignment
+
+
+@pytest.mark.parametrize("K", [2, 3])
+@pytest.mark.parametrize("kd", [False, True])
+@pytest.mark.parametrize(("alignment", "p"), [("l1", 1), ("l2", 2)])
+def test_direct_alignment_draws_a_map_to_its_teachers(K, kd, alignment, p):
+    method = make("afd", K=K, kd=kd, alignment=alignment, alignment_weight=0.7).double()
+    views, labels = images()
+    out = method(views)
+    z, maps = out.logits, [m[-1] for m in out.stages]
+    expected = {"ce": sum(cross_entropy(z_k, labels) for z_k in z)}
+    if kd:
+        expected["kd"] = sum(kl(z[k], z[t].detach(), 3.0) for k, t in ring(K))
+    differences = [maps[k] - maps[t].detach() for k, t in ring(K)]
+    expected["align"] = 0.7 * sum((d.abs() ** p).mean() for d in differences)
+    assert_equal_losses(method.losses(out, labels, 0), expected, maps)
+
+
+@pytest.mark.parametrize("alignment", ["l1", "l2", "none"])
+def test_without_an_adversary_there_is_one_optimizer_and_one_forward(alignment):
+    method = make("afd", alignment=alignment)
+    assert method.forwards == 1
+    assert method.optimizers(sgd).keys() == {"main"}
+    losses = method.training_step(toy_batches(n=1)[0], method.optimizers(sgd), 0)
+    assert losses.keys() == {"ce", "kd"} | ({"align"} if alignment != "none" else set())
+    assert len(list(method.parameters())) == len(list(method.peers.parameters()))
+
+
+# Peers that differ
+
+
+def mixed():
+    torch.manual_seed(0)
+    return Peers([tiny(width=4), tiny(width=6, strides=(1, 2, 1)), tiny(width=3)])
+
+
+def test_maps_meet_at_the_narrower_width_and_the_smaller_size():
+    method = AFD(mixed())
+    maps = method.peers([torch.randn(2, 3, 8, 8)]).feature_maps
+    shapes = [(tuple(own.shape), tuple(t.shape)) for own, t in method._pairs(maps)]
+    assert shapes == [((2, 12, 2, 2),) * 2, ((2, 16, 2, 2),) * 2, ((2, 12, 2, 2),) * 2]
+
+
+def test_peers_of_one_shape_need_no_transfer():
+    assert list(make("afd").transfers.parameters()) == []
+
+
+def test_transfer_layers_are_trained_with_the_discriminators():
+    method = AFD(mixed())
+    before = {n: p.detach().clone() for n, p in method.transfers.named_parameters()}
+    optimizers = method.optimizers(sgd)
+    held = {p for g in optimizers["discriminators"].param_groups for p in g["params"]}
+    assert held == {*method.discriminators.parameters(), *method.transfers.parameters()}
+    for batch in toy_batches():
+        method.training_step(batch, optimizers, 0)
+    assert before
+    assert [n for n, p in method.transfers.named_parameters() if torch.equal(p, before[n])] == []
+
+
+@pytest.mark.parametrize("alignment", ["adversarial", "l1"])
+def test_peers_of_different_width_and_map_size_learn_together(alignment):
+    method = AFD(mixed(), alignment=alignment)
+    for batch in toy_batches():
+        losses = method.training_step(batch, method.optimizers(sgd), 0)
+        assert all(value.isfinite() for value in losses.values())
+
+
+def test_one_peer_is_refused():
+    with pytest.raises(InputError, match="at least 2, not 1"):
+        make("afd", K=1)

@@ -1,0 +1,77 @@
+"""CL-ILR against the formula, written out in float64."""
+
+import pytest
+import torch
+from toys import make
+from written_out import assert_equal_losses, cross_entropy, example, gradients, images, kl
+
+from codistill import InputError
+from codistill.peers import Outputs
+
+
+def expected_losses(z, labels, T=2.0, beta=0.5):
+    K = len(z)
+    others = [sum(z[j] for j in range(K) if j != k).detach() / (K - 1) for k in range(K)]
+    return {
+        "ce": beta * sum(cross_entropy(z_k, labels) for z_k in z),
+        "kd": (1 - beta) * sum(kl(z[k], others[k], T) for k in range(K)),
+    }
+
+
+@pytest.mark.parametrize("K", [2, 3, 4])
+def test_every_loss_and_gradient_is_that_of_the_formula(K):
+    z, labels = example(K)
+    losses = make("cl_ilr", K=K).losses(Outputs(z, []), labels, 0)
+    assert_equal_losses(losses, expected_losses(z, labels), [z])
+
+
+def test_temperature_and_weight_go_into_the_formula():
+    z, labels = example(3)
+    method = make("cl_ilr", temperature=3.0, hard_weight=0.2)
+    losses = method.losses(Outputs(z, []), labels, 0)
+    assert_equal_losses(losses, expected_losses(z, labels, T=3.0, beta=0.2), [z])
+
+
+@pytest.mark.parametrize("shared", [1, 2])
+def test_the_trunk_gets_the_mean_of_the_branches_gradients(shared):
+    K = 3
+    method = make("cl_ilr", shared, K).double()
+    views, labels = images()
+    loss = method(views).logits.square().sum()
+    trunk, branches = (
+        list(method.peers.trunk.parameters()),
+        list(method.peers.branches.parameters()),
+    )
+    divided, own = gradients(loss, trunk), gradients(loss, branches)
+    loss = method.peers(views).logits.square().sum()
+    for d, whole in zip(divided, gradients(loss, trunk), strict=True):
+        assert (d - whole / K).abs().max() < 1e-9
+        assert whole.abs().max() > 0
+    for d, whole in zip(own, gradients(loss, branches), strict=True):
+        assert (d - whole).abs().max() < 1e-9
+
+
+def test_the_gradients_of_independent_peers_are_whole():
+    method = make("cl_ilr", shared=0).double()
+    views, labels = images()
+    first = list(method.peers.branches[0][0].parameters())
+    with_hook = gradients(method(views).logits.square().sum(), first)
+    without = gradients(method.peers(views).logits.square().sum(), first)
+    assert all((a - b).abs().max() < 1e-9 for a, b in zip(with_hook, without, strict=True))
+
+
+def test_it_runs_where_nothing_asks_for_gradients():
+    method = make("cl_ilr").double()
+    with torch.no_grad():
+        assert method(images()[0]).logits.shape[0] == 3
+
+
+def test_one_peer_is_refused():
+    with pytest.raises(InputError, match="at least 2, not 1"):
+        make("cl_ilr", K=1)
+
+
+@pytest.mark.parametrize("weight", [-0.1, 1.1])
+def test_a_weight_that_is_no_share_is_refused(weight):
+    with pytest.raises(InputError, match="hard_weight is .*from 0 to 1"):
+        make("cl_ilr", hard_weight=weight)

@@ -1,0 +1,76 @@
+"""Offline KD against the formula, written out in float64."""
+
+import pytest
+import torch
+from toys import make, taught, tiny
+from written_out import assert_equal_losses, cross_entropy, images, kl
+
+from codistill import InputError, Peers, save_student
+from codistill.methods.kd import KD
+
+
+def expected_losses(z, teacher, labels, T=3.0, weight=1.0):
+    return {
+        "ce": sum(cross_entropy(z_k, labels) for z_k in z),
+        "kd": weight * sum(kl(z_k, teacher.detach(), T) for z_k in z),
+    }
+
+
+@pytest.mark.parametrize("K", [1, 2])
+@pytest.mark.parametrize("shared", [0, 2])
+def test_every_loss_and_gradient_is_that_of_the_formula(K, shared):
+    method = make("kd", shared, K).double()
+    (view,), labels = images()
+    out = method([view])
+    teacher = taught().double().eval()(view)
+    losses = method.losses(out, labels, 0)
+    assert_equal_losses(losses, expected_losses(out.logits, teacher, labels), [out.logits])
+
+
+def test_temperature_and_weight_go_into_the_formula():
+    method = make("kd", temperature=2.0, kd_weight=0.3).double()
+    (view,), labels = images()
+    out = method([view])
+    expected = expected_losses(out.logits, out.extra["teacher"], labels, T=2.0, weight=0.3)
+    assert_equal_losses(method.losses(out, labels, 0), expected, [out.logits])
+
+
+def test_the_teacher_is_in_eval_mode_and_is_not_trained():
+    method = make("kd").double().train()
+    before = {n: t.clone() for n, t in method.teacher.state_dict().items()}
+    views, labels = images()
+    sum(method.losses(method(views), labels, 0).values()).backward()
+    assert not any(m.training for m in method.teacher.modules())
+    assert all(p.grad is None for p in method.teacher.parameters())
+    assert all(torch.equal(t, before[n]) for n, t in method.teacher.state_dict().items())
+
+
+def test_the_teacher_may_be_a_file_of_another_network(tmp_path):
+    from codistill import build_network
+
+    torch.manual_seed(0)
+    network = build_network("resnet8", 4).eval()
+    about = {"network": "resnet8", "classes": list("abcd")}
+    save_student(tmp_path / "teacher.safetensors", network, about)
+    method = KD(Peers([tiny()]), tmp_path / "teacher.safetensors").eval()
+    views = [torch.randn(2, 3, 8, 8)]
+    assert torch.equal(method(views).extra["teacher"], network(views[0]))
+    assert torch.equal(
+        KD(Peers([tiny()]), str(tmp_path / "teacher.safetensors")).eval()(views).extra["teacher"],
+        network(views[0]),
+    )
+
+
+def test_the_peers_are_kept_not_the_teacher():
+    method = make("kd")
+    assert method.students() == {f"peer{k}": (method.peers, k) for k in range(3)}
+
+
+def test_a_teacher_of_other_classes_is_refused():
+    with pytest.raises(InputError, match="teacher tells 7 classes apart and the peers 4"):
+        KD(Peers([tiny()]), tiny(num_classes=7))
+
+
+def test_a_teacher_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"nothing\.safetensors"):
+        KD(Peers([tiny()]), tmp_path / "nothing.safetensors")
