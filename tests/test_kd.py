@@ -1,5 +1,7 @@
 """Offline KD against the formula, written out in float64."""
 
+import json
+
 import pytest
 import torch
 from toys import make, taught, tiny
@@ -74,3 +76,27 @@ def test_a_teacher_of_other_classes_is_refused():
 def test_a_teacher_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"nothing\.safetensors"):
         KD(Peers([tiny()]), tmp_path / "nothing.safetensors")
+
+
+def test_without_a_teacher_the_error_says_where_one_comes_from():
+    with pytest.raises(InputError, match=r"needs a teacher.*--method.teacher RUN/student"):
+        KD(Peers([tiny()]))
+
+
+def test_a_run_finds_its_teacher_from_anywhere(tmp_path, monkeypatch):
+    from codistill.config import Config, DataConfig
+    from codistill.run import Run
+
+    recipe = {"network": "resnet8", "peers": 1, "epochs": 1, "data": DataConfig(name="digits")}
+    first = Run.create(Config(method={"name": "independent"}, out=str(tmp_path / "a"), **recipe))
+    list(first.train())
+    monkeypatch.chdir(tmp_path)
+    method = {"name": "kd", "teacher": "a/student.safetensors"}
+    Run.create(Config(method=method, out=str(tmp_path / "b"), **recipe))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    run = Run(tmp_path / "b")
+    (record,) = run.train()
+    taught = first.history()[-1]["test/top1/peer0"]
+    assert record["test/top1/teacher"] == taught
+    assert "teacher" not in json.loads((tmp_path / "b" / "result.json").read_text())["student"]

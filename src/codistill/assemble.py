@@ -114,7 +114,8 @@ def resolve(config: Config, data: Data) -> Config:
     assert a is not None
     return dataclasses.replace(
         config,
-        method=_method_defaults(config.method["name"]) | config.method,
+        method=_method_defaults(config.method["name"])
+        | {name: _from_anywhere(value) for name, value in config.method.items()},
         data=dataclasses.replace(
             config.data,
             root=root if root is None else str(Path(root).expanduser().absolute()),
@@ -125,6 +126,13 @@ def resolve(config: Config, data: Data) -> Config:
         ),
         threads=torch.get_num_threads(),
     )
+
+
+def _from_anywhere(option: Any) -> Any:
+    """The option of a method; where it is the file of a network, by its absolute path."""
+    if isinstance(option, str | Path) and Path(option).suffix == ".safetensors":
+        return str(Path(option).expanduser().absolute())
+    return option
 
 
 def _method_defaults(name: str) -> dict[str, Any]:

@@ -27,7 +27,8 @@ class KD(Method):
 
     Args:
         peers: one or more networks.
-        teacher: the file of a student (RUN/student.safetensors), or a network.
+        teacher: the file of a student (RUN/student.safetensors), or a network. There is none by
+            default, and none is made up.
         temperature: T of the divergence.
         kd_weight: of the divergence.
     """
@@ -35,12 +36,17 @@ class KD(Method):
     def __init__(
         self,
         peers: Peers,
-        teacher: str | Path | Network,
+        teacher: str | Path | Network | None = None,
         temperature: float = 3.0,
         kd_weight: float = 1.0,
     ):
         require_positive(temperature=temperature)
         require_not_negative(kd_weight=kd_weight)
+        if teacher is None:
+            raise InputError(
+                "KD needs a teacher that was trained before: give --method.teacher "
+                "RUN/student.safetensors, or KD(peers, teacher=network)"
+            )
         super().__init__(peers)
         network = teacher if isinstance(teacher, Network) else load_student(teacher)[0]
         if network.num_classes != peers.num_classes:
