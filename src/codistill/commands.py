@@ -71,7 +71,7 @@ def report(argv: list[str]) -> int:
         description="A table and a picture of runs; runs that differ in the seed stand together.",
     )
     parser.add_argument("runs", nargs="+", help="folders of finished runs")
-    parser.add_argument("--out", help="also write table.md, runs.csv and curves.png there")
+    parser.add_argument("--out", help="also write table.md, compared.md, runs.csv, curves.png")
     options = parser.parse_args(argv)
 
     from codistill.report import load_results, print_table, write_report
@@ -107,7 +107,7 @@ def inspect(argv: list[str]) -> int:
 def list_(argv: list[str]) -> int:
     """`codistill list {methods,networks,data,recipes}`."""
     listings: dict[str, Callable[[], list[tuple[str, str]]]] = {
-        "methods": _methods,
+        "methods": list,
         "networks": lambda: [
             (n, f"{_FAMILIES[family]}, {'-'.join(map(str, arguments))}, for 32x32 images")
             for n, (family, arguments) in NETWORKS.items()
@@ -125,6 +125,9 @@ def list_(argv: list[str]) -> int:
         raise InputError(
             f"nothing to list under {' '.join(argv)!r}: {did_you_mean(argv[0], listings)}"
         )
+    if argv == ["methods"]:
+        _print_methods()
+        return 0
     rows: list[tuple[str, str]] = listings[argv[0]]()
     width = max(len(name) for name, _ in rows)
     for name, text in rows:
@@ -181,22 +184,22 @@ def _add_places(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data.root", metavar="ROOT", help="where the same images are now")
 
 
-def _methods() -> list[tuple[str, str]]:
-    """Name, first line of the file, and the options with their defaults."""
-    import inspect
-    import sys
+def _print_methods() -> None:
+    """Each as soon as it is known: they are tried out, which takes some seconds."""
+    import textwrap
 
-    from codistill.methods import method_class
+    from codistill.overview import ABOUT, describe, overview
 
-    rows = []
+    indent = " " * (max(map(len, METHODS)) + 2)
     for name in METHODS:
-        found = method_class(name)
-        title = (sys.modules[found.__module__].__doc__ or "").splitlines()[0]
-        title = title.partition(": ")[2] or title
-        options = list(inspect.signature(found).parameters.values())[1:]
-        settings = ", ".join(f"{o.name}={o.default}" for o in options)
-        rows.append((name, title + (f" [{settings}]" if settings else "")))
-    return rows
+        lines = [
+            part
+            for line in describe(overview(name))
+            for part in textwrap.wrap(line, 99 - len(indent), subsequent_indent="  ")
+        ]
+        lines[0] = f"{name:<{len(indent)}}{lines[0]}"
+        print(f"\n{indent}".join(lines), flush=True)
+    print("", *textwrap.wrap(ABOUT, 99), sep="\n")
 
 
 def _first_comment(recipe: Path) -> str:

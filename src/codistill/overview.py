@@ -1,0 +1,165 @@
+"""What each method needs and costs, found by trying it: what `codistill list methods` shows."""
+
+import contextlib
+import functools
+import inspect
+import math
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from codistill.errors import InputError
+from codistill.method import Batch, Method
+from codistill.methods import method_class
+from codistill.networks import build_network
+from codistill.peers import Peers
+
+ABOUT = (
+    "Parameters, views and cost: of 3 ResNet-20 on 100 classes that share two of their three "
+    "stages where the method allows it. Cost: FLOPs of a training step over those of independent "
+    "with the same peers."
+)
+_NETWORK, _CLASSES, _PEERS, _SHARED = "resnet20", 100, 3, 2
+
+
+@dataclass(frozen=True)
+class Overview:
+    """A method in a few facts.
+
+    Attributes:
+        name: as on the command line.
+        idea: the first line of its file.
+        paper: authors and venue; "no paper".
+        year: of the paper.
+        fewest_peers: that it takes.
+        trunk: whether peers must, may or must not share stages.
+        views: augmented views of each image, as ABOUT says.
+        classifiers: those it adds to the peers and their ensemble.
+        keeps: the classifiers of which one is exported.
+        parameters: that the method adds and trains, as ABOUT says.
+        copies: parameters that it holds and does not train, as ABOUT says.
+        forwards: how often the peers compute a batch in a step.
+        cost: FLOPs of a training step over those of `independent` with the same peers.
+        options: of its constructor, with their defaults.
+    """
+
+    name: str
+    idea: str
+    paper: str
+    year: int | None
+    fewest_peers: int
+    trunk: Literal["must share", "may share", "must not share"]
+    views: int
+    classifiers: tuple[str, ...]
+    keeps: tuple[str, ...]
+    parameters: int
+    copies: int
+    forwards: int
+    cost: float
+    options: dict[str, Any]
+
+
+def overview(name: str) -> Overview:
+    """The facts about a method, given by its name or as `package.module:Class`."""
+    possible = [shared for shared in (0, _SHARED) if _takes(name, _PEERS, shared)]
+    shared = possible[-1]
+    method = _build(name, _PEERS, shared)
+    own = {*method.parameters()} - {*method.peers.parameters()}
+    options = list(inspect.signature(method_class(name)).parameters.values())[1:]  # after peers
+    idea, paper, year = _title(method)
+    return Overview(
+        name=name,
+        idea=idea,
+        paper=paper,
+        year=year,
+        fewest_peers=next(K for K in (1, 2, 3) if _takes(name, K, shared)),
+        trunk="may share" if len(possible) == 2 else "must share" if shared else "must not share",
+        views=method.views,
+        classifiers=tuple(n for n in method(_batch(method).views).extra if n != "ensemble"),
+        keeps=tuple(method.students()),
+        parameters=sum(p.numel() for p in own if p.requires_grad),
+        copies=sum(p.numel() for p in own if not p.requires_grad),
+        forwards=method.forwards,
+        cost=_step_flops(method) / _independent_flops(shared),
+        options={p.name: p.default for p in options},
+    )
+
+
+def describe(o: Overview) -> Iterator[str]:
+    """The facts as lines of text."""
+    views = "1 view" if o.views == 1 else f"{o.views} views"
+    forwards = "1 forward" if o.forwards == 1 else f"{o.forwards} forwards"
+    added = [f"{o.parameters:,} trained"] if o.parameters else []
+    added += [f"{o.copies:,} that are not trained"] if o.copies else []
+    yield f"{o.idea}; {o.paper}"
+    yield (
+        f"{o.fewest_peers} or more peers, which {o.trunk} a trunk; {views}, {forwards} per step, "
+        f"cost x{o.cost:.2f}; adds {' and '.join(added) or 'no'} parameters"
+    )
+    kept = "the best " + o.keeps[0].rstrip("0") if len(o.keeps) > 1 else f"the {o.keeps[0]}"
+    yield f"evaluates {', '.join(['the peers', 'ensemble', *o.classifiers])}; keeps {kept}"
+    if o.options:
+        yield "options: " + ", ".join(f"{name}={value}" for name, value in o.options.items())
+
+
+def _takes(name: str, K: int, shared: int) -> bool:
+    with contextlib.suppress(InputError):
+        _build(name, K, shared)
+        return True
+    return False
+
+
+def _build(name: str, K: int, shared: int) -> Method:
+    peers = Peers([build_network(_NETWORK, _CLASSES) for _ in range(K)], shared)
+    needed: dict[str, Any] = {"teacher": build_network(_NETWORK, _CLASSES)} if name == "kd" else {}
+    return method_class(name)(peers, **needed)
+
+
+def _batch(method: Method) -> Batch:
+    views = [torch.zeros(2, 3, 32, 32) for _ in range(method.views)]
+    return Batch(views, torch.zeros(2, dtype=torch.long))
+
+
+@functools.cache
+def _independent_flops(shared: int) -> int:
+    return _step_flops(_build("independent", _PEERS, shared))
+
+
+def _step_flops(method: Method) -> int:
+    """Of a step when distillation is on."""
+    optimizers = method.optimizers(lambda params: torch.optim.SGD(params, lr=0.1))
+    backward = {torch.ops.aten.convolution_backward: _convolution_backward_flops}
+    with FlopCounterMode(display=False, custom_mapping=backward) as counter:
+        method.training_step(_batch(method), optimizers, epoch=10_000)
+    return counter.get_total_flops()
+
+
+def _convolution_backward_flops(gradient: Any, _: Any, weight: Any, *rest: Any, **__: Any) -> int:
+    """As many as forward for the input, and again for the weight, each where it is asked for.
+
+    PyTorch's own count takes a depthwise convolution's gradient for that of a full one.
+    """
+    batch, _, *size = gradient
+    forward = 2 * batch * math.prod(size) * math.prod(weight)
+    return forward * sum(rest[-1][:2])
+
+
+def _title(method: Method) -> tuple[str, str, int | None]:
+    """Idea, paper and year, from the head of the method's file.
+
+    It reads "NAME: idea.", a blank line, and "Authors: Title. VENUE YEAR." of the paper.
+    """
+    head = (sys.modules[type(method).__module__].__doc__ or "").strip()
+    first, _, rest = head.partition("\n")
+    idea = (first.partition(": ")[2] or first).rstrip(".")
+    found = re.match(r"([^:]+): [^.]+\.\s+([^.]*?) (\d{4})\.", rest.strip())
+    if not found:
+        return idea, "no paper", None
+    authors, venue, year = found[1].split(", "), " ".join(found[2].split()), int(found[3])
+    who = f"{authors[0]} et al." if len(authors) > 2 else " and ".join(authors)
+    return idea, f"{who}, {venue} {year}", year
