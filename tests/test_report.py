@@ -8,7 +8,7 @@ import pytest
 from codistill.cli import main
 from codistill.config import Config, DataConfig
 from codistill.errors import InputError
-from codistill.report import load_results, rows, write_report
+from codistill.report import compared, load_results, rows, write_report
 
 
 def write_run(
@@ -37,6 +37,7 @@ def write_run(
         "last": {"peer0": metrics[-1]},
         "best_by_validation": {"peer0": metrics[-1] | {"test/top1": best}} if best else {},
         "images_per_second": 100.0,
+        "student": {"last": "peer0", "best": "peer0" if best else None, "best_epoch": None},
     }
     (folder / "result.json").write_text(json.dumps(summary))
     return folder
@@ -83,12 +84,15 @@ def test_other_settings_stand_apart(tmp_path: Path) -> None:
 
 def test_the_report_is_written_and_the_picture_is_one(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", [10.0, 50.0])
-    table, numbers, picture = write_report(load_results([run]), tmp_path / "report")
+    table, side_by_side, numbers, picture = write_report(load_results([run]), tmp_path / "report")
     assert "| independent resnet32 x1 | peer0 | 50.00 |" in table.read_text()
     assert (
         numbers.read_text()
         .splitlines()[1]
         .startswith("independent resnet32 x1,0,peer0,2,10,50.0000,")
+    )
+    assert "| independent resnet32 x1 | 50.00 | 50.00 | - | - | 0 | 100 | 1 |" in (
+        side_by_side.read_text()
     )
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert picture.stat().st_size > 20_000
@@ -132,3 +136,27 @@ def test_the_table_fits_a_terminal_of_80_columns(
     text = capsys.readouterr().out
     assert "50.50 ± 0.71" in text
     assert "…" not in text
+
+
+def test_methods_stand_side_by_side(tmp_path: Path) -> None:
+    def write(name: str, seed: int, **classifiers: float) -> Path:
+        run = write_run(tmp_path / f"{name}{seed}", [0.0], seed=seed)
+        config = (run / "config.yaml").read_text()
+        (run / "config.yaml").write_text(config.replace("name: independent", f"name: {name}"))
+        summary = json.loads((run / "result.json").read_text())
+        summary["last"] = {n: {"test/top1": t} for n, t in classifiers.items()}
+        summary["best_by_validation"] = {n: {"test/top1": t + 0.5} for n, t in classifiers.items()}
+        kept = "leader" if "leader" in classifiers else "peer1"
+        summary["student"] = {"last": "peer0", "best": kept, "best_epoch": 1}
+        (run / "result.json").write_text(json.dumps(summary))
+        return run
+
+    runs = [
+        write("dml", 0, peer0=40.0, peer1=42.0, ensemble=45.0),
+        write("dml", 1, peer0=42.0, peer1=44.0, ensemble=47.0),
+        write("okddip", 0, peer0=50.0, peer1=52.0, ensemble=55.0, leader=52.0),
+    ]
+    assert [row[:5] for row in compared(load_results(runs))] == [
+        ["dml resnet32 x1", "42.00 ± 1.41", "43.50 ± 1.41", "46.00 ± 1.41", "-"],
+        ["okddip resnet32 x1", "51.00", "52.50", "55.00", "leader 52.00"],
+    ]

@@ -28,7 +28,7 @@ def provenance() -> dict[str, Any]:
 
 
 def parameter_counts(method: Method) -> dict[str, int]:
-    """Weights of each peer alone, of all peers with what they share, and of the method's own."""
+    """Weights of each peer and student alone, of all peers together, and of the method's own."""
 
     def count(module: torch.nn.Module) -> int:
         return sum(p.numel() for p in module.parameters())
@@ -38,7 +38,8 @@ def parameter_counts(method: Method) -> dict[str, int]:
         f"peer{k}": count(peers.trunk) + count(peers.branches[k]) + count(peers.heads[k])
         for k in range(len(peers))
     }
-    return alone | {"peers": count(peers), "method": count(method) - count(peers)}
+    students = {name: alone[f"peer{k}"] for name, (_, k) in method.students().items()}
+    return alone | students | {"peers": count(peers), "method": count(method) - count(peers)}
 
 
 def machine(device: torch.device) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import csv
 import io
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from math import nan
 from pathlib import Path
@@ -42,8 +42,10 @@ class Result:
 
     @property
     def label(self) -> str:
-        """The setting in a few words, such as "ffl resnet20 x2"."""
-        return f"{self.config.method['name']} {self.config.network} x{self.config.peers}"
+        """The setting in a few words, such as "ffl resnet20 x2 shared 2"."""
+        c = self.config
+        shared = f" shared {c.shared}" if c.shared else ""
+        return f"{c.method['name']} {c.network} x{c.peers}{shared}"
 
 
 def load_results(paths: Sequence[Path]) -> dict[str, list[Result]]:
@@ -94,6 +96,45 @@ CAPTION = (
 )
 
 
+COMPARED = ("setting", "mean peer", "kept", "ensemble", "its own", "adds", "img/s", "n")
+COMPARED_CAPTION = (
+    "Test top-1 in %, mean ± standard deviation over n seeds. mean peer, ensemble, its own "
+    "(classifiers that the method adds): after the last epoch. kept: the exported student, its epoch "
+    "chosen by the held-out images, else the last. adds: parameters beside the peers. img/s: while "
+    "training."
+)
+
+
+def compared(groups: dict[str, list[Result]]) -> Iterator[list[str]]:
+    """Methods side by side: one row for each setting."""
+    for label, results in groups.items():
+        last = [r.summary["last"] for r in results]
+
+        def spread(name: str, last: list[dict[str, Any]] = last) -> str:
+            return _spread([m[name]["test/top1"] for m in last])
+
+        peers = [n for n in last[0] if n.startswith("peer") and n[4:].isdigit()]
+        added = [n for n in last[0] if n not in (*peers, "ensemble")]
+        yield [
+            label,
+            _spread([mean(m[n]["test/top1"] for n in peers) for m in last]),
+            _spread([_kept(r.summary) for r in results]),
+            spread("ensemble") if "ensemble" in last[0] else "-",
+            ", ".join(f"{n} {spread(n)}" for n in added) or "-",
+            f"{results[0].parameters['method']:,}",
+            f"{mean(r.summary['images_per_second'] for r in results):,.0f}",
+            str(len(results)),
+        ]
+
+
+def _kept(summary: dict[str, Any]) -> float:
+    student, which = summary["student"], "best_by_validation"
+    name = student["best"]
+    if name is None:
+        name, which = student["last"], "last"
+    return summary[which][name]["test/top1"]
+
+
 def print_table(groups: dict[str, list[Result]]) -> None:
     """The table in the terminal: 80 columns wide, so without the top-5 accuracy."""
     table = Table(caption=CAPTION, caption_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
@@ -113,15 +154,19 @@ def print_table(groups: dict[str, list[Result]]) -> None:
 
 
 def write_report(groups: dict[str, list[Result]], folder: Path) -> list[Path]:
-    """Writes table.md, runs.csv and curves.png; returns where."""
+    """Writes table.md, compared.md, runs.csv and curves.png; returns where."""
     folder.mkdir(parents=True, exist_ok=True)
-    lines = ["| " + " | ".join(cells) + " |" for cells in (COLUMNS, ["---"] * len(COLUMNS))]
-    lines += ["| " + " | ".join(cells) + " |" for cells in rows(groups)]
-    lines += ["", CAPTION]
     draw_curves(groups, folder / "curves.png")
-    files.write_text(folder / "table.md", "\n".join(lines) + "\n")
+    files.write_text(folder / "table.md", _markdown(COLUMNS, rows(groups), CAPTION))
+    text = _markdown(COMPARED, compared(groups), COMPARED_CAPTION)
+    files.write_text(folder / "compared.md", text)
     files.write_text(folder / "runs.csv", _csv(groups))
-    return [folder / name for name in ("table.md", "runs.csv", "curves.png")]
+    return [folder / name for name in ("table.md", "compared.md", "runs.csv", "curves.png")]
+
+
+def _markdown(head: Sequence[str], rows: Iterable[Sequence[str]], caption: str) -> str:
+    lines = ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows)]
+    return "\n".join([*lines, "", caption]) + "\n"
 
 
 def draw_curves(groups: dict[str, list[Result]], path: Path) -> None:
@@ -226,7 +271,8 @@ def _csv(groups: dict[str, list[Result]]) -> str:
         for r in results:
             for name, last in r.summary["last"].items():
                 best = r.summary["best_by_validation"].get(name, {})
-                count = r.parameters.get(name, r.parameters["peers"] + r.parameters["method"])
+                together = r.parameters["peers"] + r.parameters["method"]
+                count = r.parameters.get(name, together)
                 writer.writerow(
                     [label, r.config.seed, name, r.summary["epochs"], count]
                     + [_rounded(last.get(m)) for m in metrics]
