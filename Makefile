@@ -1,7 +1,7 @@
 # The two commands of the README are `make demo` and `make test`. Both make their own environment.
 PYTHON ?= python3
 
-.PHONY: demo test test-all lint check format clean
+.PHONY: demo test test-all mutate lint check format clean
 
 demo: .venv/installed
 	.venv/bin/codistill demo
@@ -11,6 +11,9 @@ test: .venv-test/installed
 
 test-all: .venv-test/installed
 	.venv-test/bin/python -m pytest
+
+mutate: .venv-test/installed
+	.venv-test/bin/python tests/mutate.py
 
 lint: .venv-test/installed
 	.venv-test/bin/ruff format --check .

@@ -1,0 +1,439 @@
+"""Edits of the library that change what a method does. `make mutate` tries whether a test notices.
+
+One line each: method, what is broken, file under src/codistill, the text that is replaced, and what
+by. `tests/test_mutations.py` sees to it that every edit still applies.
+"""
+
+from typing import NamedTuple
+
+
+class Edit(NamedTuple):
+    method: str
+    what: str
+    file: str
+    old: str
+    new: str
+
+
+def _edits(method: str, file: str, *edits: tuple[str, str, str]) -> list[Edit]:
+    return [Edit(method, what, file, old, new) for what, old, new in edits]
+
+
+EDITS: list[Edit] = [
+    *_edits(
+        "independent",
+        "methods/independent.py",
+        (
+            "only the first peer learns",
+            "ce_loss(out.logits, labels)",
+            "ce_loss(out.logits[:1], labels)",
+        ),
+        (
+            "only the ensemble learns",
+            "ce_loss(out.logits, labels)",
+            "ce_loss(out.logits.mean(0), labels)",
+        ),
+        ("half the weight", "ce_loss(out.logits, labels)", "0.5 * ce_loss(out.logits, labels)"),
+        (
+            "the last peer is held fixed",
+            "ce_loss(out.logits, labels)",
+            "ce_loss(torch.cat([out.logits[:-1], out.logits[-1:].detach()]), labels)",
+        ),
+    ),
+    *_edits(
+        "independent",
+        "losses.py",
+        (
+            "cross-entropy is averaged over peers",
+            "return K * F.cross_entropy",
+            "return F.cross_entropy",
+        ),
+    ),
+    *_edits(
+        "kd",
+        "methods/kd.py",
+        (
+            "KL reversed",
+            'kd_loss(out.logits, out.extra["teacher"].detach(), self.temperature)',
+            'kd_loss(out.extra["teacher"].detach().expand_as(out.logits), out.logits, self.temperature)',
+        ),
+        ("the teacher is trained", "self.teacher = Frozen(network)", "self.teacher = network"),
+        ("the weight is lost", "self.kd_weight * kd", "kd"),
+        ("the temperature is lost", "self.temperature)", "3.0)"),
+        ("no labels", '{"ce": ce_loss(out.logits, labels), ', "{"),
+        (
+            "teachers of other classes are taken",
+            "if network.num_classes != peers.num_classes:",
+            "if False:",
+        ),
+    ),
+    *_edits(
+        "kd",
+        "frozen.py",
+        ("a frozen module goes into train mode", "super().train(False)", "super().train(mode)"),
+        (
+            "a frozen module starts in train mode",
+            ".requires_grad_(False).eval()",
+            ".requires_grad_(False)",
+        ),
+    ),
+    *_edits(
+        "dml",
+        "methods/dml.py",
+        ("targets not held fixed", "z.detach()[None]", "z[None]"),
+        ("students held fixed", "z[:, None], z.detach()[None]", "z.detach()[:, None], z[None]"),
+        ("sum over the others, not mean", "pairs / (K - 1)", "pairs"),
+        ("mean over all, itself too", "pairs / (K - 1)", "pairs / K"),
+        ("the temperature is lost", "self.temperature)", "1.0)"),
+        (
+            "KL reversed",
+            "kd_loss(z[:, None], z.detach()[None], self.temperature)",
+            "kd_loss(z.detach()[None], z[:, None], self.temperature)",
+        ),
+    ),
+    *_edits(
+        "dml",
+        "losses.py",
+        ("T^2 dropped", "return temperature**2 * kl", "return kl"),
+        ("T instead of T^2", "return temperature**2 * kl", "return temperature * kl"),
+        ("sum over images", "kl.mean(dim=-1).sum()", "kl.sum()"),
+        ("mean over peers", "kl.mean(dim=-1).sum()", "kl.mean()"),
+        (
+            "the teacher is held fixed inside the helper",
+            "at_least_float32(teacher) /",
+            "at_least_float32(teacher.detach()) /",
+        ),
+    ),
+    *_edits(
+        "cl_ilr",
+        "methods/cl_ilr.py",
+        (
+            "the target holds the peer itself",
+            "(z.sum(dim=0) - z) / (K - 1)",
+            "z.mean(dim=0).expand_as(z)",
+        ),
+        ("mean over K", "(z.sum(dim=0) - z) / (K - 1)", "(z.sum(dim=0) - z) / K"),
+        ("target not held fixed", "others.detach()", "others"),
+        ("weights exchanged", "beta = self.hard_weight", "beta = 1 - self.hard_weight"),
+        ("gradient at the split not divided", "gradient / len(self.peers)", "gradient"),
+        (
+            "gradient at the split divided for one branch only",
+            "out.stages[0][self.peers.shared]",
+            "out.stages[0][self.peers.shared + 1 - (self.peers.shared == len(out.stages[0]) - 1)]",
+        ),
+        ("the temperature is lost", "self.temperature)", "2.0)"),
+    ),
+    *_edits(
+        "one",
+        "methods/one.py",
+        ("target not held fixed", "z_m.detach()", "z_m"),
+        ("gate unnormalised", "nn.ReLU(), nn.Softmax(dim=1))", "nn.ReLU())"),
+        ("gate normalised over images", "nn.Softmax(dim=1)", "nn.Softmax(dim=0)"),
+        ("gate without normalisation of its scores", "nn.BatchNorm1d(K)", "nn.Identity()"),
+        ("gate without ReLU", "nn.ReLU(), nn.Softmax", "nn.Softmax"),
+        ("the gated ensemble does not learn", " + ce_loss(z_m, labels)", ""),
+        ("ramp-up off", "w * kd_loss", "kd_loss"),
+        ("the gate reads a branch", "out.stages[0][self.peers.shared]  #", "out.stages[0][-1]  #"),
+        (
+            "equal weights",
+            'torch.einsum("bk,kbc->bc", g, out.logits)',
+            'torch.einsum("bk,kbc->bc", 0 * g + 1 / g.shape[1], out.logits)',
+        ),
+        ("the temperature is lost", "self.temperature)}", "3.0)}"),
+    ),
+    *_edits(
+        "codistillation",
+        "methods/codistillation.py",
+        ("copies never renewed", "if since >= 0 and since % self.refresh_every == 0:", "if False:"),
+        ("copies renewed every epoch", "since % self.refresh_every == 0", "True"),
+        ("copies renewed from the start", "since >= 0 and ", ""),
+        ("burn-in off", "if epoch < self.burn_in:", "if False:"),
+        ("burn-in one epoch longer", "if epoch < self.burn_in:", "if epoch <= self.burn_in:"),
+        (
+            "a peer learns from itself too",
+            "others = ~torch.eye(K, dtype=torch.bool, device=z.device)",
+            "others = torch.ones(K, K, dtype=torch.bool, device=z.device)",
+        ),
+        ("mean of logits", "log_p[j].logsumexp(dim=0)", "log_p[j].mean(dim=0).log_softmax(-1)"),
+        (
+            "copies are trained",
+            "self.copies = Frozen(copy.deepcopy(peers))",
+            "self.copies = Frozen(copy.deepcopy(peers)); self.copies.requires_grad_(True)",
+        ),
+        ("the peers themselves teach", "self.copies(views).logits", "z.detach()"),
+        ("the weight is lost", "self.kd_weight * kd", "kd"),
+        ("the temperature is lost", "T * log_mean, T)", "log_mean, 1.0)"),
+    ),
+    *_edits(
+        "kdcl",
+        "methods/kdcl.py",
+        ("target not held fixed", "at_least_float32(z.detach())", "at_least_float32(z)"),
+        (
+            "naive: the worst peer",
+            "_cross_entropies(z, labels).argmin",
+            "_cross_entropies(z, labels).argmax",
+        ),
+        (
+            "naive: one peer for the batch",
+            "_cross_entropies(z, labels).argmin(dim=0)",
+            "_cross_entropies(z, labels).mean(dim=1, keepdim=True).argmin(dim=0).expand_as(labels)",
+        ),
+        ("minlogit: the largest logit", "(z - true).amin(dim=0)", "(z - true).amax(dim=0)"),
+        ("minlogit: the true class not subtracted", "(z - true).amin(dim=0)", "z.amin(dim=0)"),
+        (
+            "linear: equal weights",
+            "return log_a.softmax(dim=1)\n\n\n@torch",
+            "return 0 * log_a + 1 / K\n\n\n@torch",
+        ),
+        ("linear: uphill", "trial = log_a - rate * gradient", "trial = log_a + rate * gradient"),
+        ("linear: few steps", "steps: int = 30", "steps: int = 3"),
+        (
+            "general: weights of the last epoch never change",
+            'if self.target == "general" and held_out is not None:',
+            "if False:",
+        ),
+        (
+            "general: row sums instead of the inverse",
+            "torch.linalg.solve(correlation + tiny * eye, correlation.new_ones(K))",
+            "1 / correlation.sum(dim=1)",
+        ),
+        ("general: weights unnormalised", "return (w / w.sum()).to(dtype)", "return w.to(dtype)"),
+        (
+            "general: measured in train mode",
+            "with eval_mode(method):",
+            "with contextlib.nullcontext():",
+        ),
+        (
+            "general: logits instead of probabilities",
+            ".logits).softmax(dim=-1)  # (K, B, C)",
+            ".logits)  # (K, B, C)",
+        ),
+        ("one view for all", "self.views = len(peers)", "self.views = 1"),
+        ("the temperature is lost", "teacher, self.temperature)", "teacher, 2.0)"),
+        ("the weight is lost", "self.kd_weight * kd_loss", "kd_loss"),
+    ),
+    *_edits(
+        "okddip",
+        "methods/okddip.py",
+        ("targets held fixed", "w * kd_loss(z, targets, T)", "w * kd_loss(z, targets.detach(), T)"),
+        ("the leader's target held fixed", "z.mean(dim=0), T)", "z.mean(dim=0).detach(), T)"),
+        (
+            "the leader learns from all",
+            "kd_loss(leader, z.mean(dim=0), T)",
+            "kd_loss(leader, out.logits.mean(dim=0), T)",
+        ),
+        (
+            "the leader is an auxiliary peer too",
+            "z, leader, T = out.logits[:-1]",
+            "z, leader, T = out.logits[1:]",
+        ),
+        ("attention over the wrong peer", '"bij,jbc->ibc"', '"bji,jbc->ibc"'),
+        ("attention unnormalised", "self.key(h).mT).softmax(dim=-1)", "self.key(h).mT)"),
+        (
+            "attention normalised over listeners",
+            "self.key(h).mT).softmax(dim=-1)",
+            "self.key(h).mT).softmax(dim=1)",
+        ),
+        (
+            "query and key are one",
+            "self.query(h) @ self.key(h).mT",
+            "self.query(h) @ self.query(h).mT",
+        ),
+        ("ramp-up off for the peers", '"first": w * ', '"first": '),
+        ("ramp-up off for the leader", '"second": w * ', '"second": '),
+        ("probabilities not softened", "log_p = (z / T)", "log_p = z"),
+        ("the mixture is of the other kind", 'if mix == "logits":', 'if mix != "logits":'),
+        ("another peer is kept", "len(self.peers) - 1)}", "0)}"),
+    ),
+    *_edits(
+        "pcl",
+        "methods/pcl.py",
+        ("EMA without buffers", "self.peers.state_dict().items()", "self.peers.named_parameters()"),
+        ("EMA that keeps too little", "(1 - keep)", "keep"),
+        (
+            "no warm-up of the EMA",
+            "(1 - 1 / (self.step + 1)).clamp(max=self.decay)",
+            "0 * self.step + self.decay",
+        ),
+        ("steps are not counted", "self.step += 1", "pass"),
+        ("EMA never updated", "        self.update_mean_teachers()\n", ""),
+        (
+            "a peer learns from its own mean teacher too",
+            "w * (pairs - own) / (K - 1)",
+            "w * pairs / K",
+        ),
+        ("sum over the others, not mean", "w * (pairs - own) / (K - 1)", "w * (pairs - own)"),
+        ("the fused target not held fixed", "z_f.detach()", "z_f"),
+        (
+            "mean teachers see one view",
+            "self.mean_teachers(views).logits",
+            "self.mean_teachers(views[:1]).logits",
+        ),
+        ("ramp-up off for the fused", '"fkd": w * ', '"fkd": '),
+        ("ramp-up off for the mean teachers", '"mkd": w * ', '"mkd": '),
+        ("the fused classifier does not learn", " + ce_loss(z_f, labels)", ""),
+        (
+            "embeddings detached",
+            "torch.cat(out.embeddings, dim=1)",
+            "torch.cat(out.embeddings, dim=1).detach()",
+        ),
+        ("one view for all", "self.views = len(peers)", "self.views = 1"),
+        (
+            "the peers are kept",
+            '{f"mean_teacher{k}": (means, k)',
+            '{f"mean_teacher{k}": (self.peers, k)',
+        ),
+    ),
+    *_edits(
+        "ffl",
+        "methods/ffl.py",
+        ("the ensemble not held fixed", "z_e.detach()", "z_e"),
+        ("the fused not held fixed", "z_f.detach()", "z_f"),
+        (
+            "maps detached",
+            "self.fusion(out.feature_maps)",
+            "self.fusion([x.detach() for x in out.feature_maps])",
+        ),
+        ("ramp-up off for the ensemble", "w * kd_loss(z_f", "kd_loss(z_f"),
+        ("ramp-up off for the fused", "w * kd_loss(z, ", "kd_loss(z, "),
+        ("the fused classifier does not learn", " + ce_loss(z_f, labels)", ""),
+        ("one weight decay", ', "weight_decay": self.fusion_weight_decay', ""),
+        ("roles exchanged", "kd_loss(z_f, z_e.detach(), T)", "kd_loss(z_e, z_f.detach(), T)"),
+    ),
+    *_edits(
+        "ffl",
+        "losses.py",
+        ("ramp-up linear in the exponent", "remaining**2", "remaining"),
+        ("ramp-up of the wrong height", "-5.0 *", "-4.0 *"),
+    ),
+    *_edits(
+        "afd",
+        "methods/afd.py",
+        (
+            "wrong peer in the ring of logits",
+            "z.detach().roll(1, dims=0)",
+            "z.detach().roll(-1, dims=0)",
+        ),
+        (
+            "wrong peer in the ring of maps",
+            "teachers = [maps[-1], *maps[:-1]]",
+            "teachers = [*maps[1:], maps[0]]",
+        ),
+        ("a target of logits not held fixed", "z.detach().roll", "z.roll"),
+        (
+            "real and fake exchanged",
+            "self._score(own, goal=0) + self._score(teachers, goal=1)",
+            "self._score(own, goal=1) + self._score(teachers, goal=0)",
+        ),
+        (
+            "the generator's goal flipped",
+            'g = {"g": self._score(own, goal=1)}',
+            'g = {"g": self._score(own, goal=0)}',
+        ),
+        ("D trains the peers too", "[x.detach() for x in maps]), strict", "maps), strict"),
+        (
+            "the peers move D",
+            'minimize(g, optimizers["extractors"])',
+            'minimize(g, optimizers["discriminators"])',
+        ),
+        (
+            "the peers fool with maps that are held fixed",
+            "zip(*self._pairs(maps, hold_teachers=True), strict=True)",
+            "zip(*self._pairs([x.detach().requires_grad_() for x in maps]), strict=True)",
+        ),
+        (
+            "heads move too",
+            "[*self.peers.trunk.parameters(), *self.peers.branches.parameters()]",
+            "[*self.peers.parameters()]",
+        ),
+        (
+            "maps of before the first update",
+            "maps = self.peers(batch.views).feature_maps",
+            "maps = type(self.peers).forward(self.peers.eval(), batch.views).feature_maps; self.peers.train()",
+        ),
+        (
+            "direct alignment moves the teacher",
+            "self._pairs(out.feature_maps, hold_teachers=True)",
+            "self._pairs(out.feature_maps)",
+        ),
+        (
+            "L1 and L2 exchanged",
+            'p = 1 if self.alignment == "l1" else 2',
+            'p = 2 if self.alignment == "l1" else 1',
+        ),
+        ("the recipe's schedule for all", 'if optimizer == "main":', "if True:"),
+        (
+            "absolute instead of squared errors",
+            ".square().mean(dim=(1, 2))",
+            ".abs().mean(dim=(1, 2))",
+        ),
+        ("KL of logits off", "if self.kd:", "if False:"),
+        (
+            "transfer layers do not learn",
+            "*self.discriminators.parameters(), *self.transfers.parameters()",
+            "*self.discriminators.parameters()",
+        ),
+    ),
+    *_edits(
+        "okdmde",
+        "methods/okdmde.py",
+        ("targets held fixed", "w * kd_loss(z, targets, T)", "w * kd_loss(z, targets.detach(), T)"),
+        (
+            "diversity cut off from the weights",
+            "_classifier_weight(head) for head in",
+            "_classifier_weight(head).detach() for head in",
+        ),
+        (
+            "diversity rewarded the wrong way",
+            'terms["cd"] = self.diversity_weight',
+            'terms["cd"] = -self.diversity_weight',
+        ),
+        (
+            "diversity of the leader too",
+            "for head in self.peers.heads[:-1]]",
+            "for head in self.peers.heads]",
+        ),
+        ("diversity without its weight", "self.diversity_weight * cd_loss", "cd_loss"),
+        ("class vectors not normalised", "F.normalize(W, dim=1)", "W"),
+        ("squared norm", "(a.T @ b).norm()", "(a.T @ b).square().sum()"),
+        ("norm of the product over dimensions", "(a.T @ b).norm()", "(a @ b.T).norm()"),
+        ("fusion without the peer's own map", "[x + fused for x in maps]", "[fused for x in maps]"),
+        ("fusion off", "if self.fuse is not None:", "if False:"),
+        ("attention over the wrong peer", '"bij,jbc->ibc"', '"bji,jbc->ibc"'),
+        ("ramp-up off", '"first": w * ', '"first": '),
+        ("the leader's target held fixed", "z.mean(dim=0), T)", "z.mean(dim=0).detach(), T)"),
+        ("another peer is kept", "len(self.peers) - 1)}", "0)}"),
+    ),
+    *_edits(
+        "mfef",
+        "methods/mfef.py",
+        ("the ensemble not held fixed", "z_e.detach()", "z_e"),
+        ("the fused not held fixed", "z_f.detach()", "z_f"),
+        ("one kernel for all", "KERNELS = (3, 5, 7, 9)", "KERNELS = (3, 3, 3, 3)"),
+        (
+            "groups in another order",
+            "torch.cat([c(g) for c, g in zip(self.convolutions, groups, strict=True)], dim=1)",
+            "torch.cat([c(g) for c, g in zip(self.convolutions, groups, strict=True)][::-1], dim=1)",
+        ),
+        ("no normalisation", "return self.bn(x).relu()", "return x.relu()"),
+        (
+            "attention that adds",
+            "return x * self.weigh(summary).sigmoid()",
+            "return x + self.weigh(summary).sigmoid()",
+        ),
+        (
+            "channel attention without sigmoid",
+            "self.weigh(x.mean(dim=(2, 3))).sigmoid()",
+            "self.weigh(x.mean(dim=(2, 3)))",
+        ),
+        (
+            "spatial attention over the mean twice",
+            "x.amax(dim=1, keepdim=True)",
+            "x.mean(dim=1, keepdim=True)",
+        ),
+        ("parts are skipped", "self.fusion(maps)", "self.fusion(out.feature_maps)"),
+        ("ramp-up off", '"fkd": w * ', '"fkd": '),
+        ("one weight decay", '"weight_decay": self.fusion_weight_decay', '"lr": 0.1'),
+        ("maps detached", "f(x) for f, x in", "f(x.detach()) for f, x in"),
+    ),
+]
