@@ -1,15 +1,21 @@
 """What the documents show is run: the README's blocks and the examples."""
 
+import ast
+import inspect
 import os
 import re
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from codistill.arguments import recipes
+from codistill import build_network, save_student
+from codistill.arguments import parse_config, recipes
+from codistill.assemble import build_method
+from codistill.methods import METHODS, method_class
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -70,3 +76,72 @@ def test_every_recipe_begins_with_what_it_is() -> None:
         first = path.read_text().splitlines()[0]
         assert first.startswith("# "), name
         assert len(first) <= 100, name
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_has_a_page_and_two_recipes(name: str) -> None:
+    page = (ROOT / "docs" / "methods" / f"{name}.md").read_text()
+    for part in ("**Evaluated:**", "**Kept:**"):
+        assert part in page, part
+    options = [*inspect.signature(method_class(name)).parameters][1:]
+    for option in options:
+        assert f"`{option}`" in page, option
+    assert {f"{name}_resnet32_cifar100", f"{name}_resnet8_cifar100_short"} <= recipes().keys()
+
+
+@pytest.mark.parametrize("recipe", recipes())
+def test_a_recipe_builds_its_method(
+    recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = parse_config(["--config", recipe], "codistill train")
+    assert recipe.startswith(f"{config.method['name']}_{config.network}_{config.data.name}")
+    if "teacher" in config.method:
+        about = {"network": "resnet8", "classes": [str(c) for c in range(100)]}
+        path = Path(config.method["teacher"])
+        path.parent.mkdir(parents=True)
+        save_student(path, build_network("resnet8", 100), about)
+    method = build_method(config, 100)
+    assert len(method.peers) == config.peers
+    assert getattr(method, "ramp_up", 0) in (0, round(config.epochs * 80 / 300))
+
+
+def test_the_short_recipes_differ_in_the_method_only() -> None:
+    shorts = [parse_config(["--config", f"{name}_resnet8_cifar100_short"], "") for name in METHODS]
+    for config in shorts:
+        assert config.shared == (0 if config.method["name"] == "codistillation" else 2)
+        assert replace(config, method={}, shared=0) == replace(shorts[0], method={}, shared=0)
+
+
+def test_the_method_of_the_page_is_that_of_the_example_and_trains(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "own_method.md").read_text()
+    (code,) = blocks(page, "python")
+    example = (ROOT / "examples" / "own_method.py").read_text()
+    assert bare(code) == bare(example)
+    (command,) = blocks(page, "sh")
+    arguments = shlex.split(command)[1:]
+    monkey = os.environ | {"PYTHONPATH": str(ROOT / "examples"), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "codistill.cli", *arguments[1:], "--out", "run"],
+        cwd=tmp_path,
+        env=monkey,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    record = (tmp_path / "run" / "history.jsonl").read_text().splitlines()[-1]
+    assert "test/top1/judge" in record
+
+
+def bare(code: str) -> str:
+    """The class in a file, without docstrings and annotations."""
+    (found,) = [node for node in ast.parse(code).body if isinstance(node, ast.ClassDef)]
+    for node in ast.walk(found):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
+            del node.body[0]
+        if isinstance(node, ast.FunctionDef):
+            node.returns = None
+        if isinstance(node, ast.arg):
+            node.annotation = None
+    return ast.dump(found)
