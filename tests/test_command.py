@@ -246,6 +246,12 @@ def test_a_ramp_up_longer_than_the_run_is_remarked(tmp_path: Path) -> None:
     assert "distillation reaches 1% of its weight" in " ".join(done.stderr.split())
 
 
+def test_a_burn_in_longer_than_the_run_is_remarked(tmp_path: Path) -> None:
+    options = "--network resnet8 --peers 2 --method codistillation --epochs 1 --threads 1".split()
+    done = codistill("train", *options, "--out", str(tmp_path / "run"))
+    assert "method.burn_in is 1 epochs" in " ".join(done.stderr.split())
+
+
 def test_the_config_in_a_run_says_everything(run: Path) -> None:
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert set(config) == set(Config.__dataclass_fields__)

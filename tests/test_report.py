@@ -160,3 +160,12 @@ def test_methods_stand_side_by_side(tmp_path: Path) -> None:
         ["dml resnet32 x1", "42.00 ± 1.41", "43.50 ± 1.41", "46.00 ± 1.41", "-"],
         ["okddip resnet32 x1", "51.00", "52.50", "55.00", "leader 52.00"],
     ]
+
+
+def test_a_result_of_another_version_is_named(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", [10.0])
+    summary = json.loads((run / "result.json").read_text())
+    summary["student"] = {"peer": 0, "best_epoch": None}
+    (run / "result.json").write_text(json.dumps(summary))
+    with pytest.raises(InputError, match=r"run is damaged: 'best'"):
+        load_results([run])

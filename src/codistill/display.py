@@ -98,6 +98,11 @@ def warnings_about(run: Run) -> Iterator[str]:
             f"{weight:.0%} of its weight. The paper's 80 of 300 would be "
             f"--method.ramp_up {max(1, round(epochs * 80 / 300))}"
         )
+    if getattr(run.method, "burn_in", 0) >= epochs:
+        yield (
+            f"method.burn_in is {run.method.burn_in} epochs, and the run has {epochs}: the peers "
+            "never learn from each other"
+        )
     late = [m for m in run.config.milestones if m >= epochs]
     if late and run.config.schedule == "step":
         yield f"milestones {late} lie beyond the {epochs} epochs: the learning rate stays high"

@@ -99,9 +99,9 @@ CAPTION = (
 COMPARED = ("setting", "mean peer", "kept", "ensemble", "its own", "adds", "img/s", "n")
 COMPARED_CAPTION = (
     "Test top-1 in %, mean ± standard deviation over n seeds. mean peer, ensemble, its own "
-    "(classifiers that the method adds): after the last epoch. kept: the exported student, its epoch "
-    "chosen by the held-out images, else the last. adds: parameters beside the peers. img/s: while "
-    "training."
+    "(classifiers that the method adds): after the last epoch. kept: the exported student, its "
+    "epoch chosen by the held-out images, else the last. adds: parameters beside the peers. img/s: "
+    "while training."
 )
 
 
@@ -229,10 +229,12 @@ def _load(path: Path) -> Result:
     try:
         lines = (path / "history.jsonl").read_text().splitlines()
         manifest = files.read_json(path / "manifest.json")
+        summary = files.read_json(path / "result.json")
+        _kept(summary)  # so that a file of another version is named
         return Result(
             path=path,
             config=Config.from_yaml((path / "config.yaml").read_text()),
-            summary=files.read_json(path / "result.json"),
+            summary=summary,
             history=[json.loads(line) for line in lines],
             parameters=manifest["parameters"],
             fingerprint=manifest["data"]["fingerprint"],
