@@ -65,6 +65,10 @@ def step_of(method: Method, precision: str):
     images = torch.randn(BATCH, 3, 32, 32).to(memory_format=torch.channels_last)
     batch = Batch([images.clone() for _ in range(method.views)], torch.arange(BATCH) % CLASSES)
 
+    method.begin_epoch(0, None)
+    method.training_step(batch, optimizers, 0)
+    method.begin_epoch(10_000, None)
+
     def step() -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
             method.training_step(batch, optimizers, epoch=10_000)  # distillation is on

@@ -5,6 +5,7 @@ import functools
 import pytest
 import torch
 import torch.nn.functional as F
+from jaxtyping import TypeCheckError
 from toys import make, sgd, tiny, toy_batches
 from written_out import (
     assert_equal_losses,
@@ -220,6 +221,12 @@ def test_peers_of_different_width_and_map_size_learn_together(alignment):
     for batch in toy_batches():
         losses = method.training_step(batch, method.optimizers(sgd), 0)
         assert all(value.isfinite() for value in losses.values())
+
+
+@pytest.mark.parametrize("milestones", [[0.5], [-3, 5], [0]])
+def test_milestones_that_are_no_epochs_are_refused(milestones):
+    with pytest.raises((InputError, TypeCheckError), match="adversarial_milestones"):
+        make("afd", adversarial_milestones=milestones)
 
 
 def test_one_peer_is_refused():

@@ -51,6 +51,15 @@ def test_the_trunk_gets_the_mean_of_the_branches_gradients(shared):
         assert (d - whole).abs().max() < 1e-9
 
 
+def test_the_gradient_of_every_view_is_divided():
+    method = make("cl_ilr").double()
+    views, labels = images()
+    trunk = list(method.peers.trunk.parameters())
+    one = gradients(method(views).logits.square().sum(), trunk)
+    three = gradients(method([v.clone() for v in views * 3]).logits.square().sum(), trunk)
+    assert all((a - b).abs().max() < 1e-9 for a, b in zip(one, three, strict=True))
+
+
 def test_the_gradients_of_independent_peers_are_whole():
     method = make("cl_ilr", shared=0).double()
     views, labels = images()

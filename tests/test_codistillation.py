@@ -27,6 +27,7 @@ def expected_losses(method, out, view, labels, T=1.0, weight=1.0):
 def stale(K=3, **options):
     """A method whose copies differ from its peers."""
     method = make("codistillation", 0, K, **options).double()
+    method.begin_epoch(method.burn_in, None)
     for p in method.copies.parameters():
         p.data += 0.1 * torch.randn_like(p)
     return method
@@ -63,7 +64,7 @@ def test_in_the_burn_in_the_peers_learn_from_labels_alone(burn_in):
 
 @pytest.mark.parametrize(
     ("burn_in", "refresh_every", "renewed"),
-    [(0, 1, [0, 1, 2, 3, 4, 5]), (1, 2, [1, 3, 5]), (2, 3, [2, 5])],
+    [(0, 1, [0, 1, 2, 3, 4, 5]), (1, 2, [1, 3, 5]), (2, 3, [2, 5]), (2, 1, [2, 3, 4, 5])],
 )
 def test_copies_are_renewed_before_these_epochs(burn_in, refresh_every, renewed):
     method = make("codistillation", 0, burn_in=burn_in, refresh_every=refresh_every)
@@ -102,6 +103,17 @@ def test_copies_are_in_eval_mode_and_are_not_trained():
     assert not any(m.training for m in method.copies.modules())
     assert not any(p.requires_grad for p in method.copies.parameters())
     assert all(p.requires_grad for p in method.peers.parameters())
+
+
+def test_copies_that_were_never_renewed_are_refused_when_they_should_teach():
+    method = make("codistillation", 0)
+    (batch,) = toy_batches(n=1)
+    out = method(batch.views)
+    assert method.losses(out, batch.labels, 0)["kd"] == 0
+    with pytest.raises(InputError, match=r"never renewed: call method.begin_epoch"):
+        method.losses(out, batch.labels, 1)
+    method.begin_epoch(1, None)
+    assert method.losses(out, batch.labels, 1)["kd"] > 0
 
 
 def test_a_trunk_is_refused():

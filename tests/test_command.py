@@ -247,9 +247,10 @@ def test_a_ramp_up_longer_than_the_run_is_remarked(tmp_path: Path) -> None:
 
 
 def test_a_burn_in_longer_than_the_run_is_remarked(tmp_path: Path) -> None:
-    options = "--network resnet8 --peers 2 --method codistillation --epochs 1 --threads 1".split()
+    options = ["--network", "resnet8", "--peers", "2", "--epochs", "1", "--threads", "1"]
+    options += ["--method", "codistillation"]
     done = codistill("train", *options, "--out", str(tmp_path / "run"))
-    assert "method.burn_in is 1 epochs" in " ".join(done.stderr.split())
+    assert "method.burn_in is 1, and the run has 1 epochs" in " ".join(done.stderr.split())
 
 
 def test_the_config_in_a_run_says_everything(run: Path) -> None:

@@ -78,6 +78,18 @@ def test_a_teacher_that_is_not_there_is_refused(tmp_path):
         KD(Peers([tiny()]), tmp_path / "nothing.safetensors")
 
 
+def test_a_folder_is_answered_with_the_file_in_it(tmp_path):
+    with pytest.raises(InputError, match=r"is a folder: give .*student\.safetensors"):
+        KD(Peers([tiny()]), tmp_path)
+
+
+def test_a_network_may_teach_itself():
+    network = tiny()
+    method = KD(Peers([network]), network)
+    assert all(p.requires_grad for p in method.peers.parameters())
+    assert not any(p.requires_grad for p in method.teacher.parameters())
+
+
 def test_without_a_teacher_the_error_says_where_one_comes_from():
     with pytest.raises(InputError, match=r"needs a teacher.*--method.teacher RUN/student"):
         KD(Peers([tiny()]))

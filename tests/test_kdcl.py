@@ -175,6 +175,20 @@ def test_the_general_ensemble_without_held_out_images_is_refused():
         next(fit(method, toy_batches(3), epochs=1, make_optimizer=sgd))
 
 
+def test_held_out_images_that_are_used_up_are_refused():
+    method = make("kdcl", target="general")
+    with pytest.raises(InputError, match="not one held-out image.*a generator"):
+        method.begin_epoch(1, iter([]))
+
+
+def test_the_linear_ensemble_is_the_same_under_autocast():
+    z, labels = example(3, B=50)
+    z = z.detach().float()
+    with torch.autocast("cpu", torch.bfloat16):
+        lowered = linear_weights(z, labels)
+    assert torch.equal(lowered, linear_weights(z, labels))
+
+
 def test_the_others_need_no_held_out_images():
     method = make("kdcl", target="naive")
     assert next(fit(method, toy_batches(3), epochs=1, make_optimizer=sgd))["epoch"] == 1

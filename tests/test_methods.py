@@ -41,8 +41,9 @@ def test_every_weight_moves(name, shared):
     optimizers = method.optimizers(sgd)
     for group in (g for o in optimizers.values() for g in o.param_groups):
         group["weight_decay"] = 0.0  # which moves weights that no loss reaches
-    for batch in toy_batches(method.views):
-        method.training_step(batch, optimizers, 1)
+    method.begin_epoch(1, None)
+    for i, batch in enumerate(toy_batches(method.views)):
+        method.training_step(batch, optimizers, min(i, 1))
     still = {n for n, p in method.named_parameters() if torch.equal(p, before[n])}
     assert still == {n for n, p in method.named_parameters() if not p.requires_grad} & still
     assert any(p.requires_grad for p in method.parameters())
@@ -144,6 +145,15 @@ def test_bf16_trains_float32_weights_with_finite_losses(name, shared):
     assert torch.tensor(losses).isfinite().all()
     assert last["loss/ce"] < first["loss/ce"]
     assert {p.dtype for p in method.parameters()} == {torch.float32}
+
+
+@every_method
+def test_every_loss_term_is_float32_under_bf16(name, shared):
+    method = make(name, shared)
+    (batch,) = toy_batches(method.views, n=1)
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = method.training_step(batch, method.optimizers(sgd), 0)
+    assert {n: t.dtype for n, t in losses.items()} == dict.fromkeys(losses, torch.float32)
 
 
 def test_bf16_runs_the_convolutions_in_bf16():

@@ -78,6 +78,15 @@ def test_probabilities_that_underflow_leave_losses_finite():
     assert all(g.isfinite().all() for g in gradients(losses["first"], [out.logits]))
 
 
+def test_attention_that_underflows_leaves_gradients_finite():
+    method = make("okddip", mix="probabilities").double()
+    method.attention.query.weight.data *= 1e6
+    views, labels = images()
+    losses = method.losses(method(views), labels, 80)
+    weights = [method.attention.query.weight, method.attention.key.weight]
+    assert all(g.isfinite().all() for g in gradients(losses["first"], weights))
+
+
 def test_only_the_first_divergence_trains_the_attention():
     method = make("okddip").double()
     views, labels = images()

@@ -5,7 +5,7 @@ import torch
 from toys import make, sgd, toy_batches
 from written_out import assert_equal_losses, cross_entropy, gradients, images, kl, ramp
 
-from codistill import Batch, InputError
+from codistill import Batch, InputError, minimize
 
 
 def expected_losses(method, out, labels, epoch, T=3.0, R=80):
@@ -26,6 +26,7 @@ def differing(K=3, shared=2, **options):
     method = make("pcl", shared, K, **options).double()
     for p in method.mean_teachers.parameters():
         p.data += 0.1 * torch.randn_like(p)
+    method.step += 1
     return method
 
 
@@ -67,7 +68,7 @@ def test_a_mean_teacher_is_the_average_of_weights_and_buffers():
     means = None
     for t in range(4):
         views, labels = images(views=3, seed=t)
-        method.training_step(Batch(views, labels), optimizers, 80)
+        method.training_step(Batch(views, labels), optimizers, min(t, 1) * 80)
         now = {n: v.clone() for n, v in method.peers.state_dict().items()}
         keep = min(1 - 1 / (t + 1), 0.6)
         if means is None:
@@ -102,7 +103,7 @@ def test_mean_teachers_stay_in_eval_mode():
 
 
 def test_the_fused_classifier_trains_the_peers_from_labels_only():
-    method = make("pcl").double()
+    method = differing()
     views, labels = images(views=3)
     losses = method.losses(method(views), labels, 80)
     (first, *_), own = method.peers.trunk.parameters(), list(method.fused.parameters())
@@ -116,7 +117,7 @@ def test_the_mean_teachers_are_kept():
     method = make("pcl")
     assert list(method.students()) == ["mean_teacher0", "mean_teacher1", "mean_teacher2"]
     for batch in toy_batches(3):
-        method.training_step(batch, method.optimizers(sgd), 1)
+        method.training_step(batch, method.optimizers(sgd), 0)
     method.eval()
     (view,) = toy_batches(n=1)[0].views
     out = method([view])
@@ -124,6 +125,23 @@ def test_the_mean_teachers_are_kept():
         student = peers.student(j)
         assert torch.equal(student(view), out.extra[f"mean_teacher{k}"])
         assert not torch.equal(student(view), out.logits[k])
+
+
+def test_mean_teachers_that_were_never_updated_are_refused_after_an_epoch():
+    method = make("pcl").double()
+    views, labels = images(views=3)
+    optimizer = sgd(method.parameters())
+    out = method(views)
+    minimize(method.losses(out, labels, 0), optimizer)
+    with pytest.raises(InputError, match=r"never updated.*training_step.*update_mean_teachers"):
+        method.losses(method(views), labels, 1)
+    method.update_mean_teachers()
+    assert method.losses(method(views), labels, 1).keys() == {"ce", "fkd", "mkd"}
+
+
+def test_a_student_in_memory_can_be_trained_on():
+    (peers, k), *_ = make("pcl").students().values()
+    assert all(p.requires_grad for p in peers.student(k).parameters())
 
 
 def test_one_peer_is_refused():

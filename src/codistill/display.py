@@ -95,13 +95,19 @@ def warnings_about(run: Run) -> Iterator[str]:
     if weight < 0.99:
         yield (
             f"method.ramp_up is {ramp_up} epochs, and the run has {epochs}: distillation reaches "
-            f"{weight:.0%} of its weight. The paper's 80 of 300 would be "
+            f"{weight:.0%} of its weight. The usual 80 of 300 would be "
             f"--method.ramp_up {max(1, round(epochs * 80 / 300))}"
         )
     if getattr(run.method, "burn_in", 0) >= epochs:
         yield (
-            f"method.burn_in is {run.method.burn_in} epochs, and the run has {epochs}: the peers "
+            f"method.burn_in is {run.method.burn_in}, and the run has {epochs} epochs: the peers "
             "never learn from each other"
+        )
+    adversarial = getattr(run.method, "adversarial_milestones", ())
+    if adversarial and getattr(run.method, "forwards", 1) > 1 and min(adversarial) >= epochs:
+        yield (
+            f"method.adversarial_milestones {list(adversarial)} lie beyond the {epochs} epochs: "
+            "the adversarial learning rate stays high"
         )
     late = [m for m in run.config.milestones if m >= epochs]
     if late and run.config.schedule == "step":

@@ -5,6 +5,7 @@ are computed in float32 at least, whatever precision the network ran in.
 """
 
 import math
+from contextlib import AbstractContextManager
 
 import torch
 import torch.nn.functional as F
@@ -39,6 +40,14 @@ def sigmoid_ramp_up(epoch: int, length: int) -> float:
     """
     remaining = max(0.0, 1.0 - epoch / length) if length else 0.0
     return math.exp(-5.0 * remaining**2)
+
+
+def full_precision(x: Tensor) -> AbstractContextManager[None]:
+    """Switches autocast off, which lowers products and sums of products to half precision.
+
+    For the arithmetic of a loss, as against that of a network; its operands: `at_least_float32`.
+    """
+    return torch.autocast(x.device.type, enabled=False)
 
 
 def at_least_float32(x: Tensor) -> Tensor:

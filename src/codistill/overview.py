@@ -65,7 +65,7 @@ class Overview:
 
 
 def overview(name: str) -> Overview:
-    """The facts about a method, given by its name or as `package.module:Class`."""
+    """The facts about a method of `names.METHODS`."""
     possible = [shared for shared in (0, _SHARED) if _takes(name, _PEERS, shared)]
     shared = possible[-1]
     method = _build(name, _PEERS, shared)
@@ -95,7 +95,7 @@ def describe(o: Overview) -> Iterator[str]:
     views = "1 view" if o.views == 1 else f"{o.views} views"
     forwards = "1 forward" if o.forwards == 1 else f"{o.forwards} forwards"
     added = [f"{o.parameters:,} trained"] if o.parameters else []
-    added += [f"{o.copies:,} that are not trained"] if o.copies else []
+    added += [f"{o.copies:,} not trained"] if o.copies else []
     yield f"{o.idea}; {o.paper}"
     yield (
         f"{o.fewest_peers} or more peers, which {o.trunk} a trunk; {views}, {forwards} per step, "
@@ -133,9 +133,13 @@ def _independent_flops(shared: int) -> int:
 def _step_flops(method: Method) -> int:
     """Of a step when distillation is on."""
     optimizers = method.optimizers(lambda params: torch.optim.SGD(params, lr=0.1))
+    epoch = 10_000
+    method.begin_epoch(0, None)
+    method.training_step(_batch(method), optimizers, 0)
+    method.begin_epoch(epoch, None)
     backward = {torch.ops.aten.convolution_backward: _convolution_backward_flops}
     with FlopCounterMode(display=False, custom_mapping=backward) as counter:
-        method.training_step(_batch(method), optimizers, epoch=10_000)
+        method.training_step(_batch(method), optimizers, epoch)
     return counter.get_total_flops()
 
 

@@ -90,7 +90,7 @@ class Peers(nn.Module):
         network = Network(
             stages, self.channels[k], self.reductions[k], self.num_classes, self.heads[k]
         )
-        return network.clone().train(self.training)
+        return network.clone().requires_grad_(True).train(self.training)
 
 
 def _after_each(stages: Iterable[nn.Module], maps: list[Tensor]) -> list[Tensor]:

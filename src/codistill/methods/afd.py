@@ -64,6 +64,11 @@ class AFD(Method):
         require_not_negative(
             alignment_weight=alignment_weight, adversarial_weight_decay=adversarial_weight_decay
         )
+        if not all(isinstance(m, int) and m > 0 for m in adversarial_milestones):
+            raise InputError(
+                f"adversarial_milestones are {list(adversarial_milestones)}: give epochs, whole "
+                "numbers above 0"
+            )
         require_one_of("alignment", alignment, ("adversarial", "l1", "l2", "none"))
         super().__init__(peers)
         self.forwards = 2 if alignment == "adversarial" else 1
@@ -146,7 +151,8 @@ class AFD(Method):
 
     def _score(self, maps: Sequence[Tensor], goal: int) -> Float[Tensor, ""]:
         """The squared distance of each D_k(maps[k]) from `goal`, mean over images, sum over k."""
-        scores = [D(x) for D, x in zip(self.discriminators, maps, strict=True)]  # (B, 1) each
+        pairs = zip(self.discriminators, maps, strict=True)
+        scores = [discriminator(x) for discriminator, x in pairs]  # (B, 1) each
         return (at_least_float32(torch.stack(scores)) - goal).square().mean(dim=(1, 2)).sum()
 
 
@@ -161,7 +167,7 @@ def _transfer(own: tuple[int, int], teacher: tuple[int, int]) -> nn.Module:
 
 def _discriminator(d: int) -> nn.Module:
     """A number in (0, 1) for each map (B, D, H, W): (B, 1)."""
-    D = nn.Sequential(
+    discriminator = nn.Sequential(
         nn.Conv2d(d, 2 * d, kernel_size=3, stride=2, padding=1, bias=False),
         nn.BatchNorm2d(2 * d),
         nn.LeakyReLU(0.2),
@@ -170,5 +176,5 @@ def _discriminator(d: int) -> nn.Module:
         nn.Flatten(),
         nn.Sigmoid(),
     )
-    initialise_convolutions(D)
-    return D
+    initialise_convolutions(discriminator)
+    return discriminator

@@ -40,9 +40,11 @@ class CLILR(Method):
     def forward(self, views: Sequence[Float[Tensor, "B 3 H W"]]) -> Outputs:
         out = self.peers(views)
         if self.peers.shared:
-            trunk = out.stages[0][self.peers.shared]
-            if trunk.requires_grad:
-                trunk.register_hook(lambda gradient: gradient / len(self.peers))
+            maps = [stages[self.peers.shared] for stages in out.stages]
+            split = {id(x): x for x in maps}  # one for each view
+            for trunk in split.values():
+                if trunk.requires_grad:
+                    trunk.register_hook(lambda gradient: gradient / len(self.peers))
         return out
 
     def losses(self, out: Outputs, labels: Int[Tensor, "B"], epoch: int) -> dict[str, Tensor]:

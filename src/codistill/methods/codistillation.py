@@ -34,6 +34,8 @@ class Codistillation(Method):
         kd_weight: of the divergences.
     """
 
+    renewed: Tensor
+
     def __init__(
         self,
         peers: Peers,
@@ -53,6 +55,8 @@ class Codistillation(Method):
         require_not_negative(burn_in=burn_in, kd_weight=kd_weight)
         super().__init__(peers)
         self.copies = Frozen(copy.deepcopy(peers))
+        self.register_buffer("renewed", torch.zeros((), dtype=torch.bool))
+        self._renewed = False
         self.temperature = temperature
         self.burn_in = burn_in
         self.refresh_every = refresh_every
@@ -62,15 +66,27 @@ class Codistillation(Method):
         since = epoch - self.burn_in
         if since >= 0 and since % self.refresh_every == 0:
             self.copies.module.load_state_dict(self.peers.state_dict())
+            self.renewed.fill_(True)
 
     def losses(self, out: Outputs, labels: Int[Tensor, "B"], epoch: int) -> dict[str, Tensor]:
         z, T, K = out.logits, self.temperature, len(self.peers)
         if epoch < self.burn_in:
-            return {"ce": ce_loss(z, labels), "kd": z.new_zeros(())}
+            return {"ce": ce_loss(z, labels), "kd": at_least_float32(z).new_zeros(())}
+        self._require_renewal(epoch)
         views = [stages[0] for stages in out.stages]
         stale = at_least_float32(self.copies(views).logits) / T
-        log_p = stale.log_softmax(dim=-1)  # (K, B, C)
-        others = ~torch.eye(K, dtype=torch.bool, device=z.device)
-        log_mean = torch.stack([log_p[j].logsumexp(dim=0) for j in others]) - math.log(K - 1)
+        itself = torch.eye(K, dtype=torch.bool, device=z.device)[..., None, None]
+        log_p = stale.log_softmax(dim=-1)[None].masked_fill(itself, -math.inf)  # (K, K, B, C)
+        log_mean = log_p.logsumexp(dim=1) - math.log(K - 1)  # (K, B, C)
         kd = kd_loss(z, T * log_mean, T)
         return {"ce": ce_loss(z, labels), "kd": self.kd_weight * kd}
+
+    def _require_renewal(self, epoch: int) -> None:
+        """Raises InputError where the copies still are as they began when they should teach."""
+        if epoch > 0 and not self._renewed:
+            self._renewed = bool(self.renewed)  # looks at the device until it is so, then no more
+            if not self._renewed:
+                raise InputError(
+                    "codistillation's copies were never renewed: call method.begin_epoch(epoch, "
+                    "None) before every epoch"
+                )

@@ -4,6 +4,7 @@ Hinton, Vinyals, Dean: Distilling the Knowledge in a Neural Network.
 NeurIPS workshop 2014. arXiv:1503.02531. Not online: the reference that costs two trainings.
 """
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,8 +28,8 @@ class KD(Method):
 
     Args:
         peers: one or more networks.
-        teacher: the file of a student (RUN/student.safetensors), or a network. There is none by
-            default, and none is made up.
+        teacher: the file of a student (RUN/student.safetensors), or a network, which is copied.
+            There is none by default, and none is made up.
         temperature: T of the divergence.
         kd_weight: of the divergence.
     """
@@ -48,13 +49,13 @@ class KD(Method):
                 "RUN/student.safetensors, or KD(peers, teacher=network)"
             )
         super().__init__(peers)
-        network = teacher if isinstance(teacher, Network) else load_student(teacher)[0]
+        network = _network(teacher)
         if network.num_classes != peers.num_classes:
             raise InputError(
                 f"the teacher tells {network.num_classes} classes apart and the peers "
                 f"{peers.num_classes}: give a teacher of the same classes"
             )
-        self.teacher = Frozen(network)
+        self.teacher = Frozen(copy.deepcopy(network))
         self.temperature = temperature
         self.kd_weight = kd_weight
 
@@ -66,3 +67,16 @@ class KD(Method):
     def losses(self, out: Outputs, labels: Int[Tensor, "B"], epoch: int) -> dict[str, Tensor]:
         kd = kd_loss(out.logits, out.extra["teacher"].detach(), self.temperature)
         return {"ce": ce_loss(out.logits, labels), "kd": self.kd_weight * kd}
+
+
+def _network(teacher: str | Path | Network) -> Network:
+    if isinstance(teacher, Network):
+        return teacher
+    if not isinstance(teacher, str | Path):
+        raise InputError(
+            f"the teacher is a {type(teacher).__name__}: give a codistill.Network, or the file of "
+            "a student"
+        )
+    if Path(teacher).is_dir():
+        raise InputError(f"{teacher} is a folder: give {Path(teacher) / 'student.safetensors'}")
+    return load_student(teacher)[0]

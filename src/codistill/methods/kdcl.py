@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from codistill.errors import InputError, require_not_negative, require_one_of, require_positive
-from codistill.losses import at_least_float32, ce_loss, kd_loss
+from codistill.losses import at_least_float32, ce_loss, full_precision, kd_loss
 from codistill.method import Batch, Method
 from codistill.peers import Outputs, Peers
 
@@ -61,7 +61,8 @@ class KDCL(Method):
 
     def losses(self, out: Outputs, labels: Int[Tensor, "B"], epoch: int) -> dict[str, Tensor]:
         z = out.logits
-        teacher = self._teacher(at_least_float32(z.detach()), labels)
+        with full_precision(z):
+            teacher = self._teacher(at_least_float32(z.detach()), labels)
         kd = self.kd_weight * kd_loss(z, teacher, self.temperature)
         return {"ce": ce_loss(z, labels), "kd": kd}
 
@@ -99,15 +100,16 @@ def linear_weights(
         return -(mixed * true).sum(dim=1, keepdim=True), gradient
 
     log_a, rate = z.new_zeros(B, K), z.new_full((B, 1), 0.1)
-    loss, gradient = cross_entropy(log_a)
-    for _ in range(steps):
-        trial = log_a - rate * gradient
-        trial_loss, trial_gradient = cross_entropy(trial)
-        fell = trial_loss <= loss
-        log_a = torch.where(fell, trial, log_a)
-        gradient = torch.where(fell, trial_gradient, gradient)
-        loss = torch.where(fell, trial_loss, loss)
-        rate = torch.where(fell, 2 * rate, rate / 4)
+    with full_precision(z):
+        loss, gradient = cross_entropy(log_a)
+        for _ in range(steps):
+            trial = log_a - rate * gradient
+            trial_loss, trial_gradient = cross_entropy(trial)
+            fell = trial_loss <= loss
+            log_a = torch.where(fell, trial, log_a)
+            gradient = torch.where(fell, trial_gradient, gradient)
+            loss = torch.where(fell, trial_loss, loss)
+            rate = torch.where(fell, 2 * rate, rate / 4)
     return log_a.softmax(dim=1)
 
 
@@ -124,6 +126,11 @@ def error_correlation(method: Method, batches: Iterable[Batch]) -> Float[Tensor,
             e = p - F.one_hot(batch.labels, p.shape[-1]).to(p.dtype)
             sums = sums.to(e) + torch.einsum("ibc,jbc->ij", e, e)
             n += len(batch.labels)
+    if not n:
+        raise InputError(
+            "there is not one held-out image to measure the peers on: a generator can be gone "
+            "through only once, so give a list, a DataLoader or EvalBatches"
+        )
     return sums / n
 
 

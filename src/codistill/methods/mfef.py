@@ -33,7 +33,7 @@ class MFEF(Method):
         peers: two or more networks.
         temperature: T of both divergences.
         ramp_up: epochs until distillation has its full weight; 0 gives it from the start. The
-            paper's 80 belong to 300 epochs: scale them with the length of the training.
+            80 of FFL belong to 300 epochs: scale them with the length of the training.
         multi_scale: whether channel groups of each map go through kernels of different sizes.
         channel_attention: whether channels are then weighted.
         spatial_attention: whether positions are then weighted.
@@ -110,8 +110,8 @@ class MultiScale(nn.Module):
         n = len(KERNELS)
         self.widths = [D // n + (s < D % n) for s in range(n)]
         self.convolutions = nn.ModuleList(
-            nn.Conv2d(d, d, kernel_size=k, padding=k // 2, groups=d, bias=False)
-            for d, k in zip(self.widths, KERNELS, strict=True)
+            nn.Conv2d(d, d, size, padding=size // 2, groups=d, bias=False)
+            for d, size in zip(self.widths, KERNELS, strict=True)
         )
         self.bn = nn.BatchNorm2d(D)
         initialise_convolutions(self)

@@ -17,7 +17,13 @@ from torch import Tensor, nn
 
 from codistill.adapters import MatchWidth
 from codistill.errors import InputError, require_not_negative, require_one_of, require_positive
-from codistill.losses import at_least_float32, ce_loss, kd_loss, sigmoid_ramp_up
+from codistill.losses import (
+    at_least_float32,
+    ce_loss,
+    full_precision,
+    kd_loss,
+    sigmoid_ramp_up,
+)
 from codistill.method import Method
 from codistill.peers import Outputs, Peers
 
@@ -66,8 +72,8 @@ class OKDDip(Method):
     def losses(self, out: Outputs, labels: Int[Tensor, "B"], epoch: int) -> dict[str, Tensor]:
         z, leader, T = out.logits[:-1], out.extra["leader"], self.temperature
         w = sigmoid_ramp_up(epoch, self.ramp_up)
-        a = self.attention(out.feature_maps[:-1])  # (B, K-1, K-1)
-        targets = mix_predictions(z, a, T, self.mix)
+        log_a = self.attention(out.feature_maps[:-1])  # (B, K-1, K-1)
+        targets = mix_predictions(z, log_a, T, self.mix)
         return {
             "ce": ce_loss(out.logits, labels),
             "first": w * kd_loss(z, targets, T),
@@ -79,10 +85,10 @@ class OKDDip(Method):
 
 
 class Attention(nn.Module):
-    """alpha_ab = softmax_b(L(h_a)^T E(h_b)): how much peer a listens to peer b, itself included.
+    """log alpha_ab, alpha_ab = softmax_b(L(h_a)^T E(h_b)): how much peer a listens to peer b.
 
-    L and E are linear maps to an eighth of the channels. Maps of different widths are first
-    brought to that of the narrowest, which is our choice.
+    Itself included. L and E are linear maps to an eighth of the channels. Maps of different widths
+    are first brought to that of the narrowest, which is our choice.
 
     Args:
         channels: D_k of the last feature map of each of J auxiliary peers.
@@ -98,11 +104,17 @@ class Attention(nn.Module):
     def forward(self, maps: list[Tensor]) -> Float[Tensor, "B J J"]:
         maps = self.match_width(maps)
         h = torch.stack([x.mean(dim=(2, 3)) for x in maps], dim=1)  # (B, J, D)
-        return at_least_float32(self.query(h) @ self.key(h).mT).softmax(dim=-1)
+        return log_attention(self.query(h), self.key(h))
+
+
+def log_attention(q: Float[Tensor, "B J d"], k: Float[Tensor, "B J d"]) -> Float[Tensor, "B J J"]:
+    """The logarithm of softmax(q k^T), which underflows nowhere."""
+    with full_precision(q):
+        return (at_least_float32(q) @ at_least_float32(k).mT).log_softmax(dim=-1)
 
 
 def mix_predictions(
-    z: Float[Tensor, "J B C"], weights: Float[Tensor, "B J J"], T: float, mix: str
+    z: Float[Tensor, "J B C"], log_weights: Float[Tensor, "B J J"], T: float, mix: str
 ) -> Float[Tensor, "J B C"]:
     """For each of J peers, logits that stand for the weighted mean of all.
 
@@ -111,7 +123,7 @@ def mix_predictions(
     """
     z = at_least_float32(z)
     if mix == "logits":
-        return torch.einsum("bij,jbc->ibc", weights, z)
+        with full_precision(z):
+            return torch.einsum("bij,jbc->ibc", log_weights.exp(), z)
     log_p = (z / T).log_softmax(dim=-1).permute(1, 0, 2)  # (B, J, C)
-    log_w = weights.log()[..., None]  # (B, J, J, 1)
-    return T * (log_w + log_p[:, None]).logsumexp(dim=2).transpose(0, 1)
+    return T * (log_weights[..., None] + log_p[:, None]).logsumexp(dim=2).transpose(0, 1)

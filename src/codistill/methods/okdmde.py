@@ -21,8 +21,9 @@ from torch import Tensor, nn
 
 from codistill.adapters import MatchSize, MatchWidth
 from codistill.errors import InputError, require_not_negative, require_one_of, require_positive
-from codistill.losses import at_least_float32, ce_loss, kd_loss, sigmoid_ramp_up
+from codistill.losses import ce_loss, full_precision, kd_loss, sigmoid_ramp_up
 from codistill.method import Method
+from codistill.methods.okddip import log_attention, mix_predictions
 from codistill.networks.initialise import initialise_convolutions
 from codistill.peers import Outputs, Peers
 
@@ -34,7 +35,7 @@ class OKDMDE(Method):
         peers: three or more networks, the last of them the leader.
         temperature: T of the divergences.
         ramp_up: epochs until distillation has its full weight; 0 gives it from the start. The
-            paper's 80 belong to 300 epochs: scale them with the length of the training.
+            80 of OKDDip belong to 300 epochs: scale them with the length of the training.
         fusion: whether the attention reads fused features (FFM); without, it is that of OKDDip.
         diversity_weight: of the classifier diversification (CD) loss; 0 leaves it out.
         diversity: its form: "product", ||W_a^T W_b||_F, or "normalised", the same of classifiers
@@ -82,8 +83,8 @@ class OKDMDE(Method):
     def losses(self, out: Outputs, labels: Int[Tensor, "B"], epoch: int) -> dict[str, Tensor]:
         z, leader, T = out.logits[:-1], out.extra["leader"], self.temperature
         w = sigmoid_ramp_up(epoch, self.ramp_up)
-        a = self.attention(out.feature_maps[:-1])  # (B, K-1, K-1)
-        targets = torch.einsum("bij,jbc->ibc", a, at_least_float32(z))
+        log_a = self.attention(out.feature_maps[:-1])  # (B, K-1, K-1)
+        targets = mix_predictions(z, log_a, T, "logits")
         terms = {
             "ce": ce_loss(out.logits, labels),
             "first": w * kd_loss(z, targets, T),  # no target is held fixed, as in OKDDip
@@ -99,7 +100,7 @@ class OKDMDE(Method):
 
 
 class FusionAidedAttention(nn.Module):
-    """alpha_ab = softmax_b(L(g_a)^T E(g_b)), where g_a averages F_a + U over space.
+    """log alpha_ab, alpha_ab = softmax_b(L(g_a)^T E(g_b)), where g_a averages F_a + U over space.
 
     U, the fused map, is made of all maps: 1x1 convolution of their concatenation, batch
     normalisation, ReLU, 3x3 convolution, batch normalisation, ReLU [choice]. Maps that differ are
@@ -113,7 +114,7 @@ class FusionAidedAttention(nn.Module):
 
     def __init__(self, channels: Sequence[int], reductions: Sequence[int], fusion: bool):
         super().__init__()
-        self.match_size = MatchSize(channels, reductions)
+        self.match_size = MatchSize(channels, reductions) if fusion else None
         self.match_width = MatchWidth(channels)
         D = self.match_width.width
         self.fuse = None
@@ -131,12 +132,14 @@ class FusionAidedAttention(nn.Module):
         self.key = nn.Linear(D, max(1, D // 8), bias=False)  # E
 
     def forward(self, feature_maps: Sequence[Tensor]) -> Float[Tensor, "B J J"]:
-        maps: list[Tensor] = self.match_width(self.match_size(feature_maps))
+        if self.match_size is not None:
+            feature_maps = self.match_size(feature_maps)
+        maps: list[Tensor] = self.match_width(feature_maps)
         if self.fuse is not None:
             fused = self.fuse(torch.cat(maps, dim=1))
             maps = [x + fused for x in maps]
         g = torch.stack([x.mean(dim=(2, 3)) for x in maps], dim=1)  # (B, J, D)
-        return at_least_float32(self.query(g) @ self.key(g).mT).softmax(dim=-1)
+        return log_attention(self.query(g), self.key(g))
 
 
 def cd_loss(weights: Sequence[Float[Tensor, "C _"]], form: str) -> Float[Tensor, ""]:
@@ -148,7 +151,8 @@ def cd_loss(weights: Sequence[Float[Tensor, "C _"]], form: str) -> Float[Tensor,
     C = len(weights[0])
     if form == "normalised":
         weights = [F.normalize(W, dim=1) / C**0.5 for W in weights]
-    return torch.stack([(a.T @ b).norm() for a, b in combinations(weights, 2)]).sum()
+    with full_precision(weights[0]):
+        return torch.stack([(a.T @ b).norm() for a, b in combinations(weights, 2)]).sum()
 
 
 def _classifier_weight(head: nn.Module) -> Float[Tensor, "C D"]:

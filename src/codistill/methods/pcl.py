@@ -34,7 +34,7 @@ class PCL(Method):
         peers: two or more networks.
         temperature: T of the divergences.
         ramp_up: epochs until distillation has its full weight; 0 gives it from the start. The
-            authors' 80 belong to 300 epochs: scale them with the length of the training.
+            80 of this field belong to 300 epochs: scale them with the length of the training.
         decay: the largest share of itself that a moving average keeps in a step; at step t, from
             0, it keeps min(1 - 1 / (t + 1), decay).
     """
@@ -57,6 +57,7 @@ class PCL(Method):
         self.temperature = temperature
         self.ramp_up = ramp_up
         self.decay = decay
+        self._updated = False
 
     def forward(self, views: Sequence[Float[Tensor, "B 3 H W"]]) -> Outputs:
         out = self.peers(views)
@@ -66,6 +67,7 @@ class PCL(Method):
         return out
 
     def losses(self, out: Outputs, labels: Int[Tensor, "B"], epoch: int) -> dict[str, Tensor]:
+        self._require_updates(epoch)
         z, z_f, T, K = out.logits, out.extra["fused"], self.temperature, len(self.peers)
         w = sigmoid_ramp_up(epoch, self.ramp_up)
         means = torch.stack([out.extra[f"mean_teacher{k}"] for k in range(K)])
@@ -95,6 +97,16 @@ class PCL(Method):
             else:
                 means[name].copy_(value)  # how many batches were counted
         self.step += 1
+
+    def _require_updates(self, epoch: int) -> None:
+        """Raises InputError where mean teachers still are as they began when an epoch is over."""
+        if epoch > 0 and not self._updated:
+            self._updated = bool(self.step > 0)  # looks at the device until it is so, then no more
+            if not self._updated:
+                raise InputError(
+                    "PCL's mean teachers were never updated: take method.training_step(batch, "
+                    "optimizers, epoch), or call method.update_mean_teachers() after every step"
+                )
 
     def students(self) -> dict[str, tuple[Peers, int]]:
         means: Peers = self.mean_teachers.module  # type: ignore[assignment]
