@@ -46,7 +46,7 @@ def test_the_readme_runs(tmp_path: Path) -> None:
     for line in commands:
         run(shlex.split(line, comments=True), tmp_path)
     assert (tmp_path / "report" / "curves.png").exists()
-    assert len(blocks(README, "python")) == 3
+    assert len(blocks(README, "python")) == 4
     for code in blocks(README, "python"):
         run([sys.executable, "-W", "error", "-c", code], tmp_path)
 

@@ -108,6 +108,7 @@ def test_a_run_finds_its_teacher_from_anywhere(tmp_path, monkeypatch):
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     run = Run(tmp_path / "b")
+    (tmp_path / "a" / "student.safetensors").unlink()  # the run has its own copy
     (record,) = run.train()
     taught = first.history()[-1]["test/top1/peer0"]
     assert record["test/top1/teacher"] == taught

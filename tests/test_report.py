@@ -76,9 +76,9 @@ def test_other_settings_stand_apart(tmp_path: Path) -> None:
         write_run(tmp_path / "c", [70.0], data=DataConfig(val_fraction=0.2)),
     ]
     assert [(r[0], r[2]) for r in rows(load_results(runs))] == [
-        ("independent resnet32 x1 (1)", "50.00"),
-        ("independent resnet32 x1 (2)", "60.00"),
-        ("independent resnet32 x1 (3)", "70.00"),
+        ("independent resnet32 x1 val_fraction=0.1 lr=0.1", "50.00"),
+        ("independent resnet32 x1 val_fraction=0.1 lr=0.2", "60.00"),
+        ("independent resnet32 x1 val_fraction=0.2 lr=0.1", "70.00"),
     ]
 
 
@@ -169,3 +169,46 @@ def test_a_result_of_another_version_is_named(tmp_path: Path) -> None:
     (run / "result.json").write_text(json.dumps(summary))
     with pytest.raises(InputError, match=r"run is damaged: 'best'"):
         load_results([run])
+
+
+def test_settings_of_one_method_are_told_apart_by_the_options_that_differ(tmp_path: Path) -> None:
+    def write(number: int, **options: object) -> Path:
+        run = write_run(tmp_path / str(number), [10.0])
+        config = Config.from_yaml((run / "config.yaml").read_text())
+        config.method = {"name": "kdcl", "temperature": 2.0} | options
+        (run / "config.yaml").write_text(config.to_yaml())
+        return run
+
+    runs = [write(0, target="naive"), write(1, target="linear")]
+    assert list(load_results(runs)) == [
+        "kdcl resnet32 x1 target=naive",
+        "kdcl resnet32 x1 target=linear",
+    ]
+
+
+def test_parameters_are_those_of_the_classifier(tmp_path: Path) -> None:
+    def column(parameters: dict[str, int]) -> dict[str, str]:
+        run = write_run(tmp_path / str(len(parameters)), [0.0])
+        manifest = json.loads((run / "manifest.json").read_text()) | {"parameters": parameters}
+        (run / "manifest.json").write_text(json.dumps(manifest))
+        summary = json.loads((run / "result.json").read_text())
+        names = ("peer0", "ensemble", "fused")
+        summary["last"] = {n: {"test/top1": 1.0, "test/top5": 1.0, "test/nll": 1.0} for n in names}
+        (run / "result.json").write_text(json.dumps(summary))
+        _, side_by_side, numbers, _ = write_report(load_results([run]), run / "report")
+        lines = [line.split(",") for line in numbers.read_text().splitlines()[1:]]
+        added = side_by_side.read_text().splitlines()[2].split("|")[6].strip()
+        return {line[2]: line[4] for line in lines} | {"added": added}
+
+    assert column({"peer0": 10, "peers": 25, "method": 5}) == {
+        "peer0": "10",
+        "ensemble": "25",
+        "fused": "30",
+        "added": "5",
+    }
+    assert column({"peer0": 10, "peers": 25, "method": 5, "frozen": 1200}) == {
+        "peer0": "10",
+        "ensemble": "25",
+        "fused": "",
+        "added": "5 (+ 1,200)",
+    }

@@ -1,6 +1,7 @@
 """What `codistill inspect` says about a method is true, and saying it changes nothing."""
 
 import copy
+import functools
 import math
 
 import pytest
@@ -11,7 +12,7 @@ from torch import nn
 from codistill.errors import InputError
 from codistill.losses import ce_loss
 from codistill.method import Method
-from codistill.methods import DML, FFL, Independent
+from codistill.methods import AFD, DML, FFL, Independent
 from codistill.networks import Network, build_network
 from codistill.peers import Peers
 from codistill.summary import summarise_method
@@ -202,14 +203,14 @@ def test_a_second_view_goes_through_the_trunk_too():
 
 def test_weights_gradients_and_momentum_take_four_bytes_a_parameter(paper):
     memory = paper.memory
-    assert memory.weights == memory.gradients == memory.momentum == 4 * 849_148
+    assert memory.weights == memory.gradients == memory.optimizers == 4 * 849_148
 
 
 def test_what_is_not_trained_has_no_gradient_and_no_momentum():
     summary = summarise(Averages)
     trained = 4 * (summary.parameters - 650)
     assert summary.memory.weights == 4 * summary.parameters
-    assert summary.memory.gradients == summary.memory.momentum == trained
+    assert summary.memory.gradients == summary.memory.optimizers == trained
 
 
 def test_the_buffers_are_counted_in_bytes():
@@ -388,3 +389,17 @@ def test_the_text_names_all_classifiers(paper):
 
 def test_the_text_says_how_many_views_there_are():
     assert "2 views" in text_of(summarise(Averages))
+
+
+def test_adam_keeps_two_numbers_for_a_weight():
+    torch.manual_seed(0)
+    peers = Peers([build_network("resnet8", 10) for _ in range(2)])
+    method = AFD(peers)
+    summary = summarise_method(method, (32, 32), 8)
+    count = {
+        name: sum(p.numel() for group in o.param_groups for p in group["params"])
+        for name, o in method.optimizers(functools.partial(torch.optim.SGD, lr=0.1)).items()
+    }
+    expected = count["main"] + 2 * (count["discriminators"] + count["extractors"])
+    assert summary.memory.optimizers == 4 * expected
+    assert summary.forwards == 2

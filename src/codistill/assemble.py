@@ -115,7 +115,8 @@ def resolve(config: Config, data: Data) -> Config:
     return dataclasses.replace(
         config,
         method=_method_defaults(config.method["name"])
-        | {name: _from_anywhere(value) for name, value in config.method.items()},
+        | config.method
+        | {name: str(path) for name, path in network_files(config.method).items()},
         data=dataclasses.replace(
             config.data,
             root=root if root is None else str(Path(root).expanduser().absolute()),
@@ -128,11 +129,10 @@ def resolve(config: Config, data: Data) -> Config:
     )
 
 
-def _from_anywhere(option: Any) -> Any:
-    """The option of a method; where it is the file of a network, by its absolute path."""
-    if isinstance(option, str | Path) and Path(option).suffix == ".safetensors":
-        return str(Path(option).expanduser().absolute())
-    return option
+def network_files(method: dict[str, Any]) -> dict[str, Path]:
+    """Those options of a method that are files of networks, such as KD's teacher."""
+    paths = {n: Path(option) for n, option in method.items() if isinstance(option, str | Path)}
+    return {n: p.expanduser().absolute() for n, p in paths.items() if p.suffix == ".safetensors"}
 
 
 def _method_defaults(name: str) -> dict[str, Any]:

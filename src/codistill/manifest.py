@@ -28,7 +28,10 @@ def provenance() -> dict[str, Any]:
 
 
 def parameter_counts(method: Method) -> dict[str, int]:
-    """Weights of each peer and student alone, of all peers together, and of the method's own."""
+    """Parameters of each peer and student alone, of all peers together, and what is added.
+
+    "method" counts those that are trained beside the peers, "frozen" those that are not.
+    """
 
     def count(module: torch.nn.Module) -> int:
         return sum(p.numel() for p in module.parameters())
@@ -39,7 +42,16 @@ def parameter_counts(method: Method) -> dict[str, int]:
         for k in range(len(peers))
     }
     students = {name: alone[f"peer{k}"] for name, (_, k) in method.students().items()}
-    return alone | students | {"peers": count(peers), "method": count(method) - count(peers)}
+    added = {*method.parameters()} - {*peers.parameters()}
+    return (
+        alone
+        | students
+        | {
+            "peers": count(peers),
+            "method": sum(p.numel() for p in added if p.requires_grad),
+            "frozen": sum(p.numel() for p in added if not p.requires_grad),
+        }
+    )
 
 
 def machine(device: torch.device) -> dict[str, Any]:

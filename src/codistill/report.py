@@ -63,7 +63,8 @@ def load_results(paths: Sequence[Path]) -> dict[str, list[Result]]:
         if len(set(seeds)) < len(seeds):
             where = ", ".join(str(r.path) for r in results)
             raise InputError(f"{where} are one setting with seeds {seeds}: give each seed once")
-    labels = _distinct([results[0].label for results in groups.values()])
+    settings = [dict(_flatten(json.loads(key))) for key in groups]
+    labels = _distinct([results[0].label for results in groups.values()], settings)
     return {
         label: sorted(results, key=lambda r: r.config.seed)
         for label, results in zip(labels, groups.values(), strict=True)
@@ -100,8 +101,8 @@ COMPARED = ("setting", "mean peer", "kept", "ensemble", "its own", "adds", "img/
 COMPARED_CAPTION = (
     "Test top-1 in %, mean ± standard deviation over n seeds. mean peer, ensemble, its own "
     "(classifiers that the method adds): after the last epoch. kept: the exported student, its "
-    "epoch chosen by the held-out images, else the last. adds: parameters beside the peers. img/s: "
-    "while training."
+    "epoch chosen by the held-out images, else the last. adds: trained (+ not trained) parameters "
+    "beside the peers. img/s: while training."
 )
 
 
@@ -121,10 +122,23 @@ def compared(groups: dict[str, list[Result]]) -> Iterator[list[str]]:
             _spread([_kept(r.summary) for r in results]),
             spread("ensemble") if "ensemble" in last[0] else "-",
             ", ".join(f"{n} {spread(n)}" for n in added) or "-",
-            f"{results[0].parameters['method']:,}",
+            _added(results[0].parameters),
             f"{mean(r.summary['images_per_second'] for r in results):,.0f}",
             str(len(results)),
         ]
+
+
+def _added(parameters: dict[str, int]) -> str:
+    frozen = parameters.get("frozen", 0)
+    return f"{parameters['method']:,}" + (f" (+ {frozen:,})" if frozen else "")
+
+
+def _parameters(parameters: dict[str, int], classifier: str) -> int | str:
+    """How many a classifier has; nothing where the run does not say."""
+    if classifier == "ensemble":
+        return parameters["peers"]
+    together = parameters["peers"] + parameters["method"]
+    return parameters.get(classifier, "" if parameters.get("frozen") else together)
 
 
 def _kept(summary: dict[str, Any]) -> float:
@@ -243,14 +257,32 @@ def _load(path: Path) -> Result:
         raise InputError(f"{path} is damaged: {error}") from error
 
 
-def _distinct(labels: list[str]) -> list[str]:
-    """Numbers those labels that occur more than once."""
-    total, so_far = Counter(labels), Counter[str]()
-    distinct = []
-    for label in labels:
+def _distinct(labels: list[str], settings: list[dict[str, Any]]) -> list[str]:
+    """Labels that tell settings apart: by the options that differ, else by numbers."""
+    total = Counter(labels)
+    longer = []
+    for label, setting in zip(labels, settings, strict=True):
+        others = [s for n, s in zip(labels, settings, strict=True) if n == label]
+        differing = [
+            f"{key.rpartition('.')[2]}={setting.get(key, '-')}"
+            for key in dict.fromkeys(k for s in others for k in s)
+            if key != "data.root" and any(s.get(key) != setting.get(key) for s in others)
+        ]
+        longer.append(" ".join([label, *differing]) if total[label] > 1 else label)
+    total, so_far = Counter(longer), Counter[str]()
+    for i, label in enumerate(longer):
         so_far[label] += 1
-        distinct.append(f"{label} ({so_far[label]})" if total[label] > 1 else label)
-    return distinct
+        if total[label] > 1:
+            longer[i] = f"{label} ({so_far[label]})"
+    return longer
+
+
+def _flatten(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def _spread(values: list[float], digits: int = 2) -> str:
@@ -273,8 +305,7 @@ def _csv(groups: dict[str, list[Result]]) -> str:
         for r in results:
             for name, last in r.summary["last"].items():
                 best = r.summary["best_by_validation"].get(name, {})
-                together = r.parameters["peers"] + r.parameters["method"]
-                count = r.parameters.get(name, together)
+                count = _parameters(r.parameters, name)
                 writer.writerow(
                     [label, r.config.seed, name, r.summary["epochs"], count]
                     + [_rounded(last.get(m)) for m in metrics]

@@ -3,6 +3,7 @@
     RUN/config.yaml            every setting, resolved
     RUN/manifest.json          versions, git, machine, data; one entry per process that trained
     RUN/history.jsonl, .csv    one record per epoch, as `fit` yields them
+    RUN/method_*.safetensors   networks that the method was given, such as KD's teacher
     RUN/checkpoints/*.pt       the last N, for --resume
     RUN/weights.safetensors    the method after the last epoch
     RUN/weights_best.safetensors   and after the epoch that the validation images chose
@@ -35,6 +36,7 @@ from codistill.assemble import (
     build_method,
     choose_device,
     make_optimizer,
+    network_files,
     resolve,
 )
 from codistill.config import Config
@@ -80,6 +82,9 @@ class Run:
             torch.set_num_threads(self.config.threads)
         self.config.device = device or self.config.device
         self.config.data.root = root or self.config.data.root
+        for option in network_files(self.config.method):
+            if (own := self.path / _copy_name(option)).exists():
+                self.config.method[option] = str(own)
         self.device = choose_device(self.config.device)
         self.method = build_method(self.config, len(self.manifest["classes"])).to(self.device)
 
@@ -116,6 +121,8 @@ class Run:
         with _locked(path):
             _refuse_occupied(path)
             files.write_json(path / "manifest.json", manifest)
+            for option, file in network_files(config.method).items():
+                files.write_bytes(path / _copy_name(option), file.read_bytes())
             files.write_text(path / "config.yaml", text)
         run = cls(path)
         run._data = data  # read once
@@ -262,6 +269,11 @@ class Run:
         files.write_json(self.path / "manifest.json", self.manifest)
 
 
+def _copy_name(option: str) -> str:
+    """The file in a run that holds the network which an option of the method names."""
+    return f"method_{option}.safetensors"
+
+
 class _Watched:
     """Batches that let something happen between two steps: progress, and a checkpoint when due."""
 
@@ -309,9 +321,8 @@ def _refuse_occupied(path: Path) -> None:
     empty_run = {"config.yaml", "manifest.json", "history.jsonl", "history.csv", ".lock"}
     if path.exists():
         for entry in path.iterdir():
-            if entry.name not in empty_run | {"checkpoints", "tensorboard"} and (
-                entry.suffix != ".tmp"
-            ):
+            known = entry.name in empty_run | {"checkpoints", "tensorboard"}
+            if not known and entry.suffix != ".tmp" and not entry.match(_copy_name("*")):
                 raise InputError(
                     f"{path} is not empty, {entry.name} is in it: give another folder with --out"
                 )

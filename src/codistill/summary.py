@@ -10,6 +10,7 @@ compare all images of a batch, whose memory grows with its square.
 """
 
 import copy
+import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -92,7 +93,7 @@ class MemoryEstimate:
     Attributes:
         weights: all parameters, those that are not trained too.
         gradients: one per trained weight.
-        momentum: one per trained weight, as SGD with momentum has.
+        optimizers: their state: one number per weight that SGD with momentum moves, two for Adam.
         buffers: such as the statistics of batch normalisation.
         activations: what the forward pass saves for the backward pass, the images among it;
             measured on 2 and 4 images and extrapolated to the batch.
@@ -100,14 +101,14 @@ class MemoryEstimate:
 
     weights: int
     gradients: int
-    momentum: int
+    optimizers: int
     buffers: int
     activations: int
 
     @property
     def tensors(self) -> int:
         """What tensors hold at the peak."""
-        return self.weights + self.gradients + self.momentum + self.buffers + self.activations
+        return self.weights + self.gradients + self.optimizers + self.buffers + self.activations
 
     @property
     def allowance(self) -> int:
@@ -129,6 +130,7 @@ class Summary:
         image_size: height and width.
         batch_size: images per step.
         views: how many augmentations of each image the method asks for.
+        forwards: how often the peers compute a batch in a step.
         peers: each as a network alone.
         peers_parameters: of all peers, what they share counted once.
         peers_flops: forward, for one view of one image, what they share counted once.
@@ -144,6 +146,7 @@ class Summary:
     image_size: tuple[int, int]
     batch_size: int
     views: int
+    forwards: int
     peers: tuple[PeerSummary, ...]
     peers_parameters: int
     peers_flops: int
@@ -176,6 +179,7 @@ def summarise_method(
             image_size=image_size,
             batch_size=batch_size,
             views=method.views,
+            forwards=method.forwards,
             peers=peers,
             peers_parameters=_count(probe.peers.parameters()),
             peers_flops=_flops_together(peers),
@@ -251,9 +255,19 @@ def _estimate_memory(
     return MemoryEstimate(
         weights=_bytes(method.parameters()),
         gradients=trained,
-        momentum=trained,
+        optimizers=_optimizer_bytes(method),
         buffers=_bytes(method.buffers()),
         activations=max(0, round(low + per_image * (batch_size - few))),
+    )
+
+
+def _optimizer_bytes(method: Method) -> int:
+    """What the method's optimizers keep, where the recipe chose SGD with momentum."""
+    optimizers = method.optimizers(functools.partial(torch.optim.SGD, lr=0.1, momentum=0.9))
+    return sum(
+        (2 if "betas" in group else 1) * _bytes(p for p in group["params"] if p.requires_grad)
+        for optimizer in optimizers.values()
+        for group in optimizer.param_groups
     )
 
 

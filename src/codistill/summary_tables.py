@@ -53,7 +53,7 @@ def _memory_table(summary: Summary) -> Table:
     table = _table(f"Memory of a step, {summary.batch_size} images", "estimate")
     table.add_row("weights", _mebibytes(memory.weights))
     table.add_row("gradients", _mebibytes(memory.gradients))
-    table.add_row("momentum of SGD", _mebibytes(memory.momentum))
+    table.add_row("state of the optimizers", _mebibytes(memory.optimizers))
     table.add_row("buffers", _mebibytes(memory.buffers))
     table.add_row("activations saved for backward", _mebibytes(memory.activations))
     table.add_section()
@@ -66,9 +66,11 @@ def _memory_table(summary: Summary) -> Table:
 def _notes(summary: Summary) -> Text:
     classifiers = [*(f"peer{k}" for k in range(len(summary.peers))), *summary.extra]
     height, width = summary.image_size
+    again = f"A step computes the peers {summary.forwards} times.\n" if summary.forwards > 1 else ""
     return Text(
         f"Classifiers: {', '.join(classifiers)}.\n"
         f"FLOPs: forward, for one image of {height}x{width}; 2 per multiply-add.\n"
+        f"{again}"
         "Memory: beyond what a process has after its imports; without the data set."
     )
 
