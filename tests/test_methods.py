@@ -1,6 +1,7 @@
 """The contract: what every method must do, whatever it is.
 
-A new method is tested here as soon as it is listed in `codistill.names.METHODS`.
+A new method is tested here as soon as it is listed in `codistill.names.METHODS`; one that is kept
+elsewhere is among them.
 """
 
 import io
@@ -18,9 +19,10 @@ from codistill.methods import method_class
 from codistill.names import METHODS
 
 K = 3
+OUTSIDE = "own_method:Relay"  # of examples/
 every_method = pytest.mark.parametrize(
     ("name", "shared"),
-    [(name, shared) for name in METHODS for shared in (0, 2) if can_share(name, shared)],
+    [(name, s) for name in [*METHODS, OUTSIDE] for s in (0, 2) if can_share(name, s)],
 )
 
 
