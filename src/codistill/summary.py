@@ -138,7 +138,7 @@ class Summary:
             holds itself go by their own names. What belongs to the peers is not counted again.
         parameters: of the peers and the method.
         extra: the classifiers beside the peers, by name: "ensemble" and the method's own.
-        flops: forward, for all views of one image, peers and method.
+        flops: forward, for all views of one image, peers and method, its losses in epoch 0.
         memory: of one training step.
     """
 
@@ -174,6 +174,7 @@ def summarise_method(
         peers = tuple(_summarise_peer(probe.peers, k, image_size) for k in range(len(probe.peers)))
         with FlopCounterMode(display=False) as counter:
             out = probe(_random_views(probe, image_size, _PROBES[0]))
+            probe.losses(out, _labels(probe, _PROBES[0]), 0)  # an attention may be part of these
         return Summary(
             method=type(method).__name__,
             image_size=image_size,
@@ -276,7 +277,7 @@ def _saved_bytes(
 ) -> int:
     """What a forward pass keeps for the backward pass: every storage once, weights not at all."""
     views = _random_views(method, image_size, images)
-    labels = torch.arange(images, device=views[0].device) % method.peers.num_classes
+    labels = _labels(method, images)
     saved: dict[int, int] = {}
 
     def save(tensor: Tensor) -> Tensor:
@@ -301,6 +302,10 @@ def _saved_bytes(
 def _random_views(method: Method, image_size: tuple[int, int], images: int) -> list[Tensor]:
     device = _device(method)
     return [_random_images(images, image_size, device) for _ in range(method.views)]
+
+
+def _labels(method: Method, images: int) -> Tensor:
+    return torch.arange(images, device=_device(method)) % method.peers.num_classes
 
 
 def _random_images(images: int, image_size: tuple[int, int], device: torch.device) -> Tensor:
