@@ -132,7 +132,11 @@ EDITS: list[Edit] = [
         ("gate without ReLU", "nn.ReLU(), nn.Softmax", "nn.Softmax"),
         ("the gated ensemble does not learn", " + ce_loss(z_m, labels)", ""),
         ("ramp-up off", "w * kd_loss", "kd_loss"),
-        ("the gate reads a branch", "out.stages[0][self.peers.shared]  #", "out.stages[0][-1]  #"),
+        (
+            "the gate does not train the trunk",
+            "trunk.mean(dim=(2, 3)))",
+            "trunk.mean(dim=(2, 3)).detach())",
+        ),
         (
             "equal weights",
             'torch.einsum("bk,kbc->bc", g, out.logits)',
@@ -143,9 +147,15 @@ EDITS: list[Edit] = [
     *_edits(
         "codistillation",
         "methods/codistillation.py",
-        ("copies never renewed", "if since >= 0 and since % self.refresh_every == 0:", "if False:"),
-        ("copies renewed every epoch", "since % self.refresh_every == 0", "True"),
-        ("copies renewed from the start", "since >= 0 and ", ""),
+        (
+            "copies never renewed",
+            "if since >= 0 and (since % self.refresh_every == 0 or not self.renewed):",
+            "if False:",
+        ),
+        ("copies renewed every epoch", "since % self.refresh_every == 0 or", "True or"),
+        ("copies renewed from the start", "since >= 0 and (", "("),
+        ("copies never renewed are not told", "if epoch > 0 and not self._renewed:", "if False:"),
+        ("copies are not renewed in a late beginning", " or not self.renewed)", ")"),
         ("burn-in off", "if epoch < self.burn_in:", "if False:"),
         ("burn-in one epoch longer", "if epoch < self.burn_in:", "if epoch <= self.burn_in:"),
         (
@@ -233,13 +243,13 @@ EDITS: list[Edit] = [
         ("attention over the wrong peer", '"bij,jbc->ibc"', '"bji,jbc->ibc"'),
         (
             "attention unnormalised",
-            "at_least_float32(k).mT).log_softmax(dim=-1)",
-            "at_least_float32(k).mT)",
+            "at_least_float32(key).mT).log_softmax(dim=-1)",
+            "at_least_float32(key).mT)",
         ),
         (
             "attention normalised over listeners",
-            "at_least_float32(k).mT).log_softmax(dim=-1)",
-            "at_least_float32(k).mT).log_softmax(dim=1)",
+            "at_least_float32(key).mT).log_softmax(dim=-1)",
+            "at_least_float32(key).mT).log_softmax(dim=1)",
         ),
         (
             "query and key are one",
@@ -264,6 +274,16 @@ EDITS: list[Edit] = [
     *_edits(
         "pcl",
         "methods/pcl.py",
+        (
+            "mean teachers never updated are not told",
+            "if epoch > 0 and not self._updated:",
+            "if False:",
+        ),
+        (
+            "a first step in a later epoch is refused",
+            "self._updated = True  # they will be",
+            "pass",
+        ),
         ("EMA without buffers", "self.peers.state_dict().items()", "self.peers.named_parameters()"),
         ("EMA that keeps too little", "(1 - keep)", "keep"),
         (
@@ -343,14 +363,18 @@ EDITS: list[Edit] = [
         ),
         (
             "the generator's goal flipped",
-            'g = {"g": self._score(own, goal=1)}',
-            'g = {"g": self._score(own, goal=0)}',
+            'g_loss = {"g": self._score(own, goal=1)}',
+            'g_loss = {"g": self._score(own, goal=0)}',
         ),
-        ("D trains the peers too", "[x.detach() for x in maps]), strict", "maps), strict"),
+        (
+            "D is moved by the peers' optimizer",
+            'minimize(d_loss, optimizers["discriminators"])',
+            'minimize(d_loss, optimizers["main"])',
+        ),
         (
             "the peers move D",
-            'minimize(g, optimizers["extractors"])',
-            'minimize(g, optimizers["discriminators"])',
+            'minimize(g_loss, optimizers["extractors"])',
+            'minimize(g_loss, optimizers["discriminators"])',
         ),
         (
             "the peers fool with maps that are held fixed",
@@ -358,14 +382,18 @@ EDITS: list[Edit] = [
             "zip(*self._pairs([x.detach().requires_grad_() for x in maps]), strict=True)",
         ),
         (
-            "heads move too",
-            "[*self.peers.trunk.parameters(), *self.peers.branches.parameters()]",
-            "[*self.peers.parameters()]",
-        ),
-        (
             "maps of before the first update",
-            "maps = self.peers(batch.views).feature_maps",
-            "maps = type(self.peers).forward(self.peers.eval(), batch.views).feature_maps; self.peers.train()",
+            """        losses = super().training_step(batch, optimizers, epoch)
+        if self.alignment != "adversarial":
+            return losses
+        maps = self.peers(batch.views).feature_maps
+""",
+            """        before = copy.deepcopy(self.peers)
+        losses = super().training_step(batch, optimizers, epoch)
+        if self.alignment != "adversarial":
+            return losses
+        maps = torch.func.functional_call(self.peers, dict(before.state_dict()), (batch.views,)).feature_maps
+""",
         ),
         (
             "direct alignment moves the teacher",
@@ -374,8 +402,8 @@ EDITS: list[Edit] = [
         ),
         (
             "L1 and L2 exchanged",
-            'p = 1 if self.alignment == "l1" else 2',
-            'p = 2 if self.alignment == "l1" else 1',
+            'power = 1 if self.alignment == "l1" else 2',
+            'power = 2 if self.alignment == "l1" else 1',
         ),
         ("the recipe's schedule for all", 'if optimizer == "main":', "if True:"),
         (
@@ -421,6 +449,7 @@ EDITS: list[Edit] = [
             "log_attention(self.query(g), self.query(g))",
         ),
         ("ramp-up off", '"first": w * ', '"first": '),
+        ("ramp-up off for the leader", '"second": w * ', '"second": '),
         ("the leader's target held fixed", "z.mean(dim=0), T)", "z.mean(dim=0).detach(), T)"),
         ("another peer is kept", "len(self.peers) - 1)}", "0)}"),
     ),
@@ -453,7 +482,8 @@ EDITS: list[Edit] = [
         ),
         ("parts are skipped", "self.fusion(maps)", "self.fusion(out.feature_maps)"),
         ("ramp-up off", '"fkd": w * ', '"fkd": '),
-        ("one weight decay", '"weight_decay": self.fusion_weight_decay', '"lr": 0.1'),
+        ("ramp-up off for the ensemble", '"ekd": w * ', '"ekd": '),
+        ("one weight decay", ', "weight_decay": self.fusion_weight_decay', ""),
         ("maps detached", "f(x) for f, x in", "f(x.detach()) for f, x in"),
     ),
 ]

@@ -79,6 +79,14 @@ def test_copies_are_renewed_before_these_epochs(burn_in, refresh_every, renewed)
     assert seen == renewed
 
 
+@pytest.mark.parametrize(("burn_in", "epoch"), [(0, 1), (1, 2), (3, 4)])
+def test_a_training_may_begin_in_a_later_epoch(burn_in, epoch):
+    method = make("codistillation", 0, burn_in=burn_in, refresh_every=2)
+    method.begin_epoch(epoch, None)
+    (batch,) = toy_batches(n=1)
+    assert method.losses(method(batch.views), batch.labels, epoch)["kd"] > 0
+
+
 def test_copies_stay_as_they_are_within_an_epoch():
     method = make("codistillation", 0, burn_in=0)
     seen = []

@@ -1,14 +1,19 @@
 """Offline KD against the formula, written out in float64."""
 
 import json
+import shutil
 
 import pytest
 import torch
-from toys import make, taught, tiny
+from toys import assert_same_tensors, make, taught, tiny
 from written_out import assert_equal_losses, cross_entropy, images, kl
 
 from codistill import InputError, Peers, save_student
+from codistill.assemble import network_files
+from codistill.config import Config, DataConfig
 from codistill.methods.kd import KD
+from codistill.report import load_results
+from codistill.run import Run
 
 
 def expected_losses(z, teacher, labels, T=3.0, weight=1.0):
@@ -95,21 +100,66 @@ def test_without_a_teacher_the_error_says_where_one_comes_from():
         KD(Peers([tiny()]))
 
 
-def test_a_run_finds_its_teacher_from_anywhere(tmp_path, monkeypatch):
-    from codistill.config import Config, DataConfig
-    from codistill.run import Run
+def recipe(folder, **method):
+    return Config(
+        method=method,
+        network="resnet8",
+        peers=1,
+        epochs=2,
+        threads=1,
+        out=str(folder),
+        data=DataConfig(name="digits"),
+    )
 
-    recipe = {"network": "resnet8", "peers": 1, "epochs": 1, "data": DataConfig(name="digits")}
-    first = Run.create(Config(method={"name": "independent"}, out=str(tmp_path / "a"), **recipe))
-    list(first.train())
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    """A run whose student is a teacher."""
+    run = Run.create(recipe(tmp_path_factory.mktemp("teacher") / "a", name="independent"))
+    list(run.train())
+    return run
+
+
+def test_a_run_keeps_its_teacher(teacher, tmp_path, monkeypatch):
+    """Relative paths, a teacher that is gone, a run that was moved, a checkpoint in between."""
     monkeypatch.chdir(tmp_path)
-    method = {"name": "kd", "teacher": "a/student.safetensors"}
-    Run.create(Config(method=method, out=str(tmp_path / "b"), **recipe))
-    (tmp_path / "elsewhere").mkdir()
-    monkeypatch.chdir(tmp_path / "elsewhere")
-    run = Run(tmp_path / "b")
-    (tmp_path / "a" / "student.safetensors").unlink()  # the run has its own copy
+    shutil.copy(teacher.path / "student.safetensors", "t.safetensors")
+    first = Run.create(recipe(tmp_path / "b", name="kd", teacher="t.safetensors"))
+    next(first.train())
+    whole = Run.create(recipe(tmp_path / "whole", name="kd", teacher="t.safetensors"))
+    list(whole.train())
+    (tmp_path / "t.safetensors").unlink()
+    (tmp_path / "b").rename(tmp_path / "moved")
+    monkeypatch.chdir("/")
+    run = Run(tmp_path / "moved")
     (record,) = run.train()
-    taught = first.history()[-1]["test/top1/peer0"]
-    assert record["test/top1/teacher"] == taught
-    assert "teacher" not in json.loads((tmp_path / "b" / "result.json").read_text())["student"]
+    assert record["test/top1/teacher"] == teacher.history()[-1]["test/top1/peer0"]
+    assert_same_tensors(run.method.state_dict(), whole.method.state_dict())
+    assert json.loads((run.path / "result.json").read_text())["student"]["last"] == "peer0"
+
+
+def test_one_teacher_is_one_setting_wherever_it_lies(teacher, tmp_path):
+    runs = []
+    for seed in range(2):
+        file = tmp_path / f"{seed}.safetensors"
+        shutil.copy(teacher.path / "student.safetensors", file)
+        config = recipe(tmp_path / f"run{seed}", name="kd", teacher=str(file))
+        config.seed, config.epochs = seed, 1
+        list(Run.create(config).train())
+        runs.append(tmp_path / f"run{seed}")
+    (results,) = load_results(runs).values()
+    assert len(results) == 2
+
+
+def test_somebody_elses_file_makes_a_folder_occupied(teacher, tmp_path):
+    file = tmp_path / "run" / "method_teacher.safetensors"
+    file.parent.mkdir()
+    file.write_text("mine")
+    config = recipe(tmp_path / "run", name="kd", teacher=str(teacher.path / "student.safetensors"))
+    with pytest.raises(InputError, match="is not empty, method_teacher.safetensors is in it"):
+        Run.create(config)
+    assert file.read_text() == "mine"
+
+
+def test_an_option_that_names_no_file_is_left_alone(tmp_path):
+    assert network_files({"name": "own", "to": "new.safetensors", "mix": "logits"}) == {}

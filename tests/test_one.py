@@ -63,6 +63,17 @@ def test_the_gated_ensemble_trains_gate_and_peers_from_labels_only():
     assert all(g.abs().max() == 0 for g in gradients(losses["kd"], of_gate))
 
 
+def test_the_gate_trains_the_trunk():
+    method = make("one").double()
+    for k, head in enumerate(method.peers.heads):
+        head[-1].weight.data.zero_()  # the branches say the same of every image
+        head[-1].bias.data.fill_(k)
+    (first, *_) = method.peers.trunk.parameters()
+    out = method(images()[0])
+    assert gradients(out.logits.square().sum(), [first])[0].abs().max() == 0
+    assert gradients(out.extra["gated"].square().sum(), [first])[0].abs().max() > 1e-6
+
+
 def test_independent_peers_are_refused():
     with pytest.raises(InputError, match=r"ONE gates on .* a trunk.*shared >= 1"):
         make("one", shared=0)

@@ -84,9 +84,10 @@ def toy_split(n=40, height=8, width=8, seed=0):
     return Split(images, torch.arange(n) % C)
 
 
-def steps(method, batches, make_optimizer=sgd, epoch=0):
+def steps(method, batches, make_optimizer=sgd, epoch=1):
     """The losses of one step for each batch."""
     optimizers = method.optimizers(make_optimizer)
+    method.begin_epoch(epoch, None)
     return [method.training_step(batch, optimizers, epoch) for batch in batches]
 
 

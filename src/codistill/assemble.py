@@ -130,9 +130,13 @@ def resolve(config: Config, data: Data) -> Config:
 
 
 def network_files(method: dict[str, Any]) -> dict[str, Path]:
-    """Those options of a method that are files of networks, such as KD's teacher."""
-    paths = {n: Path(option) for n, option in method.items() if isinstance(option, str | Path)}
-    return {n: p.expanduser().absolute() for n, p in paths.items() if p.suffix == ".safetensors"}
+    """Those options of a method that are files of networks, such as KD's teacher: *.safetensors."""
+    options = {n: Path(o).expanduser() for n, o in method.items() if isinstance(o, str | Path)}
+    return {
+        n: path.absolute()
+        for n, path in options.items()
+        if path.suffix == ".safetensors" and path.is_file()
+    }
 
 
 def _method_defaults(name: str) -> dict[str, Any]:

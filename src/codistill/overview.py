@@ -134,8 +134,6 @@ def _step_flops(method: Method) -> int:
     """Of a step when distillation is on."""
     optimizers = method.optimizers(lambda params: torch.optim.SGD(params, lr=0.1))
     epoch = 10_000
-    method.begin_epoch(0, None)
-    method.training_step(_batch(method), optimizers, 0)
     method.begin_epoch(epoch, None)
     backward = {torch.ops.aten.convolution_backward: _convolution_backward_flops}
     with FlopCounterMode(display=False, custom_mapping=backward) as counter:

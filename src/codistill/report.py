@@ -39,6 +39,7 @@ class Result:
     history: list[Record]
     parameters: dict[str, int]
     fingerprint: str
+    networks: dict[str, str]
 
     @property
     def label(self) -> str:
@@ -57,6 +58,8 @@ def load_results(paths: Sequence[Path]) -> dict[str, list[Result]]:
         for key in _NOT_THE_RECIPE:
             setting.pop(key)
         setting["data"]["root"] = result.fingerprint  # the same images, wherever they are
+        for option, fingerprint in result.networks.items():  # and the same teacher
+            setting["method"][option] = fingerprint[:8]
         groups[json.dumps(setting, sort_keys=True)].append(result)
     for results in groups.values():
         seeds = [r.config.seed for r in results]
@@ -252,6 +255,7 @@ def _load(path: Path) -> Result:
             history=[json.loads(line) for line in lines],
             parameters=manifest["parameters"],
             fingerprint=manifest["data"]["fingerprint"],
+            networks=manifest.get("networks", {}),
         )
     except (ValueError, LookupError, TypeError) as error:  # InputError is a ValueError
         raise InputError(f"{path} is damaged: {error}") from error

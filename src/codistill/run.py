@@ -17,6 +17,7 @@ so that a log is without gaps and doubles however often a run was killed.
 
 import contextlib
 import csv
+import hashlib
 import io
 import json
 import logging
@@ -82,7 +83,7 @@ class Run:
             torch.set_num_threads(self.config.threads)
         self.config.device = device or self.config.device
         self.config.data.root = root or self.config.data.root
-        for option in network_files(self.config.method):
+        for option in self.config.method:
             if (own := self.path / _copy_name(option)).exists():
                 self.config.method[option] = str(own)
         self.device = choose_device(self.config.device)
@@ -114,6 +115,10 @@ class Run:
             "images": {"train": len(data.train.split)}
             | {name: len(batches.split) for name, batches in data.evaluate_on.items()},
             "parameters": parameter_counts(method),
+            "networks": {
+                option: hashlib.sha256(file.read_bytes()).hexdigest()
+                for option, file in network_files(config.method).items()
+            },
             "processes": [],
         }
         text = config.to_yaml()
@@ -321,8 +326,10 @@ def _refuse_occupied(path: Path) -> None:
     empty_run = {"config.yaml", "manifest.json", "history.jsonl", "history.csv", ".lock"}
     if path.exists():
         for entry in path.iterdir():
-            known = entry.name in empty_run | {"checkpoints", "tensorboard"}
-            if not known and entry.suffix != ".tmp" and not entry.match(_copy_name("*")):
+            known = entry.name in empty_run | {"checkpoints", "tensorboard"} or (
+                entry.match(_copy_name("*")) and (path / "manifest.json").exists()
+            )
+            if not known and entry.suffix != ".tmp":
                 raise InputError(
                     f"{path} is not empty, {entry.name} is in it: give another folder with --out"
                 )

@@ -6,7 +6,8 @@ literature. Normalisation, activations and pooling are left out, as they are the
 
 Memory is measured, not guessed, but for an allowance that is stated. What is not covered: the data
 set, evaluation, several processes; terms that a method only adds at a later epoch; losses that
-compare all images of a batch, whose memory grows with its square.
+compare all images of a batch, whose memory grows with its square; what `training_step` does beside
+one forward pass and its losses, such as AFD's discriminators: no part of the FLOPs either.
 """
 
 import copy
@@ -93,7 +94,7 @@ class MemoryEstimate:
     Attributes:
         weights: all parameters, those that are not trained too.
         gradients: one per trained weight.
-        optimizers: their state: one number per weight that SGD with momentum moves, two for Adam.
+        optimizers: their state: one number per weight that SGD moves, with momentum, two for Adam.
         buffers: such as the statistics of batch normalisation.
         activations: what the forward pass saves for the backward pass, the images among it;
             measured on 2 and 4 images and extrapolated to the batch.

@@ -94,9 +94,9 @@ class AFD(Method):
         if self.kd:
             terms["kd"] = kd_loss(z, z.detach().roll(1, dims=0), self.temperature)
         if self.alignment in ("l1", "l2"):
-            p = 1 if self.alignment == "l1" else 2
+            power = 1 if self.alignment == "l1" else 2
             pairs = self._pairs(out.feature_maps, hold_teachers=True)
-            distances = [(at_least_float32(own - t).abs() ** p).mean() for own, t in pairs]
+            distances = [(at_least_float32(own - t).abs() ** power).mean() for own, t in pairs]
             terms["align"] = self.alignment_weight * torch.stack(distances).sum()
         return terms
 
@@ -130,14 +130,14 @@ class AFD(Method):
 
         # D_k learns to call the maps of its own peer 0 and those of the peer's teacher 1 ...
         own, teachers = zip(*self._pairs([x.detach() for x in maps]), strict=True)
-        d = {"d": self._score(own, goal=0) + self._score(teachers, goal=1)}
-        minimize(d, optimizers["discriminators"])
+        d_loss = {"d": self._score(own, goal=0) + self._score(teachers, goal=1)}
+        minimize(d_loss, optimizers["discriminators"])
 
         # ... and peer k learns to make D_k call its maps 1.
         own, _ = zip(*self._pairs(maps, hold_teachers=True), strict=True)
-        g = {"g": self._score(own, goal=1)}
-        minimize(g, optimizers["extractors"])
-        return losses | d | g
+        g_loss = {"g": self._score(own, goal=1)}
+        minimize(g_loss, optimizers["extractors"])
+        return losses | d_loss | g_loss
 
     def _pairs(
         self, maps: Sequence[Tensor], hold_teachers: bool = False

@@ -64,7 +64,7 @@ class Codistillation(Method):
 
     def begin_epoch(self, epoch: int, held_out: Iterable[Batch] | None) -> None:
         since = epoch - self.burn_in
-        if since >= 0 and since % self.refresh_every == 0:
+        if since >= 0 and (since % self.refresh_every == 0 or not self.renewed):
             self.copies.module.load_state_dict(self.peers.state_dict())
             self.renewed.fill_(True)
 

@@ -107,10 +107,12 @@ class Attention(nn.Module):
         return log_attention(self.query(h), self.key(h))
 
 
-def log_attention(q: Float[Tensor, "B J d"], k: Float[Tensor, "B J d"]) -> Float[Tensor, "B J J"]:
-    """The logarithm of softmax(q k^T), which underflows nowhere."""
-    with full_precision(q):
-        return (at_least_float32(q) @ at_least_float32(k).mT).log_softmax(dim=-1)
+def log_attention(
+    query: Float[Tensor, "B J d"], key: Float[Tensor, "B J d"]
+) -> Float[Tensor, "B J J"]:
+    """The logarithm of softmax(query key^T), which underflows nowhere."""
+    with full_precision(query):
+        return (at_least_float32(query) @ at_least_float32(key).mT).log_softmax(dim=-1)
 
 
 def mix_predictions(

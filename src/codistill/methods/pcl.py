@@ -82,6 +82,7 @@ class PCL(Method):
     def training_step(
         self, batch: Batch, optimizers: dict[str, Optimizer], epoch: int
     ) -> dict[str, Tensor]:
+        self._updated = True  # they will be
         losses = super().training_step(batch, optimizers, epoch)
         self.update_mean_teachers()
         return losses
