@@ -194,7 +194,8 @@ def draw_curves(groups: dict[str, list[Result]], path: Path) -> None:
     except ImportError as error:
         raise MissingExtraError("matplotlib", "report", "drawing curves") from error
 
-    figure = Figure(figsize=(12, 4.8), layout="constrained")
+    curves = sum(len(results[0].summary["last"]) for results in groups.values())
+    figure = Figure(figsize=(12, max(4.8, 0.2 * curves)), layout="constrained")  # for the legend
     FigureCanvasAgg(figure)
     accuracy, loss = figure.subplots(1, 2)
     styles = ["-", "--", ":", "-."]
