@@ -61,8 +61,7 @@ def apply(edit: Edit, source: Path) -> None:
     if text.count(edit.old) < 1:
         raise SystemExit(f"{edit.method}, {edit.what}: {edit.old!r} is not in {edit.file}")
     text = text.replace(edit.old, edit.new)
-    if "contextlib." in edit.new or "torch." in edit.new:
-        text = text.replace("\nfrom ", "\nimport contextlib\nimport torch\nfrom ", 1)
+    text = text.replace("\nfrom ", "\nimport contextlib\nimport copy\nimport torch\nfrom ", 1)
     file.write_text(text)
 
 

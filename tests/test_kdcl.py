@@ -181,12 +181,14 @@ def test_held_out_images_that_are_used_up_are_refused():
         method.begin_epoch(1, iter([]))
 
 
-def test_the_linear_ensemble_is_the_same_under_autocast():
+@pytest.mark.parametrize("target", ["linear", "general"])
+def test_the_ensemble_is_the_same_under_autocast(target):
+    method = make("kdcl", K=3, target=target)
     z, labels = example(3, B=50)
-    z = z.detach().float()
+    out = Outputs(z.detach().float(), [])
     with torch.autocast("cpu", torch.bfloat16):
-        lowered = linear_weights(z, labels)
-    assert torch.equal(lowered, linear_weights(z, labels))
+        lowered = method.losses(out, labels, 0)
+    assert torch.equal(lowered["kd"], method.losses(out, labels, 0)["kd"])
 
 
 def test_the_others_need_no_held_out_images():

@@ -44,7 +44,7 @@ def expected_losses(
     z, J = out.logits, len(out.logits) - 1
     maps = [m[-1] for m in out.stages[:J]]
     if fusion:
-        f = attention.fuse
+        f = method.fusion.fuse
         U = batch_norm(F.conv2d(torch.cat(maps, 1), f[0].weight), f[1]).clamp(min=0)
         U = batch_norm(F.conv2d(U, f[3].weight, padding=1), f[4]).clamp(min=0)
         maps = [m + U for m in maps]
@@ -128,7 +128,7 @@ def test_only_the_first_divergence_trains_attention_and_fusion():
     method = make("okdmde").double()
     views, labels = images()
     losses = method.losses(method(views), labels, 80)
-    own = list(method.attention.parameters())
+    own = [*method.attention.parameters(), *method.fusion.parameters()]
     assert all(g.abs().max() > 0 for g in gradients(losses["first"], own))
     rest = losses["ce"] + losses["second"] + losses["cd"]
     assert all(g.abs().max() == 0 for g in gradients(rest, own))

@@ -100,16 +100,15 @@ def linear_weights(
         return -(mixed * true).sum(dim=1, keepdim=True), gradient
 
     log_a, rate = z.new_zeros(B, K), z.new_full((B, 1), 0.1)
-    with full_precision(z):
-        loss, gradient = cross_entropy(log_a)
-        for _ in range(steps):
-            trial = log_a - rate * gradient
-            trial_loss, trial_gradient = cross_entropy(trial)
-            fell = trial_loss <= loss
-            log_a = torch.where(fell, trial, log_a)
-            gradient = torch.where(fell, trial_gradient, gradient)
-            loss = torch.where(fell, trial_loss, loss)
-            rate = torch.where(fell, 2 * rate, rate / 4)
+    loss, gradient = cross_entropy(log_a)
+    for _ in range(steps):
+        trial = log_a - rate * gradient
+        trial_loss, trial_gradient = cross_entropy(trial)
+        fell = trial_loss <= loss
+        log_a = torch.where(fell, trial, log_a)
+        gradient = torch.where(fell, trial_gradient, gradient)
+        loss = torch.where(fell, trial_loss, loss)
+        rate = torch.where(fell, 2 * rate, rate / 4)
     return log_a.softmax(dim=1)
 
 

@@ -104,15 +104,9 @@ class Attention(nn.Module):
     def forward(self, maps: list[Tensor]) -> Float[Tensor, "B J J"]:
         maps = self.match_width(maps)
         h = torch.stack([x.mean(dim=(2, 3)) for x in maps], dim=1)  # (B, J, D)
-        return log_attention(self.query(h), self.key(h))
-
-
-def log_attention(
-    query: Float[Tensor, "B J d"], key: Float[Tensor, "B J d"]
-) -> Float[Tensor, "B J J"]:
-    """The logarithm of softmax(query key^T), which underflows nowhere."""
-    with full_precision(query):
-        return (at_least_float32(query) @ at_least_float32(key).mT).log_softmax(dim=-1)
+        query, key = at_least_float32(self.query(h)), at_least_float32(self.key(h))
+        with full_precision(h):
+            return (query @ key.mT).log_softmax(dim=-1)
 
 
 def mix_predictions(

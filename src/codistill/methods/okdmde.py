@@ -23,7 +23,7 @@ from codistill.adapters import MatchSize, MatchWidth
 from codistill.errors import InputError, require_not_negative, require_one_of, require_positive
 from codistill.losses import ce_loss, full_precision, kd_loss, sigmoid_ramp_up
 from codistill.method import Method
-from codistill.methods.okddip import log_attention, mix_predictions
+from codistill.methods.okddip import Attention, mix_predictions
 from codistill.networks.initialise import initialise_convolutions
 from codistill.peers import Outputs, Peers
 
@@ -61,12 +61,10 @@ class OKDMDE(Method):
         require_not_negative(ramp_up=ramp_up, diversity_weight=diversity_weight)
         require_one_of("diversity", diversity, ("product", "normalised"))
         super().__init__(peers)
-        auxiliary = range(len(peers) - 1)
-        self.attention = FusionAidedAttention(
-            [peers.channels[a][-1] for a in auxiliary],
-            [peers.reductions[a][-1] for a in auxiliary],
-            fusion,
-        )
+        channels = [d[-1] for d in peers.channels[:-1]]
+        reductions = [r[-1] for r in peers.reductions[:-1]]
+        self.fusion = FeatureFusion(channels, reductions) if fusion else None
+        self.attention = Attention([min(channels)] * len(channels) if fusion else channels)
         if diversity_weight:
             for head in peers.heads[:-1]:
                 _classifier_weight(head)  # so that a head without one is told now
@@ -83,7 +81,9 @@ class OKDMDE(Method):
     def losses(self, out: Outputs, labels: Int[Tensor, "B"], epoch: int) -> dict[str, Tensor]:
         z, leader, T = out.logits[:-1], out.extra["leader"], self.temperature
         w = sigmoid_ramp_up(epoch, self.ramp_up)
-        log_a = self.attention(out.feature_maps[:-1])  # (B, K-1, K-1)
+        maps = out.feature_maps[:-1]
+        maps = maps if self.fusion is None else self.fusion(maps)
+        log_a = self.attention(maps)  # (B, K-1, K-1)
         targets = mix_predictions(z, log_a, T, "logits")
         terms = {
             "ce": ce_loss(out.logits, labels),
@@ -99,47 +99,36 @@ class OKDMDE(Method):
         return {"leader": (self.peers, len(self.peers) - 1)}
 
 
-class FusionAidedAttention(nn.Module):
-    """log alpha_ab, alpha_ab = softmax_b(L(g_a)^T E(g_b)), where g_a averages F_a + U over space.
+class FeatureFusion(nn.Module):
+    """FFM: F_a + U for every map F_a, where U is made of all of them.
 
-    U, the fused map, is made of all maps: 1x1 convolution of their concatenation, batch
-    normalisation, ReLU, 3x3 convolution, batch normalisation, ReLU [choice]. Maps that differ are
-    brought to the smallest size and the narrowest width [choice].
+    U is a 1x1 convolution of their concatenation, batch normalisation, ReLU, 3x3 convolution,
+    batch normalisation, ReLU [choice]. Maps that differ are first brought to the smallest size and
+    the narrowest width [choice].
 
     Args:
         channels: D_k of the last feature map of each of J auxiliary peers.
         reductions: side of the image / side of that map.
-        fusion: whether there is U; without, g_a averages F_a.
     """
 
-    def __init__(self, channels: Sequence[int], reductions: Sequence[int], fusion: bool):
+    def __init__(self, channels: Sequence[int], reductions: Sequence[int]):
         super().__init__()
-        self.match_size = MatchSize(channels, reductions) if fusion else None
-        self.match_width = MatchWidth(channels)
-        D = self.match_width.width
-        self.fuse = None
-        if fusion:
-            self.fuse = nn.Sequential(
-                nn.Conv2d(D * len(channels), D, kernel_size=1, bias=False),
-                nn.BatchNorm2d(D),
-                nn.ReLU(inplace=True),
-                nn.Conv2d(D, D, kernel_size=3, padding=1, bias=False),
-                nn.BatchNorm2d(D),
-                nn.ReLU(inplace=True),
-            )
-            initialise_convolutions(self.fuse)
-        self.query = nn.Linear(D, max(1, D // 8), bias=False)  # L
-        self.key = nn.Linear(D, max(1, D // 8), bias=False)  # E
+        D = min(channels)
+        self.match = nn.Sequential(MatchSize(channels, reductions), MatchWidth(channels))
+        self.fuse = nn.Sequential(
+            nn.Conv2d(D * len(channels), D, kernel_size=1, bias=False),
+            nn.BatchNorm2d(D),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(D, D, kernel_size=3, padding=1, bias=False),
+            nn.BatchNorm2d(D),
+            nn.ReLU(inplace=True),
+        )
+        initialise_convolutions(self.fuse)
 
-    def forward(self, feature_maps: Sequence[Tensor]) -> Float[Tensor, "B J J"]:
-        if self.match_size is not None:
-            feature_maps = self.match_size(feature_maps)
-        maps: list[Tensor] = self.match_width(feature_maps)
-        if self.fuse is not None:
-            fused = self.fuse(torch.cat(maps, dim=1))
-            maps = [x + fused for x in maps]
-        g = torch.stack([x.mean(dim=(2, 3)) for x in maps], dim=1)  # (B, J, D)
-        return log_attention(self.query(g), self.key(g))
+    def forward(self, maps: Sequence[Float[Tensor, "B _ _ _"]]) -> list[Float[Tensor, "B D H W"]]:
+        matched: list[Tensor] = self.match(maps)
+        fused = self.fuse(torch.cat(matched, dim=1))
+        return [x + fused for x in matched]
 
 
 def cd_loss(weights: Sequence[Float[Tensor, "C _"]], form: str) -> Float[Tensor, ""]:
