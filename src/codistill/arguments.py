@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from codistill.config import Config
+from codistill.config import Config, flatten
 from codistill.errors import InputError, did_you_mean
 
 _GROUPS = {"method", "data"}  # `--method ffl` is short for `--method.name ffl`
@@ -53,7 +53,7 @@ def parse_config(argv: Sequence[str], prog: str) -> Config:
     default = Config().method["name"]
     # Without a named method, help does without the method's options, and so without PyTorch.
     parser = _parser(prog, name if asked_for_help else name or default)
-    flat = dict(_flatten(recipe))
+    flat = dict(flatten(recipe))
     _refuse_unknown(flat, parser, f"recipe {path}", name or default)
     arguments = [a.partition("=")[0].removeprefix("--") for a in argv if a.startswith("--")]
     _refuse_unknown(arguments, parser, "the command", name or default)
@@ -90,7 +90,7 @@ def read_recipe(path: str) -> dict[str, Any]:
         if isinstance(recipe.get(group), str):
             recipe[group] = {"name": recipe[group]}
     try:
-        recipe = _nest(dict(_flatten(recipe)))  # "method.temperature: 3" is understood too
+        recipe = _nest(dict(flatten(recipe)))  # "method.temperature: 3" is understood too
     except (AttributeError, TypeError) as error:
         raise InputError(f"{file} is no recipe: its keys have to be names") from error
     for group in _GROUPS & recipe.keys():
@@ -156,14 +156,6 @@ def _value(argv: Sequence[str], name: str) -> str | None:
         if key == f"--{name}":
             found = value if equals else argv[i + 1] if i + 1 < len(argv) else None
     return found
-
-
-def _flatten(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _nest(flat: dict[str, Any]) -> dict[str, Any]:

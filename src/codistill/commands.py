@@ -106,17 +106,11 @@ def inspect(argv: list[str]) -> int:
 
 def list_(argv: list[str]) -> int:
     """`codistill list {methods,networks,data,recipes}`."""
-    listings: dict[str, Callable[[], list[tuple[str, str]]]] = {
-        "methods": list,
-        "networks": lambda: [
-            (n, f"{_FAMILIES[family]}, {'-'.join(map(str, arguments))}, for 32x32 images")
-            for n, (family, arguments) in NETWORKS.items()
-        ],
-        "data": lambda: [
-            (n, f"{d.about}; {d.num_classes} classes, {d.image_size[0]}x{d.image_size[1]}")
-            for n, d in DATASETS.items()
-        ],
-        "recipes": lambda: [(name, _first_comment(path)) for name, path in recipes().items()],
+    listings: dict[str, Callable[[], None]] = {
+        "methods": _list_methods,
+        "networks": _list_networks,
+        "data": _list_data,
+        "recipes": _list_recipes,
     }
     if argv in ([], ["-h"], ["--help"]):
         print(f"usage: codistill list {{{','.join(listings)}}}")
@@ -125,13 +119,7 @@ def list_(argv: list[str]) -> int:
         raise InputError(
             f"nothing to list under {' '.join(argv)!r}: {did_you_mean(argv[0], listings)}"
         )
-    if argv == ["methods"]:
-        _print_methods()
-        return 0
-    rows: list[tuple[str, str]] = listings[argv[0]]()
-    width = max(len(name) for name, _ in rows)
-    for name, text in rows:
-        print(f"{name:<{width}}  {text}")
+    listings[argv[0]]()
     return 0
 
 
@@ -184,7 +172,7 @@ def _add_places(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data.root", metavar="ROOT", help="where the same images are now")
 
 
-def _print_methods() -> None:
+def _list_methods() -> None:
     """Each as soon as it is known: they are tried out, which takes some seconds."""
     import textwrap
 
@@ -202,5 +190,31 @@ def _print_methods() -> None:
     print("", *textwrap.wrap(ABOUT, 99), sep="\n")
 
 
-def _first_comment(recipe: Path) -> str:
-    return recipe.read_text().splitlines()[0].removeprefix("# ")
+def _list_networks() -> None:
+    _print_aligned(
+        {
+            name: f"{_FAMILIES[family]}, {'-'.join(map(str, arguments))}, for 32x32 images"
+            for name, (family, arguments) in NETWORKS.items()
+        }
+    )
+
+
+def _list_data() -> None:
+    _print_aligned(
+        {
+            name: f"{d.about}; {d.num_classes} classes, {d.image_size[0]}x{d.image_size[1]}"
+            for name, d in DATASETS.items()
+        }
+    )
+
+
+def _list_recipes() -> None:
+    _print_aligned(
+        {n: path.read_text().splitlines()[0].removeprefix("# ") for n, path in recipes().items()}
+    )
+
+
+def _print_aligned(texts: dict[str, str]) -> None:
+    width = max(map(len, texts))
+    for name, text in texts.items():
+        print(f"{name:<{width}}  {text}")

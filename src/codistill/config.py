@@ -1,6 +1,7 @@
 """What a run is: every setting with its type, default and meaning. Needs no PyTorch."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -204,3 +205,12 @@ class Config:
             return cls.from_dict(yaml.safe_load(text))
         except (yaml.YAMLError, TypeError, AttributeError) as error:
             raise InputError(f"this is no configuration of a run: {error}") from error
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The settings in nested groups, as `("data.pad", 4)` and so on."""
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

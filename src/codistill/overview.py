@@ -14,6 +14,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from codistill.errors import InputError
+from codistill.manifest import parameter_counts
 from codistill.method import Batch, Method
 from codistill.methods import method_class
 from codistill.networks import build_network
@@ -69,7 +70,7 @@ def overview(name: str) -> Overview:
     possible = [shared for shared in (0, _SHARED) if _takes(name, _PEERS, shared)]
     shared = possible[-1]
     method = _build(name, _PEERS, shared)
-    own = {*method.parameters()} - {*method.peers.parameters()}
+    parameters = parameter_counts(method)
     options = list(inspect.signature(method_class(name)).parameters.values())[1:]  # after peers
     idea, paper, year = _title(method)
     return Overview(
@@ -82,8 +83,8 @@ def overview(name: str) -> Overview:
         views=method.views,
         classifiers=tuple(n for n in method(_batch(method).views).extra if n != "ensemble"),
         keeps=tuple(method.students()),
-        parameters=sum(p.numel() for p in own if p.requires_grad),
-        copies=sum(p.numel() for p in own if not p.requires_grad),
+        parameters=parameters["method"],
+        copies=parameters["frozen"],
         forwards=method.forwards,
         cost=_step_flops(method) / _independent_flops(shared),
         options={p.name: p.default for p in options},

@@ -11,7 +11,6 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from math import nan
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -22,8 +21,9 @@ from rich.table import Table
 from rich.text import Text
 
 from codistill import files
-from codistill.config import Config
-from codistill.errors import InputError, MissingExtraError
+from codistill.config import Config, flatten
+from codistill.curves import draw_curves
+from codistill.errors import InputError
 from codistill.train import Record
 
 _NOT_THE_RECIPE = ("seed", "out", "device", "threads", "checkpoint_seconds", "keep_checkpoints")
@@ -66,7 +66,7 @@ def load_results(paths: Sequence[Path]) -> dict[str, list[Result]]:
         if len(set(seeds)) < len(seeds):
             where = ", ".join(str(r.path) for r in results)
             raise InputError(f"{where} are one setting with seeds {seeds}: give each seed once")
-    settings = [dict(_flatten(json.loads(key))) for key in groups]
+    settings = [dict(flatten(json.loads(key))) for key in groups]
     labels = _distinct([results[0].label for results in groups.values()], settings)
     return {
         label: sorted(results, key=lambda r: r.config.seed)
@@ -173,7 +173,8 @@ def print_table(groups: dict[str, list[Result]]) -> None:
 def write_report(groups: dict[str, list[Result]], folder: Path) -> list[Path]:
     """Writes table.md, compared.md, runs.csv and curves.png; returns where."""
     folder.mkdir(parents=True, exist_ok=True)
-    draw_curves(groups, folder / "curves.png")
+    histories = {label: [r.history for r in results] for label, results in groups.items()}
+    draw_curves(histories, folder / "curves.png")
     files.write_text(folder / "table.md", _markdown(COLUMNS, rows(groups), CAPTION))
     text = _markdown(COMPARED, compared(groups), COMPARED_CAPTION)
     files.write_text(folder / "compared.md", text)
@@ -184,59 +185,6 @@ def write_report(groups: dict[str, list[Result]], folder: Path) -> list[Path]:
 def _markdown(head: Sequence[str], rows: Iterable[Sequence[str]], caption: str) -> str:
     lines = ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows)]
     return "\n".join([*lines, "", caption]) + "\n"
-
-
-def draw_curves(groups: dict[str, list[Result]], path: Path) -> None:
-    """Test accuracy of every classifier and every loss term by epoch: mean and range over seeds."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError("matplotlib", "report", "drawing curves") from error
-
-    curves = sum(len(results[0].summary["last"]) for results in groups.values())
-    figure = Figure(figsize=(12, max(4.8, 0.2 * curves)), layout="constrained")  # for the legend
-    FigureCanvasAgg(figure)
-    accuracy, loss = figure.subplots(1, 2)
-    styles = ["-", "--", ":", "-."]
-    for g, (label, results) in enumerate(groups.items()):
-        keys = results[0].history[0]
-        test = [k for k in keys if k.startswith("test/top1/")]
-        terms = [k for k in keys if k.startswith("loss/")]
-        for axes, chosen in ((accuracy, test), (loss, terms)):
-            for i, key in enumerate(chosen):
-                name = f"{label}: {key.rpartition('/')[2]}"
-                _band(axes, results, key, name, _COLOURS[(i + 4 * g) % 8], styles[g % 4])
-    for axes in (accuracy, loss):
-        axes.xaxis.get_major_locator().set_params(integer=True)
-    accuracy.set(title="Accuracy on the test set", xlabel="epoch", ylabel="top-1 [%]")
-    loss.set(title="Loss terms on the training set", xlabel="epoch", ylabel="mean of the epoch")
-    loss.set_yscale("log")
-    seeds = {len(results) for results in groups.values()}
-    figure.suptitle(f"mean and range over seeds, n = {', '.join(map(str, sorted(seeds)))}")
-    for axes in (accuracy, loss):
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=120)
-    files.write_bytes(path, picture.getvalue())
-
-
-# Okabe and Ito's colours, which the colour-blind can tell apart.
-_COLOURS = [
-    f"#{code}"
-    for code in ("0072B2", "E69F00", "009E73", "D55E00", "CC79A7", "56B4E9", "000000", "F0E442")
-]
-
-
-def _band(axes: Any, results: list[Result], key: str, name: str, colour: str, style: str) -> None:
-    length = min(len(r.history) for r in results)
-    epochs = range(1, length + 1)
-    curves = [[record.get(key, nan) for record in r.history[:length]] for r in results]
-    columns = list(zip(*curves, strict=True))
-    axes.plot(epochs, [mean(c) for c in columns], style, color=colour, label=name, linewidth=1.5)
-    low, high = [min(c) for c in columns], [max(c) for c in columns]
-    axes.fill_between(epochs, low, high, color=colour, alpha=0.15, linewidth=0)
 
 
 def _load(path: Path) -> Result:
@@ -280,14 +228,6 @@ def _distinct(labels: list[str], settings: list[dict[str, Any]]) -> list[str]:
         if total[label] > 1:
             longer[i] = f"{label} ({so_far[label]})"
     return longer
-
-
-def _flatten(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _spread(values: list[float], digits: int = 2) -> str:

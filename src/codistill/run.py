@@ -28,7 +28,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 
 from codistill import files
 from codistill.assemble import (
@@ -46,6 +45,7 @@ from codistill.export import save_student
 from codistill.manifest import machine, parameter_counts, provenance
 from codistill.method import Batch
 from codistill.results import best_epoch, preferred, summarise
+from codistill.run_folder import copy_name, locked, refuse_occupied
 from codistill.tensorboard import tensorboard
 from codistill.train import Record, Training, fit
 
@@ -84,7 +84,7 @@ class Run:
         self.config.device = device or self.config.device
         self.config.data.root = root or self.config.data.root
         for option in self.config.method:
-            if (own := self.path / _copy_name(option)).exists():
+            if (own := self.path / copy_name(option)).exists():
                 self.config.method[option] = str(own)
         self.device = choose_device(self.config.device)
         self.method = build_method(self.config, len(self.manifest["classes"])).to(self.device)
@@ -97,7 +97,7 @@ class Run:
         holds a run from the moment that config.yaml is there, which is written last.
         """
         path = config.run_folder()
-        _refuse_occupied(path)
+        refuse_occupied(path)
         if config.threads:
             torch.set_num_threads(config.threads)
         data = build_data(config, choose_device(config.device))
@@ -123,11 +123,11 @@ class Run:
         }
         text = config.to_yaml()
         path.mkdir(parents=True, exist_ok=True)
-        with _locked(path):
-            _refuse_occupied(path)
+        with locked(path):
+            refuse_occupied(path)
             files.write_json(path / "manifest.json", manifest)
             for option, file in network_files(config.method).items():
-                files.write_bytes(path / _copy_name(option), file.read_bytes())
+                files.write_bytes(path / copy_name(option), file.read_bytes())
             files.write_text(path / "config.yaml", text)
         run = cls(path)
         run._data = data  # read once
@@ -140,7 +140,7 @@ class Run:
             watch: wraps the batches of every epoch, as a progress bar does.
         """
         config = self.config
-        with _locked(self.path), _deterministic():
+        with locked(self.path), _deterministic():
             for leftover in self.path.rglob(".*.tmp"):  # of a process that was killed
                 leftover.unlink()
             data = self.data()
@@ -274,11 +274,6 @@ class Run:
         files.write_json(self.path / "manifest.json", self.manifest)
 
 
-def _copy_name(option: str) -> str:
-    """The file in a run that holds the network which an option of the method names."""
-    return f"method_{option}.safetensors"
-
-
 class _Watched:
     """Batches that let something happen between two steps: progress, and a checkpoint when due."""
 
@@ -299,40 +294,6 @@ class _Watched:
             if not last and time.monotonic() - saved >= self.run.config.checkpoint_seconds:
                 self.run._save(self.training)
                 saved = time.monotonic()
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    lock = FileLock(path / ".lock")  # the system lets go of it when the process dies
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise InputError(f"another process is training {path} now") from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _refuse_occupied(path: Path) -> None:
-    """Raises InputError unless the folder can take a new run without a loss."""
-    if path.exists() and not path.is_dir():
-        raise InputError(f"{path} is a file: give another folder with --out")
-    if any(path.glob("checkpoints/epoch*.pt")) or (path / "result.json").exists():
-        raise InputError(
-            f"{path} holds another run: continue it with --resume {path}, or give another "
-            "folder with --out"
-        )
-    empty_run = {"config.yaml", "manifest.json", "history.jsonl", "history.csv", ".lock"}
-    if path.exists():
-        for entry in path.iterdir():
-            known = entry.name in empty_run | {"checkpoints", "tensorboard"} or (
-                entry.match(_copy_name("*")) and (path / "manifest.json").exists()
-            )
-            if not known and entry.suffix != ".tmp":
-                raise InputError(
-                    f"{path} is not empty, {entry.name} is in it: give another folder with --out"
-                )
 
 
 @contextlib.contextmanager

@@ -1,0 +1,49 @@
+"""Who may write into a run's folder, and what it may hold already."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from codistill.errors import InputError
+
+
+def copy_name(option: str) -> str:
+    """The file in a run that holds the network which an option of the method names."""
+    return f"method_{option}.safetensors"
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keeps other processes from training in a folder."""
+    lock = FileLock(path / ".lock")  # the system lets go of it when the process dies
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise InputError(f"another process is training {path} now") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def refuse_occupied(path: Path) -> None:
+    """Raises InputError unless the folder can take a new run without a loss."""
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path} is a file: give another folder with --out")
+    if any(path.glob("checkpoints/epoch*.pt")) or (path / "result.json").exists():
+        raise InputError(
+            f"{path} holds another run: continue it with --resume {path}, or give another "
+            "folder with --out"
+        )
+    empty_run = {"config.yaml", "manifest.json", "history.jsonl", "history.csv", ".lock"}
+    if path.exists():
+        for entry in path.iterdir():
+            known = entry.name in empty_run | {"checkpoints", "tensorboard"} or (
+                entry.match(copy_name("*")) and (path / "manifest.json").exists()
+            )
+            if not known and entry.suffix != ".tmp":
+                raise InputError(
+                    f"{path} is not empty, {entry.name} is in it: give another folder with --out"
+                )
