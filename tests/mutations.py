@@ -117,8 +117,8 @@ EDITS: list[Edit] = [
         ("gradient at the split not divided", "gradient / len(self.peers)", "gradient"),
         (
             "gradient at the split divided for one view only",
-            "for stages in out.stages]",
-            "for stages in out.stages[:1]]",
+            "for x in out.split:",
+            "for x in out.split[:1]:",
         ),
         ("the temperature is lost", "self.temperature)", "2.0)"),
     ),

@@ -35,7 +35,7 @@ def first_batch(**changes: object) -> torch.Tensor:
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_the_optimizer_is_that_of_the_recipe(nesterov: bool) -> None:
     config = tiny(lr=0.3, momentum=0.8, nesterov=nesterov, weight_decay=7e-4)
-    method = build_method(config, 10)
+    method = build_method(config, 10, (32, 32))
     (group,) = method.optimizers(make_optimizer(config))["main"].param_groups
     settings = {k: group[k] for k in ("lr", "momentum", "nesterov", "weight_decay")}
     assert settings == {
@@ -62,7 +62,7 @@ def test_the_precision_of_a_run_is_that_of_its_training(tmp_path: Path) -> None:
 
 
 def test_the_seed_draws_the_weights_the_order_and_the_crops() -> None:
-    weights = [build_method(tiny(seed=s), 10).peers.heads[0][2].weight for s in (0, 0, 1)]
+    weights = [build_method(tiny(seed=s), 10, (8, 8)).peers.heads[0][2].weight for s in (0, 0, 1)]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
     assert torch.equal(first_batch(seed=0), first_batch(seed=0))
@@ -125,7 +125,7 @@ def test_a_run_gives_a_method_as_many_views_as_it_wants(tmp_path: Path) -> None:
 
 def test_unknown_options_of_a_method_are_named() -> None:
     with pytest.raises(InputError, match="unexpected keyword argument 'temperatur'"):
-        build_method(tiny(method={"name": "dml", "temperatur": 3.0}, peers=2), 10)
+        build_method(tiny(method={"name": "dml", "temperatur": 3.0}, peers=2), 10, (8, 8))
 
 
 def test_the_speed_of_a_run_is_the_median_over_its_epochs() -> None:

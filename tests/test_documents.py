@@ -101,7 +101,7 @@ def test_a_recipe_builds_its_method(
         path = Path(config.method["teacher"])
         path.parent.mkdir(parents=True)
         save_student(path, build_network("resnet8", 100), about)
-    method = build_method(config, 100)
+    method = build_method(config, 100, (32, 32))
     assert len(method.peers) == config.peers
     assert getattr(method, "ramp_up", 0) in (0, round(config.epochs * 80 / 300))
 

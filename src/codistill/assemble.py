@@ -16,7 +16,7 @@ from codistill.data.in_memory import Augmentation, EvalBatches, Normalisation, T
 from codistill.errors import InputError
 from codistill.method import Method
 from codistill.methods import method_class
-from codistill.networks import build_network
+from codistill.networks import build_network, start_from
 from codistill.peers import Peers
 from codistill.train import MakeOptimizer
 
@@ -59,10 +59,18 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def build_method(config: Config, num_classes: int) -> Method:
-    """The method of a configuration with its peers, freshly drawn from the seed, on the CPU."""
+def build_method(config: Config, num_classes: int, image_size: tuple[int, int]) -> Method:
+    """The method of a configuration with its peers, on the CPU.
+
+    Weights are drawn from the seed, or are those that the configuration starts from.
+    """
     torch.manual_seed(config.seed)
-    peers = Peers([build_network(name, num_classes) for name in config.networks()], config.shared)
+    networks = []
+    for name, weights in zip(config.networks(), config.start_weights(), strict=True):
+        networks.append(build_network(name, num_classes, image_size, config.pretrained))
+        if weights is not None:
+            start_from(networks[-1], weights)
+    peers = Peers(networks, config.shared)
     options = {key: value for key, value in config.method.items() if key != "name"}
     build = method_class(config.method["name"])
     try:
@@ -117,6 +125,7 @@ def resolve(config: Config, data: Data) -> Config:
         method=_method_defaults(config.method["name"])
         | config.method
         | {name: str(path) for name, path in network_files(config.method).items()},
+        weights=",".join(str(path.absolute()) for path in config.start_weights() if path) or None,
         data=dataclasses.replace(
             config.data,
             root=root if root is None else str(Path(root).expanduser().absolute()),

@@ -98,7 +98,7 @@ def inspect(argv: list[str]) -> int:
         known = did_you_mean(config.data.name, DATASETS)
         raise InputError(f"data set {config.data.name!r} is not known: {known}")
     data = DATASETS[config.data.name]
-    method = build_method(config, data.num_classes)
+    method = build_method(config, data.num_classes, data.image_size)
     summary = summarise_method(method, data.image_size, config.batch_size, config.precision)
     Console().print(render(summary))
     return 0

@@ -45,8 +45,11 @@ class Config:
 
     Args:
         method: {"name": ..., and the method's own options}
-        network: a network by name or package.module:callable; several, joined by commas, for
-            peers that differ
+        network: a network by name, timm/NAME, torchvision/NAME or package.module:callable;
+            several, joined by commas, for peers that differ
+        pretrained: start from the weights that timm or torchvision publish
+        weights: start from these: files of the networks' weights, joined by commas, or one for all;
+            a classifier of other classes is begun anew
         peers: K, how many networks learn together
         shared: how many of the first stages are common to all peers; 0: independent networks
         data: the images
@@ -72,6 +75,8 @@ class Config:
 
     method: dict[str, Any] = field(default_factory=lambda: {"name": "ffl"})
     network: str = "resnet32"
+    pretrained: bool = False
+    weights: str | None = None
     peers: int = 2
     shared: int = 0
     data: DataConfig = field(default_factory=DataConfig)
@@ -151,16 +156,26 @@ class Config:
         if any(m <= 0 for m in self.milestones):
             raise InputError(f"milestones are {self.milestones}: they have to be above 0")
         self.networks()
+        self.start_weights()
 
     def networks(self) -> list[str]:
         """The name of each peer's network, K of them."""
-        names = [name.strip() for name in self.network.split(",")]
+        return self._for_each_peer("network", self.network)
+
+    def start_weights(self) -> list[Path | None]:
+        """The file that each peer starts from, K of them."""
+        if self.weights is None:
+            return [None] * self.peers
+        return [Path(name).expanduser() for name in self._for_each_peer("weights", self.weights)]
+
+    def _for_each_peer(self, option: str, value: str) -> list[str]:
+        names = [name.strip() for name in value.split(",")]
         if len(names) == 1:
             return names * self.peers
         if len(names) != self.peers:
             raise InputError(
-                f"network names {len(names)} networks, but peers is {self.peers}: "
-                f"give --peers {len(names)}, or one name for all"
+                f"{option} has {len(names)} entries, but peers is {self.peers}: "
+                f"give --peers {len(names)}, or one for all"
             )
         return names
 
@@ -169,7 +184,7 @@ class Config:
         if self.out is not None:
             return Path(self.out).expanduser()
         method = self.method["name"].rpartition(":")[2].lower()
-        network = self.network.replace(",", "+").rpartition(":")[2]
+        network = self.network.replace(",", "+").rpartition(":")[2].replace("/", "-")
         return Path("runs", f"{method}_{network}x{self.peers}_{self.data.name}_seed{self.seed}")
 
     def lr_at(self, epoch: int) -> float:

@@ -9,11 +9,15 @@ from codistill.networks import Network, build_network
 
 
 def save_student(path: Path | str, student: Network, about: dict[str, Any]) -> None:
-    """Writes a network as safetensors; `about` has to name its "network" and "classes"."""
+    """Writes a network as safetensors; `about` has to name its "network" and "classes".
+
+    The weights of a network of timm or torchvision go by the names that they have there: the file
+    can be loaded without codistill.
+    """
     missing = {"network", "classes"} - about.keys()
     if missing:
         raise InputError(f"`about` lacks {sorted(missing)}, which load_student needs")
-    write_weights(Path(path), student.state_dict(), about)
+    write_weights(Path(path), student.original_state_dict(), about)
 
 
 def load_student(path: Path | str, trust_code: bool = False) -> tuple[Network, dict[str, Any]]:
@@ -38,6 +42,8 @@ def load_student(path: Path | str, trust_code: bool = False) -> tuple[Network, d
             f"{path} wants {about['network']} to be imported and called: if you trust the file, "
             "give load_student(..., trust_code=True)"
         )
-    network = build_network(about["network"], len(about["classes"]))
-    load_into(network, tensors, Path(path))
+    height, width = about.get("image_size", (32, 32))
+    network = build_network(about["network"], len(about["classes"]), (height, width))
+    ours = {original: name for name, original in network.names.items()}
+    load_into(network, {ours.get(name, name): x for name, x in tensors.items()}, Path(path))
     return network.eval(), about

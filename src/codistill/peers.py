@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from codistill.errors import InputError
-from codistill.networks.network import Network
+from codistill.networks.network import Network, as_map
 
 
 @dataclass
@@ -21,11 +22,14 @@ class Outputs:
             its image and `stages[k][-1]` the feature map its head reads.
         extra: further classifiers by name, (B, C) each: "ensemble" where there are several
             peers, and those that a method adds, such as "fused".
+        split: what the trunk passes to the branches, one for each view: where the gradients of
+            all peers meet. Empty without a trunk.
     """
 
     logits: Float[Tensor, "K B C"]
     stages: list[list[Tensor]]
     extra: dict[str, Float[Tensor, "B C"]] = field(default_factory=dict)
+    split: list[Tensor] = field(default_factory=list)
 
     @property
     def feature_maps(self) -> list[Tensor]:
@@ -61,6 +65,8 @@ class Peers(nn.Module):
         self.shared = shared
         self.channels = [network.channels for network in networks]
         self.reductions = [network.reductions for network in networks]
+        self.layouts = [network.layouts for network in networks]
+        self.names = [network.names for network in networks]
         self.num_classes = networks[0].num_classes
         self.trunk = networks[0].stages[:shared]
         self.branches = nn.ModuleList(network.stages[shared:] for network in networks)
@@ -78,27 +84,41 @@ class Peers(nn.Module):
             _after_each(branch, trunks[k % len(views)])  # type: ignore[arg-type]
             for k, branch in enumerate(self.branches)
         ]
-        logits = torch.stack([head(m[-1]) for head, m in zip(self.heads, stages, strict=True)])
+        logits = torch.stack([head(x[-1]) for head, x in zip(self.heads, stages, strict=True)])
         several = {"ensemble": logits.mean(dim=0)} if len(self) > 1 else {}
-        return Outputs(logits, stages, several)
+        maps = [self._maps(k, returned) for k, returned in enumerate(stages)]
+        split = [trunk[-1] for trunk in trunks] if self.shared else []
+        return Outputs(logits, maps, several, split)
 
     def student(self, k: int) -> Network:
         """Peer k as a network of its own, with its own weights."""
         if not 0 <= k < len(self):
             raise InputError(f"there is no peer {k}: the peers are 0 to {len(self) - 1}")
-        stages = [*self.trunk, *self.branches[k]]
         network = Network(
-            stages, self.channels[k], self.reductions[k], self.num_classes, self.heads[k]
+            [*self.trunk, *self.branches[k]],
+            self.channels[k],
+            self.reductions[k],
+            self.num_classes,
+            self.heads[k],
+            self.layouts[k],
+            self.names[k],
         )
         return network.clone().requires_grad_(True).train(self.training)
 
+    def _maps(self, k: int, returned: list[Any]) -> list[Tensor]:
+        """The image, and what the stages of peer k returned as feature maps."""
+        image, *rest = returned
+        size = image.shape[2], image.shape[3]
+        facts = zip(rest, self.layouts[k], self.reductions[k], strict=True)
+        return [image, *(as_map(x, layout, reduction, size) for x, layout, reduction in facts)]
 
-def _after_each(stages: Iterable[nn.Module], maps: list[Tensor]) -> list[Tensor]:
-    """`maps`, followed by what each stage makes of the map before it."""
-    maps = list(maps)
+
+def _after_each(stages: Iterable[nn.Module], returned: list[Any]) -> list[Any]:
+    """`returned`, followed by what each stage makes of the one before it."""
+    returned = list(returned)
     for stage in stages:
-        maps.append(stage(maps[-1]))
-    return maps
+        returned.append(stage(returned[-1]))
+    return returned
 
 
 def _check(networks: Sequence[Network], shared: int) -> None:
@@ -122,6 +142,10 @@ def _check(networks: Sequence[Network], shared: int) -> None:
                     f"networks {seen[id(parameter)]} and {k} hold the same weights: build each "
                     "network anew, or give network.clone()"
                 )
+        if shared and "tapped" in network.layouts:
+            raise InputError(
+                f"network {k} runs as a whole and cannot be cut, so it shares nothing: use shared=0"
+            )
         for s in range(shared):
             if _structure(network.stages[s]) != _structure(first.stages[s]):
                 raise InputError(

@@ -40,6 +40,7 @@ class Result:
     parameters: dict[str, int]
     fingerprint: str
     networks: dict[str, str]
+    weights: list[str]
 
     @property
     def label(self) -> str:
@@ -60,6 +61,7 @@ def load_results(paths: Sequence[Path]) -> dict[str, list[Result]]:
         setting["data"]["root"] = result.fingerprint  # the same images, wherever they are
         for option, fingerprint in result.networks.items():  # and the same teacher
             setting["method"][option] = fingerprint[:8]
+        setting["weights"] = [fingerprint[:8] for fingerprint in result.weights] or None
         groups[json.dumps(setting, sort_keys=True)].append(result)
     for results in groups.values():
         seeds = [r.config.seed for r in results]
@@ -205,6 +207,7 @@ def _load(path: Path) -> Result:
             parameters=manifest["parameters"],
             fingerprint=manifest["data"]["fingerprint"],
             networks=manifest.get("networks", {}),
+            weights=manifest.get("weights", []),
         )
     except (ValueError, LookupError, TypeError) as error:  # InputError is a ValueError
         raise InputError(f"{path} is damaged: {error}") from error

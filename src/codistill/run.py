@@ -3,6 +3,7 @@
     RUN/config.yaml            every setting, resolved
     RUN/manifest.json          versions, git, machine, data; one entry per process that trained
     RUN/history.jsonl, .csv    one record per epoch, as `fit` yields them
+    RUN/start.safetensors      the method's first weights, where they were not drawn from the seed
     RUN/method_*.safetensors   networks that the method was given, such as KD's teacher
     RUN/checkpoints/*.pt       the last N, for --resume
     RUN/weights.safetensors    the method after the last epoch
@@ -17,6 +18,7 @@ so that a log is without gaps and doubles however often a run was killed.
 
 import contextlib
 import csv
+import dataclasses
 import hashlib
 import io
 import json
@@ -45,11 +47,11 @@ from codistill.export import save_student
 from codistill.manifest import machine, parameter_counts, provenance
 from codistill.method import Batch
 from codistill.results import best_epoch, preferred, summarise
-from codistill.run_folder import copy_name, locked, refuse_occupied
+from codistill.run_folder import START, copy_name, locked, refuse_occupied
 from codistill.tensorboard import tensorboard
 from codistill.train import Record, Training, fit
 
-_MANIFEST = {"classes", "data", "processes"}
+_MANIFEST = {"classes", "data", "image_size", "processes"}
 
 _log = logging.getLogger(__name__)
 
@@ -87,7 +89,12 @@ class Run:
             if (own := self.path / copy_name(option)).exists():
                 self.config.method[option] = str(own)
         self.device = choose_device(self.config.device)
-        self.method = build_method(self.config, len(self.manifest["classes"])).to(self.device)
+        drawn = dataclasses.replace(self.config, pretrained=False, weights=None)
+        height, width = self.manifest["image_size"]
+        method = build_method(drawn, len(self.manifest["classes"]), (height, width))
+        if (start := self.path / START).exists():
+            files.load_into(method, files.read_weights(start)[0], start)
+        self.method = method.to(self.device)
 
     @classmethod
     def create(cls, config: Config) -> "Run":
@@ -102,7 +109,8 @@ class Run:
             torch.set_num_threads(config.threads)
         data = build_data(config, choose_device(config.device))
         config = resolve(config, data)
-        method = build_method(config, len(data.classes))  # so that a bad option leaves no folder
+        # First of all, so that a bad option leaves no folder.
+        method = build_method(config, len(data.classes), data.image_size)
         if method.needs_held_out and "val" not in data.evaluate_on:
             raise InputError(
                 f"method {config.method['name']!r}, as it is set, measures its peers on held-out "
@@ -116,9 +124,9 @@ class Run:
             | {name: len(batches.split) for name, batches in data.evaluate_on.items()},
             "parameters": parameter_counts(method),
             "networks": {
-                option: hashlib.sha256(file.read_bytes()).hexdigest()
-                for option, file in network_files(config.method).items()
+                option: _sha256(file) for option, file in network_files(config.method).items()
             },
+            "weights": [_sha256(file) for file in config.start_weights() if file],
             "processes": [],
         }
         text = config.to_yaml()
@@ -128,6 +136,8 @@ class Run:
             files.write_json(path / "manifest.json", manifest)
             for option, file in network_files(config.method).items():
                 files.write_bytes(path / copy_name(option), file.read_bytes())
+            if config.pretrained or config.weights:
+                files.write_weights(path / START, method.state_dict(), {})
             files.write_text(path / "config.yaml", text)
         run = cls(path)
         run._data = data  # read once
@@ -272,6 +282,10 @@ class Run:
         began = {"epoch": training.epoch, "step": training.step}
         self.manifest["processes"].append(began | machine(self.device))
         files.write_json(self.path / "manifest.json", self.manifest)
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 class _Watched:

@@ -8,6 +8,8 @@ from filelock import FileLock, Timeout
 
 from codistill.errors import InputError
 
+START = "start.safetensors"
+
 
 def copy_name(option: str) -> str:
     """The file in a run that holds the network which an option of the method names."""
@@ -41,7 +43,8 @@ def refuse_occupied(path: Path) -> None:
     if path.exists():
         for entry in path.iterdir():
             known = entry.name in empty_run | {"checkpoints", "tensorboard"} or (
-                entry.match(copy_name("*")) and (path / "manifest.json").exists()
+                (entry.name == START or entry.match(copy_name("*")))
+                and (path / "manifest.json").exists()
             )
             if not known and entry.suffix != ".tmp":
                 raise InputError(

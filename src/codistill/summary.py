@@ -24,6 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from codistill.errors import require_positive
 from codistill.method import Method
 from codistill.networks import Network
+from codistill.networks.network import as_map
 from codistill.peers import Peers
 from codistill.train import Precision
 
@@ -217,9 +218,11 @@ def _summarise_stages(
     for s, stage in enumerate([*network.stages, network.head]):
         with FlopCounterMode(display=False) as counter:
             x = stage(x)
+        is_head = s == len(network.stages)
+        y = x if is_head else as_map(x, network.layouts[s], network.reductions[s], image_size)
         yield StageSummary(
-            name=f"stage {s}" if s < len(network.stages) else "head",
-            shape=tuple(x.shape[1:]),
+            name="head" if is_head else f"stage {s}",
+            shape=tuple(y.shape[1:]),
             parameters=_count(stage.parameters()),
             flops=counter.get_total_flops(),
             shared=s < shared,

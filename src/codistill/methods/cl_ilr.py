@@ -7,11 +7,11 @@ they share, here: the trunk.
 
 from collections.abc import Sequence
 
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from codistill.errors import InputError, require_fraction, require_positive
-from codistill.losses import ce_loss, kd_loss
+from codistill.losses import Labels, ce_loss, kd_loss
 from codistill.method import Method
 from codistill.peers import Outputs, Peers
 
@@ -39,15 +39,12 @@ class CLILR(Method):
 
     def forward(self, views: Sequence[Float[Tensor, "B 3 H W"]]) -> Outputs:
         out = self.peers(views)
-        if self.peers.shared:
-            maps = [stages[self.peers.shared] for stages in out.stages]
-            split = {id(x): x for x in maps}  # one for each view
-            for trunk in split.values():
-                if trunk.requires_grad:
-                    trunk.register_hook(lambda gradient: gradient / len(self.peers))
+        for x in out.split:
+            if x.requires_grad:
+                x.register_hook(lambda gradient: gradient / len(self.peers))
         return out
 
-    def losses(self, out: Outputs, labels: Int[Tensor, "B"], epoch: int) -> dict[str, Tensor]:
+    def losses(self, out: Outputs, labels: Labels, epoch: int) -> dict[str, Tensor]:
         z, K = out.logits, len(self.peers)
         others = (z.sum(dim=0) - z) / (K - 1)  # (K, B, C)
         kd = kd_loss(z, others.detach(), self.temperature)

@@ -1,12 +1,17 @@
 """A classifier cut into stages, so that peers can share the first ones and learn from maps."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from codistill.errors import InputError
+
+Layout = Literal["NCHW", "NHWC", "tokens", "tapped"]
+"""How a stage returns its map: as (B, D, H, W); as (B, H, W, D); as (B, P + H W, D), after P tokens
+that stand for no place; or as a pair of the map (B, D, H, W) and what the head makes logits of."""
 
 
 class Network(nn.Module):
@@ -14,13 +19,16 @@ class Network(nn.Module):
 
     Args:
         stages: modules applied in turn; each maps an image or a feature map to a feature map
-            (B, D, H, W).
+            (B, D, H, W), or to what `layouts` says.
         channels: D after each stage.
         reductions: side of the image / side of the feature map after each stage, such as
             (1, 2, 4). Says how maps of different networks fit together.
         num_classes: C.
-        head: maps the last feature map to logits (B, C). Default: global average pooling and a
-            linear layer.
+        head: maps what the last stage returns to logits (B, C). Default: global average pooling
+            and a linear layer.
+        layouts: how each stage returns its map. Default: "NCHW".
+        names: where the network was cut out of another module, the name that each of its weights
+            and buffers has there.
     """
 
     def __init__(
@@ -30,20 +38,26 @@ class Network(nn.Module):
         reductions: Sequence[int],
         num_classes: int,
         head: nn.Module | None = None,
+        layouts: Sequence[Layout] | None = None,
+        names: Mapping[str, str] | None = None,
     ):
         super().__init__()
-        if not len(stages) == len(channels) == len(reductions) > 0:
+        layouts = ["NCHW"] * len(stages) if layouts is None else layouts
+        if not len(stages) == len(channels) == len(reductions) == len(layouts) > 0:
             raise InputError(
                 "a network needs one entry of channels and of reductions per stage, and a stage: "
-                f"got {len(stages)} stages, {len(channels)} channels, {len(reductions)} reductions"
+                f"got {len(stages)} stages, {len(channels)} channels, {len(reductions)} "
+                f"reductions, {len(layouts)} layouts"
             )
         self.stages = nn.ModuleList(stages)
         self.channels = tuple(channels)
         self.reductions = tuple(reductions)
+        self.layouts = tuple(layouts)
         self.num_classes = num_classes
         self.head = head or nn.Sequential(
             nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels[-1], num_classes)
         )
+        self.names = dict(names or {})
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C"]:
         x = images
@@ -54,3 +68,29 @@ class Network(nn.Module):
     def clone(self) -> "Network":
         """The same network with weights of its own."""
         return copy.deepcopy(self)
+
+    def original_state_dict(self) -> dict[str, Tensor]:
+        """Weights and buffers under the names of the module that the network was cut out of."""
+        return {self.names.get(name, name): x for name, x in self.state_dict().items()}
+
+
+def as_map(
+    x: Any, layout: Layout, reduction: int, image_size: tuple[int, int]
+) -> Float[Tensor, "B D H W"]:
+    """What a stage returned, as a feature map. It is a view, and costs nothing.
+
+    Args:
+        x: what the stage returned.
+        layout: how it holds the map.
+        reduction: side of the image / side of the map; read for tokens only.
+        image_size: height and width of the image; read for tokens only.
+    """
+    if layout == "NCHW":
+        return x
+    if layout == "NHWC":
+        return x.permute(0, 3, 1, 2)
+    if layout == "tapped":
+        return x[0]
+    height, width = (side // reduction for side in image_size)
+    places = x[:, x.shape[1] - height * width :]
+    return places.unflatten(1, (height, width)).permute(0, 3, 1, 2)
