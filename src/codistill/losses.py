@@ -12,11 +12,15 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+Labels = Int[Tensor, "B"] | Float[Tensor, "B C"]
+"""Indices of classes, or distributions over them, as Mixup and label smoothing make."""
 
-def ce_loss(logits: Float[Tensor, "*K B C"], labels: Int[Tensor, "B"]) -> Float[Tensor, ""]:
+
+def ce_loss(logits: Float[Tensor, "*K B C"], labels: Labels) -> Float[Tensor, ""]:
     """Cross-entropy of one or more classifiers."""
     K = logits.shape[:-2].numel()
-    return K * F.cross_entropy(at_least_float32(logits).flatten(0, -2), labels.repeat(K))
+    labels = labels.repeat(K, *[1] * (labels.ndim - 1))
+    return K * F.cross_entropy(at_least_float32(logits).flatten(0, -2), labels)
 
 
 def kd_loss(

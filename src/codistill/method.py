@@ -5,10 +5,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from codistill.losses import Labels
 from codistill.peers import Outputs, Peers
 
 
@@ -17,11 +18,11 @@ class Batch(NamedTuple):
 
     Attributes:
         views: V tensors (B, 3, H, W), normalised.
-        labels: (B,), 0 to C - 1.
+        labels: (B,), 0 to C - 1; or, to train on, distributions (B, C).
     """
 
     views: Sequence[Float[Tensor, "B 3 H W"]]
-    labels: Int[Tensor, "B"]
+    labels: Labels
 
 
 class Method(nn.Module, abc.ABC):
@@ -61,7 +62,7 @@ class Method(nn.Module, abc.ABC):
         return self.peers(views)
 
     @abc.abstractmethod
-    def losses(self, out: Outputs, labels: Int[Tensor, "B"], epoch: int) -> dict[str, Tensor]:
+    def losses(self, out: Outputs, labels: Labels, epoch: int) -> dict[str, Tensor]:
         """The weighted terms of the training objective, by name. The objective is their sum."""
 
     def optimizers(self, make: Callable[..., Optimizer]) -> dict[str, Optimizer]:

@@ -13,13 +13,13 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from codistill.adapters import MatchSize, MatchWidth
 from codistill.errors import InputError, require_not_negative, require_one_of, require_positive
-from codistill.losses import at_least_float32, ce_loss, kd_loss
+from codistill.losses import Labels, at_least_float32, ce_loss, kd_loss
 from codistill.method import Batch, Method, minimize
 from codistill.networks.initialise import initialise_convolutions
 from codistill.peers import Outputs, Peers
@@ -88,7 +88,7 @@ class AFD(Method):
                 _discriminator(min(own[0], teacher[0])) for own, teacher in ring
             )
 
-    def losses(self, out: Outputs, labels: Int[Tensor, "B"], epoch: int) -> dict[str, Tensor]:
+    def losses(self, out: Outputs, labels: Labels, epoch: int) -> dict[str, Tensor]:
         z = out.logits
         terms = {"ce": ce_loss(z, labels)}
         if self.kd:

@@ -10,12 +10,11 @@ import math
 from collections.abc import Iterable
 
 import torch
-from jaxtyping import Int
 from torch import Tensor
 
 from codistill.errors import InputError, require_not_negative, require_positive
 from codistill.frozen import Frozen
-from codistill.losses import at_least_float32, ce_loss, kd_loss
+from codistill.losses import Labels, at_least_float32, ce_loss, kd_loss
 from codistill.method import Batch, Method
 from codistill.peers import Outputs, Peers
 
@@ -68,7 +67,7 @@ class Codistillation(Method):
             self.copies.module.load_state_dict(self.peers.state_dict())
             self.renewed.fill_(True)
 
-    def losses(self, out: Outputs, labels: Int[Tensor, "B"], epoch: int) -> dict[str, Tensor]:
+    def losses(self, out: Outputs, labels: Labels, epoch: int) -> dict[str, Tensor]:
         z, T, K = out.logits, self.temperature, len(self.peers)
         if epoch < self.burn_in:
             return {"ce": ce_loss(z, labels), "kd": at_least_float32(z).new_zeros(())}

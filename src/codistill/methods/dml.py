@@ -4,11 +4,10 @@ Zhang, Xiang, Hospedales, Lu: Deep Mutual Learning. CVPR 2018. arXiv:1706.00384.
 parentheses are the equations of that paper.
 """
 
-from jaxtyping import Int
 from torch import Tensor
 
 from codistill.errors import InputError, require_positive
-from codistill.losses import ce_loss, kd_loss
+from codistill.losses import Labels, ce_loss, kd_loss
 from codistill.method import Method
 from codistill.peers import Outputs, Peers
 
@@ -29,7 +28,7 @@ class DML(Method):
         super().__init__(peers)
         self.temperature = temperature
 
-    def losses(self, out: Outputs, labels: Int[Tensor, "B"], epoch: int) -> dict[str, Tensor]:
+    def losses(self, out: Outputs, labels: Labels, epoch: int) -> dict[str, Tensor]:
         z, K = out.logits, len(self.peers)
         pairs = kd_loss(z[:, None], z.detach()[None], self.temperature)  # KL(k, k) is zero
         return {"ce": ce_loss(z, labels), "kd": pairs / (K - 1)}  # (8)

@@ -14,13 +14,13 @@ from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from codistill.adapters import MatchSize
 from codistill.errors import InputError, require_not_negative, require_positive
-from codistill.losses import ce_loss, kd_loss, sigmoid_ramp_up
+from codistill.losses import Labels, ce_loss, kd_loss, sigmoid_ramp_up
 from codistill.method import Method
 from codistill.networks.initialise import initialise_convolutions
 from codistill.peers import Outputs, Peers
@@ -73,7 +73,7 @@ class FFL(Method):
         out.extra["fused"] = self.fusion(out.feature_maps)
         return out
 
-    def losses(self, out: Outputs, labels: Int[Tensor, "B"], epoch: int) -> dict[str, Tensor]:
+    def losses(self, out: Outputs, labels: Labels, epoch: int) -> dict[str, Tensor]:
         z, z_e, z_f = out.logits, out.extra["ensemble"], out.extra["fused"]
         T = self.temperature
         w = sigmoid_ramp_up(epoch, self.ramp_up)

@@ -4,10 +4,9 @@ No paper: what every method has to beat. One peer is the network trained alone; 
 several is the bar for every method that trains as many networks.
 """
 
-from jaxtyping import Int
 from torch import Tensor
 
-from codistill.losses import ce_loss
+from codistill.losses import Labels, ce_loss
 from codistill.method import Method
 from codistill.peers import Outputs
 
@@ -15,5 +14,5 @@ from codistill.peers import Outputs
 class Independent(Method):
     """Each peer learns from the labels alone."""
 
-    def losses(self, out: Outputs, labels: Int[Tensor, "B"], epoch: int) -> dict[str, Tensor]:
+    def losses(self, out: Outputs, labels: Labels, epoch: int) -> dict[str, Tensor]:
         return {"ce": ce_loss(out.logits, labels)}

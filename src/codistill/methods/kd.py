@@ -8,13 +8,13 @@ import copy
 from collections.abc import Sequence
 from pathlib import Path
 
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from codistill.errors import InputError, require_not_negative, require_positive
 from codistill.export import load_student
 from codistill.frozen import Frozen
-from codistill.losses import ce_loss, kd_loss
+from codistill.losses import Labels, ce_loss, kd_loss
 from codistill.method import Method
 from codistill.networks import Network
 from codistill.peers import Outputs, Peers
@@ -64,7 +64,7 @@ class KD(Method):
         out.extra["teacher"] = self.teacher(views[0])
         return out
 
-    def losses(self, out: Outputs, labels: Int[Tensor, "B"], epoch: int) -> dict[str, Tensor]:
+    def losses(self, out: Outputs, labels: Labels, epoch: int) -> dict[str, Tensor]:
         kd = kd_loss(out.logits, out.extra["teacher"].detach(), self.temperature)
         return {"ce": ce_loss(out.logits, labels), "kd": self.kd_weight * kd}
 

@@ -9,11 +9,11 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from codistill.errors import InputError, require_not_negative, require_one_of, require_positive
-from codistill.losses import at_least_float32, ce_loss, full_precision, kd_loss
+from codistill.losses import Labels, at_least_float32, ce_loss, full_precision, kd_loss
 from codistill.method import Batch, Method
 from codistill.peers import Outputs, Peers
 
@@ -29,7 +29,7 @@ class KDCL(Method):
             "naive": for each image, the peer whose cross-entropy is lowest;
             "linear": for each image, the convex combination whose cross-entropy is lowest;
             "minlogit": for each image and class, the smallest logit, those of the true class
-            being zero;
+            being zero (where labels are distributions: the logits' mean under them);
             "general": the affine combination with the smallest expected error on images that were
             held out, measured before each epoch.
         temperature: T of the divergences.
@@ -59,7 +59,7 @@ class KDCL(Method):
         if target == "general":
             self.register_buffer("weights", torch.full((len(peers),), 1 / len(peers)))
 
-    def losses(self, out: Outputs, labels: Int[Tensor, "B"], epoch: int) -> dict[str, Tensor]:
+    def losses(self, out: Outputs, labels: Labels, epoch: int) -> dict[str, Tensor]:
         z = out.logits
         with full_precision(z):
             teacher = self._teacher(at_least_float32(z.detach()), labels)
@@ -70,20 +70,20 @@ class KDCL(Method):
         if self.target == "general" and held_out is not None:
             self.weights.copy_(general_weights(error_correlation(self, held_out)))
 
-    def _teacher(self, z: Float[Tensor, "K B C"], labels: Int[Tensor, "B"]) -> Tensor:
+    def _teacher(self, z: Float[Tensor, "K B C"], labels: Labels) -> Tensor:
         if self.target == "naive":
             best = _cross_entropies(z, labels).argmin(dim=0)  # (B,)
-            return z[best, torch.arange(len(labels), device=z.device)]
+            return z[best, torch.arange(len(best), device=z.device)]
         if self.target == "linear":
             return torch.einsum("bk,kbc->bc", linear_weights(z, labels), z)
         if self.target == "minlogit":
-            true = z.gather(2, labels.expand(len(z), -1)[..., None])  # (K, B, 1)
+            true = (z * as_distributions(labels, z)).sum(dim=-1, keepdim=True)  # (K, B, 1)
             return (z - true).amin(dim=0)
         return torch.einsum("k,kbc->bc", self.weights.to(z.dtype), z)
 
 
 def linear_weights(
-    z: Float[Tensor, "K B C"], labels: Int[Tensor, "B"], steps: int = 30
+    z: Float[Tensor, "K B C"], labels: Labels, steps: int = 30
 ) -> Float[Tensor, "B K"]:
     """For each image, the convex combination of logits whose cross-entropy is lowest.
 
@@ -92,7 +92,7 @@ def linear_weights(
     Warmuth: Exponentiated Gradient versus Gradient Descent for Linear Predictors. 1997.
     """
     K, B, C = z.shape
-    true = F.one_hot(labels, C).to(z.dtype)
+    true = as_distributions(labels, z)
 
     def cross_entropy(log_a: Tensor) -> tuple[Tensor, Tensor]:
         mixed = torch.einsum("bk,kbc->bc", log_a.softmax(dim=1), z).log_softmax(dim=1)
@@ -122,7 +122,7 @@ def error_correlation(method: Method, batches: Iterable[Batch]) -> Float[Tensor,
     with eval_mode(method):
         for batch in batches:
             p = at_least_float32(method.peers(batch.views).logits).softmax(dim=-1)  # (K, B, C)
-            e = p - F.one_hot(batch.labels, p.shape[-1]).to(p.dtype)
+            e = p - as_distributions(batch.labels, p)
             sums = sums.to(e) + torch.einsum("ibc,jbc->ij", e, e)
             n += len(batch.labels)
     if not n:
@@ -143,6 +143,12 @@ def general_weights(correlation: Float[Tensor, "K K"]) -> Float[Tensor, "K"]:
     return (w / w.sum()).to(dtype)
 
 
-def _cross_entropies(z: Float[Tensor, "K B C"], labels: Int[Tensor, "B"]) -> Float[Tensor, "K B"]:
-    ce = F.cross_entropy(z.flatten(0, 1), labels.repeat(len(z)), reduction="none")
-    return ce.view(z.shape[:2])
+def _cross_entropies(z: Float[Tensor, "K B C"], labels: Labels) -> Float[Tensor, "K B"]:
+    return -(z.log_softmax(dim=-1) * as_distributions(labels, z)).sum(dim=-1)
+
+
+def as_distributions(labels: Labels, z: Float[Tensor, "*K B C"]) -> Float[Tensor, "B C"]:
+    """One-hot rows of indices; rows that were weighed by class, back to the sum of 1."""
+    if labels.ndim == 1:
+        return F.one_hot(labels, z.shape[-1]).to(z.dtype)
+    return (labels / labels.sum(dim=1, keepdim=True).clamp(min=1e-12)).to(z.dtype)

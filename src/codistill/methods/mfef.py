@@ -12,12 +12,12 @@ our choice, and is said here and in docs/methods/mfef.md.
 from collections.abc import Callable, Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from codistill.errors import InputError, require_not_negative, require_positive
-from codistill.losses import ce_loss, kd_loss, sigmoid_ramp_up
+from codistill.losses import Labels, ce_loss, kd_loss, sigmoid_ramp_up
 from codistill.method import Method
 from codistill.methods.ffl import FusionModule
 from codistill.networks.initialise import initialise_convolutions
@@ -80,7 +80,7 @@ class MFEF(Method):
         out.extra["fused"] = self.fusion(maps)
         return out
 
-    def losses(self, out: Outputs, labels: Int[Tensor, "B"], epoch: int) -> dict[str, Tensor]:
+    def losses(self, out: Outputs, labels: Labels, epoch: int) -> dict[str, Tensor]:
         z, z_e, z_f = out.logits, out.extra["ensemble"], out.extra["fused"]
         T = self.temperature
         w = sigmoid_ramp_up(epoch, self.ramp_up)

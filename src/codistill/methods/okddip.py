@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from codistill.adapters import MatchWidth
 from codistill.errors import InputError, require_not_negative, require_one_of, require_positive
 from codistill.losses import (
+    Labels,
     at_least_float32,
     ce_loss,
     full_precision,
@@ -69,7 +70,7 @@ class OKDDip(Method):
         out.extra["leader"] = out.logits[-1]
         return out
 
-    def losses(self, out: Outputs, labels: Int[Tensor, "B"], epoch: int) -> dict[str, Tensor]:
+    def losses(self, out: Outputs, labels: Labels, epoch: int) -> dict[str, Tensor]:
         z, leader, T = out.logits[:-1], out.extra["leader"], self.temperature
         w = sigmoid_ramp_up(epoch, self.ramp_up)
         log_a = self.attention(out.feature_maps[:-1])  # (B, K-1, K-1)

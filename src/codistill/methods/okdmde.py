@@ -16,12 +16,12 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from codistill.adapters import MatchSize, MatchWidth
 from codistill.errors import InputError, require_not_negative, require_one_of, require_positive
-from codistill.losses import ce_loss, full_precision, kd_loss, sigmoid_ramp_up
+from codistill.losses import Labels, ce_loss, full_precision, kd_loss, sigmoid_ramp_up
 from codistill.method import Method
 from codistill.methods.okddip import Attention, mix_predictions
 from codistill.networks.initialise import initialise_convolutions
@@ -78,7 +78,7 @@ class OKDMDE(Method):
         out.extra["leader"] = out.logits[-1]
         return out
 
-    def losses(self, out: Outputs, labels: Int[Tensor, "B"], epoch: int) -> dict[str, Tensor]:
+    def losses(self, out: Outputs, labels: Labels, epoch: int) -> dict[str, Tensor]:
         z, leader, T = out.logits[:-1], out.extra["leader"], self.temperature
         w = sigmoid_ramp_up(epoch, self.ramp_up)
         maps = out.feature_maps[:-1]

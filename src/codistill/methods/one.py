@@ -7,11 +7,11 @@ NeurIPS 2018. arXiv:1806.04606. Numbers in parentheses are the equations of that
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from codistill.errors import InputError, require_not_negative, require_positive
-from codistill.losses import ce_loss, kd_loss, sigmoid_ramp_up
+from codistill.losses import Labels, ce_loss, kd_loss, sigmoid_ramp_up
 from codistill.method import Method
 from codistill.peers import Outputs, Peers
 
@@ -52,7 +52,7 @@ class ONE(Method):
         out.extra["gated"] = torch.einsum("bk,kbc->bc", g, out.logits)  # (4)
         return out
 
-    def losses(self, out: Outputs, labels: Int[Tensor, "B"], epoch: int) -> dict[str, Tensor]:
+    def losses(self, out: Outputs, labels: Labels, epoch: int) -> dict[str, Tensor]:
         z, z_m = out.logits, out.extra["gated"]
         w = sigmoid_ramp_up(epoch, self.ramp_up)
         ce = ce_loss(z, labels) + ce_loss(z_m, labels)

@@ -8,7 +8,7 @@ import copy
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -19,7 +19,7 @@ from codistill.errors import (
     require_positive,
 )
 from codistill.frozen import Frozen
-from codistill.losses import ce_loss, kd_loss, sigmoid_ramp_up
+from codistill.losses import Labels, ce_loss, kd_loss, sigmoid_ramp_up
 from codistill.method import Batch, Method
 from codistill.peers import Outputs, Peers
 
@@ -66,7 +66,7 @@ class PCL(Method):
         out.extra |= {f"mean_teacher{k}": z_k for k, z_k in enumerate(means)}
         return out
 
-    def losses(self, out: Outputs, labels: Int[Tensor, "B"], epoch: int) -> dict[str, Tensor]:
+    def losses(self, out: Outputs, labels: Labels, epoch: int) -> dict[str, Tensor]:
         self._require_updates(epoch)
         z, z_f, T, K = out.logits, out.extra["fused"], self.temperature, len(self.peers)
         w = sigmoid_ramp_up(epoch, self.ramp_up)

@@ -1,0 +1,143 @@
+"""What makes distributions of labels: Mixup, CutMix, label smoothing, class weights.
+
+On the device, between the batches and the method, so that every method has them.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from codistill.errors import InputError, require_fraction, require_not_negative
+from codistill.method import Batch
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """Which, and how much.
+
+    Attributes:
+        label_smoothing: share of every label that is spread over all classes, 0 to 1. Szegedy et
+            al., arXiv:1512.00567.
+        mixup: alpha of the Beta distribution that a batch's images are blended by, each with the
+            one before it; 0 is off. Zhang et al., arXiv:1710.09412.
+        cutmix: the same for a rectangle of the other image; 0 is off. With Mixup too, each batch
+            takes one of them. Yun et al., arXiv:1905.04899.
+        class_weights: how much the label of each class counts; a batch's loss is their weighted
+            mean. None: all alike.
+    """
+
+    label_smoothing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    class_weights: Float[Tensor, "C"] | None = None
+
+    def __post_init__(self) -> None:
+        require_fraction(label_smoothing=self.label_smoothing)
+        require_not_negative(mixup=self.mixup, cutmix=self.cutmix)
+
+    def __bool__(self) -> bool:
+        """Whether anything is on."""
+        numbers = self.label_smoothing, self.mixup, self.cutmix
+        return any(numbers) or self.class_weights is not None
+
+
+class MixedBatches:
+    """Batches whose labels are distributions.
+
+    What is drawn depends on (seed, epoch, step) alone.
+
+    Args:
+        batches: those to train on, with `start_at`.
+        num_classes: C.
+        mixing: what to do with them.
+        seed: of the blending.
+    """
+
+    def __init__(self, batches: Any, num_classes: int, mixing: Mixing, seed: int = 0):
+        weights = mixing.class_weights
+        if weights is not None and len(weights) != num_classes:
+            raise InputError(f"there are {len(weights)} class weights for {num_classes} classes")
+        self.batches = batches
+        self.num_classes = num_classes
+        self.mixing = mixing
+        self.seed = seed
+        self.start_at(0)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def start_at(self, epoch: int, step: int = 0) -> None:
+        """Chooses the epoch that the next pass is, and the step at which it begins."""
+        self._epoch, self._start = epoch, step
+        self.batches.start_at(epoch, step)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for step, (views, labels) in enumerate(self.batches, self._start):
+            y = smooth(labels, self.num_classes, self.mixing.label_smoothing)
+            views, y = self._blend(views, y, np.random.default_rng([self.seed, self._epoch, step]))
+            if self.mixing.class_weights is not None:
+                y = weigh(y, self.mixing.class_weights.to(y))
+            yield Batch(views, y)
+
+    def _blend(
+        self, views: Any, y: Float[Tensor, "B C"], rng: np.random.Generator
+    ) -> tuple[Any, Float[Tensor, "B C"]]:
+        alphas = {"mixup": self.mixing.mixup, "cutmix": self.mixing.cutmix}
+        kinds = [kind for kind, alpha in alphas.items() if alpha]
+        if not kinds:
+            return views, y
+        kind = kinds[rng.integers(len(kinds))]
+        keep = rng.beta(alphas[kind], alphas[kind])
+        if kind == "mixup":
+            views = [x.lerp(x.roll(1, dims=0), 1 - keep) for x in views]
+        else:
+            height, width = views[0].shape[2:]
+            top, bottom, left, right = cut_box(height, width, keep, rng)
+            views = [x.clone() for x in views]
+            for x in views:
+                other = x[:, :, top:bottom, left:right].roll(1, dims=0)
+                x[:, :, top:bottom, left:right] = other
+            keep = 1 - (bottom - top) * (right - left) / (height * width)
+        return views, y.lerp(y.roll(1, dims=0), 1 - keep)
+
+
+def smooth(labels: Int64[Tensor, "B"], num_classes: int, share: float) -> Float[Tensor, "B C"]:
+    """One-hot rows, of which `share` is spread evenly over all classes."""
+    one_hot = torch.nn.functional.one_hot(labels, num_classes).float()
+    return (1 - share) * one_hot + share / num_classes
+
+
+def weigh(y: Float[Tensor, "B C"], weights: Float[Tensor, "C"]) -> Float[Tensor, "B C"]:
+    """Rows times the classes' weights, scaled so that the batch counts as much as before."""
+    weighed = y * weights
+    return weighed * (len(y) / weighed.sum().clamp(min=1e-12))
+
+
+def cut_box(
+    height: int, width: int, keep: float, rng: np.random.Generator
+) -> tuple[int, int, int, int]:
+    """Top, bottom, left, right of a box of the share 1 - `keep`, about a centre drawn anywhere.
+
+    What reaches over the edge is lost, as in the paper.
+    """
+    side = (1 - keep) ** 0.5
+    row, column = int(rng.integers(height)), int(rng.integers(width))
+    half_height, half_width = int(height * side) // 2, int(width * side) // 2
+    return (
+        max(0, row - half_height),
+        min(height, row + half_height),
+        max(0, column - half_width),
+        min(width, column + half_width),
+    )
+
+
+def balanced_weights(labels: Int64[Tensor, "N"], num_classes: int) -> Float[Tensor, "C"]:
+    """N / (C n_c): every class counts the same in all; a class without images has no weight."""
+    counts = torch.bincount(labels, minlength=num_classes).float()
+    weights = len(labels) / (num_classes * counts)
+    return torch.where(counts > 0, weights, 0.0)
