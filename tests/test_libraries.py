@@ -9,10 +9,13 @@ import torch
 from safetensors.torch import load_file
 
 from codistill import Batch, InputError, Peers, fit
+from codistill.assemble import build_method
+from codistill.config import Config
 from codistill.export import load_student, save_student
 from codistill.methods import method_class
 from codistill.names import METHODS
 from codistill.networks import build_network, start_from
+from codistill.run import Run
 from codistill.vision_import import import_timm, import_torchvision
 
 timm = import_timm("the tests")
@@ -199,3 +202,35 @@ def test_without_them_the_line_that_installs_them_is_given(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchvision", None)
     with pytest.raises(ImportError, match=r"network timm/x needs torchvision: pip install"):
         import_timm("network timm/x")
+
+
+def test_peers_that_would_begin_equal_get_classifiers_of_their_own(tmp_path):
+    """Else they would stay equal, and have nothing to teach."""
+    file = tmp_path / "w.pth"
+    torch.save(timm.create_model("test_resnet", num_classes=10).state_dict(), file)
+    config = Config(network="timm/test_resnet", peers=3, weights=str(file), method={"name": "dml"})
+    peers = build_method(config, 10, SIZE).peers
+    a, b, c = (peers.student(k).original_state_dict() for k in range(3))
+    start = torch.load(file)
+    assert all(torch.equal(a[n], start[n]) for n in start)
+    for x, y in ((a, b), (a, c), (b, c)):
+        assert {n for n in x if not torch.equal(x[n], y[n])} == {"fc.weight", "fc.bias"}
+
+
+def test_a_run_that_started_from_a_file_goes_on_without_it(tmp_path):
+    file = tmp_path / "w.pth"
+    torch.save(timm.create_model("test_resnet", num_classes=3).state_dict(), file)
+    config = Config(
+        network="timm/test_resnet",
+        weights=str(file),
+        method={"name": "dml"},
+        epochs=1,
+        out=str(tmp_path / "run"),
+    )
+    began = Run.create(config).method.state_dict()
+    file.unlink()
+    run = Run(tmp_path / "run")
+    assert all(torch.equal(x, began[n]) for n, x in run.method.state_dict().items())
+    (record,) = run.train()
+    assert record["epoch"] == 1
+    assert len(run.manifest["weights"]) == 2

@@ -13,10 +13,11 @@ from codistill.config import Config
 from codistill.data import load_dataset
 from codistill.data.dataset import hold_out
 from codistill.data.in_memory import Augmentation, EvalBatches, Normalisation, TrainBatches
+from codistill.data.mixing import MixedBatches, Mixing, balanced_weights
 from codistill.errors import InputError
 from codistill.method import Method
 from codistill.methods import method_class
-from codistill.networks import build_network, start_from
+from codistill.networks import build_network, renew_equal_classifiers, start_from
 from codistill.peers import Peers
 from codistill.train import MakeOptimizer
 
@@ -70,6 +71,7 @@ def build_method(config: Config, num_classes: int, image_size: tuple[int, int]) 
         networks.append(build_network(name, num_classes, image_size, config.pretrained))
         if weights is not None:
             start_from(networks[-1], weights)
+    renew_equal_classifiers(networks)
     peers = Peers(networks, config.shared)
     options = {key: value for key, value in config.method.items() if key != "name"}
     build = method_class(config.method["name"])
@@ -152,6 +154,19 @@ def _method_defaults(name: str) -> dict[str, Any]:
     parameters = inspect.signature(method_class(name)).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
     return {"name": name} | defaults
+
+
+def mix(config: Config, train: TrainBatches, num_classes: int) -> TrainBatches | MixedBatches:
+    """The batches to train on, with the labels that a configuration wants."""
+    labels = train.split.labels.cpu()
+    balanced = config.class_weights == "balanced"
+    mixing = Mixing(
+        label_smoothing=config.label_smoothing,
+        mixup=config.mixup,
+        cutmix=config.cutmix,
+        class_weights=balanced_weights(labels, num_classes) if balanced else None,
+    )
+    return MixedBatches(train, num_classes, mixing, config.seed) if mixing else train
 
 
 def make_optimizer(config: Config) -> MakeOptimizer:

@@ -8,7 +8,12 @@ from typing import Any, Literal
 
 import yaml
 
-from codistill.errors import InputError, require_not_negative, require_positive
+from codistill.errors import (
+    InputError,
+    require_fraction,
+    require_not_negative,
+    require_positive,
+)
 
 
 @dataclass
@@ -49,7 +54,8 @@ class Config:
             several, joined by commas, for peers that differ
         pretrained: start from the weights that timm or torchvision publish
         weights: start from these: files of the networks' weights, joined by commas, or one for all;
-            a classifier of other classes is begun anew
+            a classifier of other classes is begun anew, and so are those of peers that would
+            begin equal
         peers: K, how many networks learn together
         shared: how many of the first stages are common to all peers; 0: independent networks
         data: the images
@@ -64,6 +70,11 @@ class Config:
             epochs if below 1
         lr_decay: what each step multiplies it by
         warmup_epochs: epochs in which the learning rate rises linearly to its start
+        label_smoothing: share of every label that is spread over all classes
+        mixup: alpha of Mixup, which blends images and labels in pairs; 0 is off, 0.2 usual
+        cutmix: alpha of CutMix, which pastes a box of another image; 0 is off, 1 usual. With mixup
+            too, each batch takes one of them
+        class_weights: balanced lets all classes count the same, however many images they have
         seed: of weights, order and augmentation
         precision: of the forward pass in training; evaluation is in fp32
         device: auto, cpu, cuda, cuda:1, mps
@@ -90,6 +101,10 @@ class Config:
     milestones: list[float] = field(default_factory=lambda: [0.5, 0.75])
     lr_decay: float = 0.1
     warmup_epochs: int = 0
+    label_smoothing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    class_weights: Literal["none", "balanced"] = "none"
     seed: int = 0
     precision: Literal["fp32", "bf16"] = "fp32"
     device: str = "auto"
@@ -107,6 +122,7 @@ class Config:
             keep_checkpoints=self.keep_checkpoints,
             threads=1 if self.threads is None else self.threads,
         )
+        require_fraction(label_smoothing=self.label_smoothing)
         require_not_negative(
             shared=self.shared,
             weight_decay=self.weight_decay,
@@ -114,15 +130,21 @@ class Config:
             seed=self.seed,
             checkpoint_seconds=self.checkpoint_seconds,
             momentum=self.momentum,
+            mixup=self.mixup,
+            cutmix=self.cutmix,
             **{"data.pad": self.data.pad or 0},
         )
-        numbers = [self.lr, self.lr_decay, self.weight_decay, *self.milestones]
+        numbers = [self.lr, self.lr_decay, self.weight_decay, self.mixup, self.cutmix]
+        numbers += self.milestones
         numbers += [*(self.data.mean or []), *(self.data.std or [])]
         if not all(map(math.isfinite, numbers)):
-            raise InputError("lr, lr_decay, weight_decay, milestones, mean, std have to be finite")
+            raise InputError(
+                "lr, lr_decay, weight_decay, mixup, cutmix, milestones, mean, std have to be finite"
+            )
         for name, value, choices in (
             ("schedule", self.schedule, ("step", "cosine")),
             ("precision", self.precision, ("fp32", "bf16")),
+            ("class_weights", self.class_weights, ("none", "balanced")),
             ("data.pad_mode", self.data.pad_mode, ("reflect", "zeros")),
         ):
             if value not in choices:

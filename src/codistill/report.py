@@ -158,9 +158,10 @@ def print_table(groups: dict[str, list[Result]]) -> None:
     """The table in the terminal: 80 columns wide, so without the top-5 accuracy."""
     table = Table(caption=CAPTION, caption_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     left_out = COLUMNS.index("top-5 %")
+    table.add_column(COLUMNS[1], max_width=30, overflow="fold")  # names of settings, too
     for i, column in enumerate(COLUMNS):
-        if i not in (0, left_out):
-            table.add_column(column, justify="left" if i == 1 else "right", no_wrap=True)
+        if i not in (0, 1, left_out):
+            table.add_column(column, justify="right", no_wrap=True)
     before = None
     for row in rows(groups):
         del row[left_out]

@@ -38,6 +38,7 @@ from codistill.assemble import (
     build_method,
     choose_device,
     make_optimizer,
+    mix,
     network_files,
     resolve,
 )
@@ -158,7 +159,8 @@ class Run:
             training = Training(self.method, make_optimizer(config))
             self._restore(training)
             self._note_process(training)
-            batches = _Watched(data.train, watch, self, training)
+            train = mix(config, data.train, len(data.classes))
+            batches = _Watched(train, watch, self, training)
             records = fit(
                 self.method,
                 batches,

@@ -12,7 +12,7 @@ from codistill.networks.from_module import from_module
 from codistill.networks.libraries import timm_network, torchvision_network
 from codistill.networks.network import Network
 from codistill.networks.resnet import resnet
-from codistill.networks.start import start_from
+from codistill.networks.start import renew_equal_classifiers, start_from
 from codistill.networks.wide_resnet import wide_resnet
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "Network",
     "build_network",
     "from_module",
+    "renew_equal_classifiers",
     "resnet",
     "start_from",
     "wide_resnet",

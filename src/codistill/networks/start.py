@@ -1,7 +1,7 @@
 """Weights that a network starts from: those of a file, but for a classifier of other classes."""
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,19 @@ def start_from(network: Network, file: Path) -> None:
     load_matching(network, {ours.get(name, name): x for name, x in state.items()}, str(file))
 
 
+def renew_equal_classifiers(networks: Sequence[Network]) -> None:
+    """Draws the last layer of a network anew where an earlier one has the same weights.
+
+    Peers that begin equal and see the same images stay equal, and have nothing to teach.
+    """
+    for k, network in enumerate(networks):
+        own = network.original_state_dict()
+        for other in (n.original_state_dict() for n in networks[:k]):
+            if own.keys() == other.keys() and all(torch.equal(own[n], other[n]) for n in own):
+                _last_layer(network)[1].reset_parameters()
+                break
+
+
 def load_matching(module: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
     """Loads all weights but those of a classifier of another number of classes, which stays new.
 
@@ -39,7 +52,8 @@ def load_matching(module: nn.Module, weights: Mapping[str, Tensor], where: str) 
     own = module.state_dict()
     strange = sorted(weights.keys() ^ own.keys())
     other = [n for n in own if n in weights and weights[n].shape != own[n].shape]
-    new = _classifier(module)
+    name, _ = _last_layer(module)
+    new = {f"{name}.weight", f"{name}.bias"}
     wrong = strange + [n for n in other if n not in new or own[n].shape[1:] != weights[n].shape[1:]]
     if wrong:
         kind = "absent from" if wrong[0] not in weights else "not fitting in"
@@ -50,10 +64,13 @@ def load_matching(module: nn.Module, weights: Mapping[str, Tensor], where: str) 
     module.load_state_dict({n: x for n, x in weights.items() if n not in other}, strict=False)
 
 
-def _classifier(module: nn.Module) -> set[str]:
-    """The names of the last layer's weights."""
-    layers = [n for n, m in module.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
-    return {f"{layers[-1]}.{n}" for n in ("weight", "bias")} if layers else set()
+def _last_layer(module: nn.Module) -> tuple[str, nn.Linear | nn.Conv2d]:
+    """The last layer with weights, which tells the classes apart; and its name."""
+    kinds = nn.Linear | nn.Conv2d
+    layers = [(name, m) for name, m in module.named_modules() if isinstance(m, kinds)]
+    if not layers:
+        raise InputError(f"a {type(module).__name__} has no linear layer and no convolution")
+    return layers[-1]
 
 
 def _read(file: Path) -> Mapping[str, Any]:
