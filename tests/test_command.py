@@ -271,6 +271,9 @@ def test_inspect_shows_what_is_shared_and_what_is_added(
     text = capsys.readouterr().out
     for number in ("472,756", "832,920", "16,228", "138.3 MFLOPs", "shared"):
         assert number in text
+    assert text.startswith("resnet32\nPeers 0, 1: each alone ")
+    assert "ffl                                  16,228                 0            0" in text
+    assert "codistillation: codistillation is for networks that are trained apart" in text
 
 
 @pytest.mark.parametrize(

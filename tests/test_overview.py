@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import pytest
+from toys import tiny
 
+from codistill import Peers
 from codistill.names import METHODS
-from codistill.overview import describe, overview
+from codistill.overview import additions, describe, overview
 
 ROOT = Path(__file__).parents[1]
 
@@ -109,3 +111,37 @@ def test_the_table_in_the_docs_is_true(facts):
         ]
         assert extra == (", ".join(found) or "-")
         assert kept == (o.keeps[0][:-1] if len(o.keeps) > 1 else o.keeps[0])
+
+
+def test_what_methods_add_to_peers_that_differ_can_be_counted_by_hand():
+    """Peer 0: 16 channels at 1/4. Peer 1: 24 at 1/2. Peer 2: 16 at 1/4. Two classes."""
+    peers = Peers(
+        [
+            tiny(2, width=4),
+            tiny(2, width=6, strides=(1, 2, 1)),
+            tiny(2, width=4),
+        ]
+    )
+    before = peers.state_dict()
+    counts = dict(additions(peers))
+    # FFL brings peer 1's map to 1/4: a 2x2 convolution of 24 channels and batch normalisation.
+    size = 24 * 24 * 2 * 2 + 2 * 24
+    assert counts["ffl"]["adapters"] == counts["mfef"]["adapters"] == size
+    # OKDMDE's auxiliary peers 0 and 1, and then a 1x1 convolution from 24 to 16 channels.
+    width = 24 * 16 + 2 * 16
+    assert counts["okdmde"]["adapters"] == size + width
+    assert counts["okddip"]["adapters"] == width
+    # AFD's ring: (0, 2), where nothing differs, (1, 0) and (2, 1).
+    assert counts["afd"]["adapters"] == 2 * (size + width)
+    assert counts["dml"] == counts["independent"]
+    assert counts["dml"]["method"] == counts["dml"]["adapters"] == counts["dml"]["frozen"] == 0
+    assert counts["codistillation"]["frozen"] == counts["dml"]["peers"]
+    assert "needs a teacher" in counts["kd"]
+    assert "trunk" in counts["one"]
+    assert peers.state_dict().keys() == before.keys()
+
+
+def test_no_adapters_where_maps_agree():
+    peers = Peers([tiny() for _ in range(3)], 2)
+    for _, counts in additions(peers):
+        assert isinstance(counts, str) or counts["adapters"] == 0

@@ -91,8 +91,9 @@ def inspect(argv: list[str]) -> int:
     from rich.console import Console
 
     from codistill.assemble import build_method
+    from codistill.overview import additions
     from codistill.summary import summarise_method
-    from codistill.summary_tables import render
+    from codistill.summary_tables import render, render_additions
 
     if config.data.name not in DATASETS:
         known = did_you_mean(config.data.name, DATASETS)
@@ -100,7 +101,9 @@ def inspect(argv: list[str]) -> int:
     data = DATASETS[config.data.name]
     method = build_method(config, data.num_classes, data.image_size)
     summary = summarise_method(method, data.image_size, config.batch_size, config.precision)
-    Console().print(render(summary))
+    console = Console()
+    console.print(render(summary, config.networks()))
+    console.print("", render_additions(additions(method.peers)), sep="\n")
     return 0
 
 

@@ -11,9 +11,12 @@ from typing import Any
 
 import torch
 
+from codistill.adapters import MatchSize, MatchWidth
 from codistill.method import Method
 
-_PACKAGES = ("codistill", "torch", "numpy", "safetensors")
+ADAPTERS = MatchSize, MatchWidth
+
+_PACKAGES = ("codistill", "torch", "torchvision", "timm", "numpy", "safetensors")
 
 
 def provenance() -> dict[str, Any]:
@@ -30,7 +33,8 @@ def provenance() -> dict[str, Any]:
 def parameter_counts(method: Method) -> dict[str, int]:
     """Parameters of each peer and student alone, of all peers together, and what is added.
 
-    "method" counts those that are trained beside the peers, "frozen" those that are not.
+    "method" counts those that are trained beside the peers, "adapters" among these the layers that
+    bring maps of different networks to one size and width, "frozen" those that are not trained.
     """
 
     def count(module: torch.nn.Module) -> int:
@@ -49,6 +53,7 @@ def parameter_counts(method: Method) -> dict[str, int]:
         | {
             "peers": count(peers),
             "method": sum(p.numel() for p in added if p.requires_grad),
+            "adapters": sum(count(m) for m in method.modules() if isinstance(m, ADAPTERS)),
             "frozen": sum(p.numel() for p in added if not p.requires_grad),
         }
     )

@@ -1,6 +1,7 @@
 """What each method needs and costs, found by trying it: what `codistill list methods` shows."""
 
 import contextlib
+import copy
 import functools
 import inspect
 import math
@@ -17,6 +18,7 @@ from codistill.errors import InputError
 from codistill.manifest import parameter_counts
 from codistill.method import Batch, Method
 from codistill.methods import method_class
+from codistill.names import METHODS
 from codistill.networks import build_network
 from codistill.peers import Peers
 
@@ -106,6 +108,15 @@ def describe(o: Overview) -> Iterator[str]:
     yield f"evaluates {', '.join(['the peers', 'ensemble', *o.classifiers])}; keeps {kept}"
     if o.options:
         yield "options: " + ", ".join(f"{name}={value}" for name, value in o.options.items())
+
+
+def additions(peers: Peers) -> Iterator[tuple[str, dict[str, int] | str]]:
+    """What each method, with its defaults, adds to these peers: `parameter_counts`, or why not."""
+    for name in METHODS:
+        try:
+            yield name, parameter_counts(method_class(name)(copy.deepcopy(peers)))
+        except InputError as error:
+            yield name, str(error)
 
 
 def _takes(name: str, K: int, shared: int) -> bool:

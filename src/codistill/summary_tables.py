@@ -1,7 +1,7 @@
 """A method's summary as tables for the terminal."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -10,14 +10,37 @@ from rich.text import Text
 from codistill.summary import PeerSummary, Summary
 
 
-def render(summary: Summary) -> RenderableType:
-    """The summary as tables for a terminal of 80 columns or more."""
-    alike: dict[PeerSummary, list[int]] = {}
+def render(summary: Summary, networks: Sequence[str] | None = None) -> RenderableType:
+    """The summary as tables for a terminal of 80 columns or more.
+
+    Args:
+        summary: of a method with its peers.
+        networks: the name of each peer's network.
+    """
+    alike: dict[tuple[PeerSummary, str], list[int]] = {}
     for k, peer in enumerate(summary.peers):
-        alike.setdefault(peer, []).append(k)
-    networks = [_network_table(peer, ks) for peer, ks in alike.items()]
-    tables = [*networks, _method_table(summary), _memory_table(summary)]
+        alike.setdefault((peer, networks[k] if networks else ""), []).append(k)
+    tables: list[RenderableType] = []
+    for (peer, name), ks in alike.items():
+        tables.append(Group(*[Text(name)] * bool(name), _network_table(peer, ks)))
+    tables += [_method_table(summary), _memory_table(summary)]
     return Group(*(part for table in tables for part in (table, "")), _notes(summary))
+
+
+def render_additions(additions: Iterable[tuple[str, dict[str, int] | str]]) -> RenderableType:
+    """What each method adds, as a table."""
+    title = "What methods add to these peers"
+    table = Table(title, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in ("parameters", "of them adapters", "not trained"):
+        table.add_column(column, justify="right", no_wrap=True)
+    refused = []
+    for name, counts in additions:
+        if isinstance(counts, str):
+            refused.append(f"{name}: {counts}")
+        else:
+            table.add_row(name, *(f"{counts[k]:,}" for k in ("method", "adapters", "frozen")))
+    note = "No part of the exported student. Adapters bring maps to one size and width."
+    return Group(table, "", Text("\n".join([note, *refused])))
 
 
 def _network_table(peer: PeerSummary, ks: Sequence[int]) -> Table:
