@@ -22,6 +22,12 @@ METHODS: dict[str, str] = {
     "mfef": "codistill.methods.mfef:MFEF",
 }
 
+FAMILIES: dict[str, str] = {
+    "resnet": "ResNet of basic blocks",
+    "wide_resnet": "Wide ResNet",
+}
+"""Functions of codistill.networks that build a network, and what it is."""
+
 NETWORKS: dict[str, tuple[str, tuple[int, ...]]] = {
     **{f"resnet{depth}": ("resnet", (depth,)) for depth in (8, 14, 20, 32, 44, 56, 110)},
     **{

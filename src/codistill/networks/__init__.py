@@ -12,8 +12,6 @@ from codistill.networks.wide_resnet import wide_resnet
 
 __all__ = ["NETWORKS", "Network", "build_network", "resnet", "wide_resnet"]
 
-_FAMILIES = {"resnet": resnet, "wide_resnet": wide_resnet}
-
 
 def build_network(name: str, num_classes: int) -> Network:
     """A new network by its name, or by `package.module:callable`, called with `num_classes`."""
@@ -31,4 +29,4 @@ def build_network(name: str, num_classes: int) -> Network:
     if name not in NETWORKS:
         raise InputError(f"network {name!r} is not known: {did_you_mean(name, NETWORKS)}")
     family, arguments = NETWORKS[name]
-    return _FAMILIES[family](*arguments, num_classes=num_classes)  # type: ignore[operator]
+    return import_object(f"codistill.networks:{family}")(*arguments, num_classes=num_classes)
