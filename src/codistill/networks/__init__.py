@@ -6,11 +6,30 @@ import inspect
 from codistill.errors import InputError, did_you_mean
 from codistill.importing import import_object
 from codistill.names import NETWORKS
+from codistill.networks.bottleneck_resnet import bottleneck_resnet
+from codistill.networks.densenet import densenet, densenet_bc
+from codistill.networks.mobilenet_v1 import mobilenet_v1
+from codistill.networks.mobilenet_v2 import mobilenet_v2
 from codistill.networks.network import Network
 from codistill.networks.resnet import resnet
+from codistill.networks.shufflenet_v2 import shufflenet_v2
+from codistill.networks.vgg import vgg
 from codistill.networks.wide_resnet import wide_resnet
 
-__all__ = ["NETWORKS", "Network", "build_network", "resnet", "wide_resnet"]
+__all__ = [
+    "NETWORKS",
+    "Network",
+    "bottleneck_resnet",
+    "build_network",
+    "densenet",
+    "densenet_bc",
+    "mobilenet_v1",
+    "mobilenet_v2",
+    "resnet",
+    "shufflenet_v2",
+    "vgg",
+    "wide_resnet",
+]
 
 
 def build_network(name: str, num_classes: int) -> Network:
