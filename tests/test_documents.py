@@ -11,11 +11,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from codistill import build_network, save_student
 from codistill.arguments import parse_config, recipes
 from codistill.assemble import build_method
 from codistill.methods import METHODS, method_class
+from codistill.names import NETWORKS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -87,6 +90,25 @@ def test_every_method_has_a_page_and_two_recipes(name: str) -> None:
     for option in options:
         assert f"`{option}`" in page, option
     assert {f"{name}_resnet32_cifar100", f"{name}_resnet8_cifar100_short"} <= recipes().keys()
+
+
+def test_the_page_on_networks_has_them_all_in_order() -> None:
+    page = (ROOT / "docs" / "networks.md").read_text()
+    assert re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE) == list(NETWORKS)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_page_on_networks_says_what_they_are(name: str) -> None:
+    page = (ROOT / "docs" / "networks.md").read_text()
+    with torch.device("meta"):
+        ten, hundred = build_network(name, 10), build_network(name, 100)
+        with FlopCounterMode(display=False) as counter:
+            hundred(torch.empty(2, 3, 32, 32))
+    counts = [f"{sum(p.numel() for p in network.parameters()):,}" for network in (ten, hundred)]
+    maps = zip(hundred.channels, hundred.reductions, strict=True)
+    stages = ", ".join(f"{d}@{32 // reduction}" for d, reduction in maps)
+    facts = [f"`{name}`", *counts, f"{counter.get_total_flops() / 2e6:,.1f}", stages]
+    assert f"| {' | '.join(facts)} |" in page
 
 
 @pytest.mark.parametrize("recipe", recipes())

@@ -8,7 +8,7 @@ from typing import NoReturn
 from codistill.arguments import parse_config, recipes
 from codistill.config import Config
 from codistill.errors import InputError, did_you_mean
-from codistill.names import DATASETS, METHODS, NETWORKS
+from codistill.names import DATASETS, FAMILIES, METHODS, NETWORKS
 
 
 class Parser(argparse.ArgumentParser):
@@ -144,8 +144,6 @@ def demo(argv: list[str]) -> int:
     return run_demo(Path(options.out), options.seeds, options.epochs)
 
 
-_FAMILIES = {"resnet": "CIFAR ResNet", "wide_resnet": "Wide ResNet"}
-
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": train,
     "evaluate": evaluate,
@@ -195,9 +193,11 @@ def _list_methods() -> None:
 
 def _list_networks() -> None:
     _print_aligned(
-        {
-            name: f"{_FAMILIES[family]}, {'-'.join(map(str, arguments))}, for 32x32 images"
-            for name, (family, arguments) in NETWORKS.items()
+        {name: f"{FAMILIES[family]}, for 32x32 images" for name, (family, _) in NETWORKS.items()}
+        | {
+            "timm/NAME": "any classifier of timm; timm.list_models() lists them",
+            "torchvision/NAME": "any classifier of torchvision",
+            "package.module:callable": "your own: a codistill.Network, or any torch.nn.Module",
         }
     )
 

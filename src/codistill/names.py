@@ -22,12 +22,35 @@ METHODS: dict[str, str] = {
     "mfef": "codistill.methods.mfef:MFEF",
 }
 
+FAMILIES: dict[str, str] = {
+    "resnet": "ResNet of basic blocks",
+    "bottleneck_resnet": "ResNet of bottlenecks",
+    "wide_resnet": "Wide ResNet",
+    "vgg": "VGG with batch normalisation",
+    "densenet": "DenseNet",
+    "densenet_bc": "DenseNet-BC",
+    "mobilenet_v1": "MobileNet",
+    "mobilenet_v2": "MobileNetV2",
+    "shufflenet_v2": "ShuffleNetV2",
+}
+"""Functions of codistill.networks that build a network, and what it is."""
+
 NETWORKS: dict[str, tuple[str, tuple[int, ...]]] = {
     **{f"resnet{depth}": ("resnet", (depth,)) for depth in (8, 14, 20, 32, 44, 56, 110)},
-    **{
-        f"wrn_{depth}_{width}": ("wide_resnet", (depth, width))
-        for depth, width in ((16, 2), (28, 2), (40, 2), (28, 10))
-    },
+    "resnet110_bottleneck": ("bottleneck_resnet", (110, 1)),
+    "resnet164": ("bottleneck_resnet", (164, 1)),
+    **{f"wrn_16_{width}": ("wide_resnet", (16, width)) for width in (1, 2, 4, 8)},
+    "wrn_20_8": ("bottleneck_resnet", (20, 8)),
+    **{f"wrn_28_{width}": ("wide_resnet", (28, width)) for width in (2, 4, 10)},
+    **{f"wrn_40_{width}": ("wide_resnet", (40, width)) for width in (1, 2)},
+    "vgg16": ("vgg", (16,)),
+    "vgg19": ("vgg", (19,)),
+    "densenet_40_12": ("densenet", (40, 12)),
+    "densenet_bc_40_12": ("densenet_bc", (40, 12)),
+    "densenet_bc_100_12": ("densenet_bc", (100, 12)),
+    "mobilenet_v1": ("mobilenet_v1", ()),
+    "mobilenet_v2": ("mobilenet_v2", ()),
+    "shufflenet_v2": ("shufflenet_v2", ()),
 }
 """Name -> the family and its arguments, such as ("resnet", (32,))."""
 

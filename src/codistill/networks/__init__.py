@@ -8,25 +8,36 @@ from torch import nn
 from codistill.errors import InputError, did_you_mean
 from codistill.importing import import_object
 from codistill.names import NETWORKS
+from codistill.networks.bottleneck_resnet import bottleneck_resnet
+from codistill.networks.densenet import densenet, densenet_bc
 from codistill.networks.from_module import from_module
 from codistill.networks.libraries import timm_network, torchvision_network
+from codistill.networks.mobilenet_v1 import mobilenet_v1
+from codistill.networks.mobilenet_v2 import mobilenet_v2
 from codistill.networks.network import Network
 from codistill.networks.resnet import resnet
+from codistill.networks.shufflenet_v2 import shufflenet_v2
 from codistill.networks.start import renew_equal_classifiers, start_from
+from codistill.networks.vgg import vgg
 from codistill.networks.wide_resnet import wide_resnet
 
 __all__ = [
     "NETWORKS",
     "Network",
+    "bottleneck_resnet",
     "build_network",
+    "densenet",
+    "densenet_bc",
     "from_module",
+    "mobilenet_v1",
+    "mobilenet_v2",
     "renew_equal_classifiers",
     "resnet",
+    "shufflenet_v2",
     "start_from",
+    "vgg",
     "wide_resnet",
 ]
-
-_FAMILIES = {"resnet": resnet, "wide_resnet": wide_resnet}
 
 
 def build_network(
@@ -62,7 +73,7 @@ def build_network(
             "torchvision/NAME, package.module:callable"
         )
     family, arguments = NETWORKS[name]
-    return _FAMILIES[family](*arguments, num_classes=num_classes)  # type: ignore[operator]
+    return import_object(f"codistill.networks:{family}")(*arguments, num_classes=num_classes)
 
 
 def _of_callable(name: str, num_classes: int, image_size: tuple[int, int]) -> Network:
