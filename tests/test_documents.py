@@ -62,13 +62,15 @@ def test_the_method_of_the_design_page_trains(tmp_path: Path) -> None:
     assert "own:Own" in run(arguments, tmp_path)
 
 
-@pytest.mark.parametrize("name", sorted(p.name for p in (ROOT / "examples").glob("*.py")))
-def test_the_module_of_the_page_on_networks_becomes_a_network(capsys):
+def test_the_module_of_the_page_on_networks_becomes_a_network(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     code, _ = blocks((ROOT / "docs" / "networks.md").read_text(), "python")
     exec(code, {})
     assert capsys.readouterr().out == "(16, 32) (2, 4)\n"
 
 
+@pytest.mark.parametrize("name", sorted(p.name for p in (ROOT / "examples").glob("*.py")))
 def test_an_example_runs(name: str, tmp_path: Path) -> None:
     run([sys.executable, "-W", "error", str(ROOT / "examples" / name)], tmp_path)
 
