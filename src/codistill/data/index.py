@@ -58,11 +58,11 @@ def index_key(name: str, files: list[Path], *facts: object) -> Path:
 
 def kept_index(path: Path, build: Callable[[], Index]) -> Index:
     """The index in a file; built and kept there where there is none that can be read."""
-    with contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile):
-        with np.load(path, allow_pickle=False) as stored:
-            about = json.loads(stored["about"].tobytes())
-            arrays = {k: stored[k] for k in ("which", "starts", "sizes", "labels")}
-            return Index(**arrays, **about)
+    unusable = contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile)
+    with unusable, np.load(path, allow_pickle=False) as stored:
+        about = json.loads(stored["about"].tobytes())
+        arrays = {k: stored[k] for k in ("which", "starts", "sizes", "labels")}
+        return Index(**arrays, **about)
     index = build()
     about = {k: getattr(index, k) for k in ("names", "splits", "members", "classes")}
     unfinished = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")

@@ -108,9 +108,7 @@ def random_box(width: int, height: int, min_scale: float, rng: random.Random) ->
     return centre_box(width, height, 1, (3 / 4, 4 / 3))  # of a very long image
 
 
-def centre_box(
-    width: int, height: int, share: float, aspects: tuple[float, float] = (1, 1)
-) -> Box:
+def centre_box(width: int, height: int, share: float, aspects: tuple[float, float] = (1, 1)) -> Box:
     """The crop in the middle, that share of the largest which has one of these aspects.
 
     To resize the short side to S / share and then to cut out S x S is the same, but of a very long
