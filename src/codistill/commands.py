@@ -121,6 +121,13 @@ def list_(argv: list[str]) -> int:
     return 0
 
 
+def data(argv: list[str]) -> int:
+    """`codistill data check DIR`."""
+    from codistill.data_commands import data
+
+    return data(argv, Parser)
+
+
 def demo(argv: list[str]) -> int:
     """`codistill demo`."""
     parser = Parser(
@@ -147,6 +154,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "report": report,
     "inspect": inspect,
     "list": list_,
+    "data": data,
     "demo": demo,
 }
 

@@ -84,11 +84,11 @@ def describe_data(c: DataConfig) -> tuple[int, tuple[int, int]]:
 
 def _refuse_what_does_not_apply(c: DataConfig) -> None:
     in_memory = c.name in IN_MEMORY
+    of_others = ["pad", "pad_mode"]
     if in_memory:
-        of_others = ("image_size", "min_scale", "workers", "test_fraction", "label_column")
+        of_others = ["image_size", "min_scale", "workers", "test_fraction", "label_column"]
         why = "is held in memory at its own size"
     else:
-        of_others = ("pad", "pad_mode")
         why = "is cut to data.image_size from images of any size"
     defaults = DataConfig()
     for option in of_others:

@@ -95,7 +95,7 @@ def _decode_small(name: str, listed: EncodedDataset, paths: list[Path]) -> Datas
     splits = {}
     for split, part in listed.splits.items():
         files = [paths[i] for i in part.index]
-        pixels = decode_images(files, lambda i, files=files: str(files[i]), size[0], name)  # type: ignore[misc]
+        pixels = decode_images(files, lambda i, files=files: str(files[i]), size[0], name)
         splits[split] = Split(pixels, part.labels)
     if "test" not in splits:  # Tiny ImageNet's val is what is reported
         splits["test"] = splits.pop("val")

@@ -78,8 +78,8 @@ def find_splits(root: Path) -> dict[str, Path]:
                 found[split] = folder
     if "train" not in found:
         if found and len(found) == len(inside) and any(map(subfolders, found.values())):
-            names = " and ".join(f"{folder.name}/" for folder in found.values())
-            raise InputError(f"{root} has {names} but no train/")
+            others = " and ".join(f"{folder.name}/" for folder in found.values())
+            raise InputError(f"{root} has {others} but no train/")
         return {"all": root}
     if not subfolders(found["train"]):
         if len(found) == 1 and len(inside) > 1:
