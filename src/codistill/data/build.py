@@ -104,7 +104,8 @@ def _build_in_memory(config: Config, device: torch.device) -> Data:
     normalisation = _given(c) or (IMAGENET if c.normalisation == "imagenet" else None)
     if normalisation is None:
         normalisation = _partly_given(c, Normalisation.of(division.train))
-    division = division._replace(
+    division = dataclasses.replace(
+        division,
         train=division.train.to(device),
         val=None if division.val is None else division.val.to(device),
         test=division.test.to(device),

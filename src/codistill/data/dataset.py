@@ -1,7 +1,7 @@
 """A labelled set of images that fits into memory, and how a part of a set is held out."""
 
 from dataclasses import dataclass, replace
-from typing import Protocol, Self, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Int64, UInt8
@@ -65,6 +65,10 @@ class Dataset:
         return {name: split for name, split in found.items() if split is not None}
 
 
+_S = TypeVar("_S")
+
+
+@runtime_checkable
 class Labelled(Protocol):
     """N images with labels, decoded or not: `Split` and `EncodedSplit`."""
 
@@ -73,9 +77,9 @@ class Labelled(Protocol):
 
     def __len__(self) -> int: ...
 
-    def take(self, index: Tensor) -> Self: ...
+    def take(self: _S, index: Tensor) -> _S: ...
 
-    def join(self, other: Self) -> Self: ...
+    def join(self: _S, other: _S) -> _S: ...
 
 
 S = TypeVar("S", bound=Labelled)

@@ -1,7 +1,8 @@
 """Which images train, which choose, and which report: of any data set, in memory or not."""
 
 from collections.abc import Mapping
-from typing import Generic, NamedTuple
+from dataclasses import dataclass
+from typing import Generic
 
 from codistill.data.dataset import S, hold_out
 from codistill.errors import InputError
@@ -10,7 +11,8 @@ VAL_FRACTION = 0.1  # held out where nothing is said, and the data set has no va
 TEST_FRACTION = 0.2  # of a data set that is not divided
 
 
-class Division(NamedTuple, Generic[S]):
+@dataclass(frozen=True)
+class Division(Generic[S]):
     """What each image is for.
 
     Attributes:

@@ -4,7 +4,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ class Packed:
         return os.fsdecode(self._text[self._ends[i] : self._ends[i + 1]])
 
 
+@runtime_checkable
 class Store(Protocol):
     """N encoded images; every worker has a copy of this, but not of the images."""
 
