@@ -2,16 +2,17 @@
 
 Pillow decodes, cuts and resizes: its `resize(box=...)` makes no more pixels than the crop has, and
 `draft` lets libjpeg decode a large JPEG at a half, a quarter or an eighth of its size where the
-crop still has as many pixels as it needs.
+crop still has as many pixels as it needs: for all crops of an image, the smallest one decides.
 """
 
+import contextlib
 import errno
 import io
 import math
 import random
 import warnings
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import UInt8
@@ -22,9 +23,7 @@ from codistill.errors import MissingExtraError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-T = TypeVar("T")
-
-Box = tuple[float, float, float, float]
+Box = tuple[int | float, int | float, int | float, int | float]
 """Left, top, right and bottom in pixels of the whole image, as it is shown."""
 
 EVAL_CROP = 0.875  # of the short side, as 224 of 256
@@ -50,7 +49,7 @@ def load_crops(
     read: Callable[[], bytes],
     choose: Callable[[int, int], Sequence[Box]],
     size: int,
-    draft: bool = True,
+    spare: float = 1.0,
 ) -> list["Image"]:
     """Crops of one image, RGB, each resized to size x size; the image is decoded once.
 
@@ -58,26 +57,26 @@ def load_crops(
         read: gives the contents of the image's file.
         choose: what to cut out, of the image's width and height in pixels.
         size: of the crops, in pixels.
-        draft: whether a JPEG may be decoded at a reduced size, never below that of a crop.
+        spare: how many times as wide as the crops what they are cut from has at least to be, where
+            a JPEG is decoded at a reduced size. 1 gives what thumbnails are made of; 2 is hardly to
+            be told from the full size; infinity decodes that.
 
     Raises:
         BrokenImageError: where the image cannot be read, decoded, or trusted.
     """
+    from PIL.Image import Resampling
 
-    def cut(image: "Image") -> list["Image"]:
-        from PIL.Image import Resampling
-
+    with _opened(read) as image:
         boxes = choose(*shown_size(image))
-        shrink = _draft(image, boxes, size) if draft else 1
-        rgb = _to_rgb(image)
-        width, height = rgb.size  # a reduced size is rounded up, and up to it a box may go
-        scaled = [
-            (a / shrink, b / shrink, min(c / shrink, width), min(d / shrink, height))
-            for a, b, c, d in boxes
-        ]
-        return [rgb.resize((size, size), Resampling.BILINEAR, box=box) for box in scaled]
-
-    return _with_image(read, cut)
+        with _blamed_on_the_image():
+            shrink = _draft(image, boxes, spare * size)
+            rgb = _to_rgb(image)
+    width, height = rgb.size  # a reduced size is rounded up, and up to it a box may go
+    scaled = [
+        (a / shrink, b / shrink, min(c / shrink, width), min(d / shrink, height))
+        for a, b, c, d in boxes
+    ]
+    return [rgb.resize((size, size), Resampling.BILINEAR, box=box) for box in scaled]
 
 
 def load_whole(read: Callable[[], bytes]) -> tuple[str, UInt8[np.ndarray, "H W 3"]]:
@@ -86,7 +85,8 @@ def load_whole(read: Callable[[], bytes]) -> tuple[str, UInt8[np.ndarray, "H W 3
     Raises:
         BrokenImageError: as `load_crops`.
     """
-    return _with_image(read, lambda image: (image.mode, np.asarray(_to_rgb(image))))
+    with _opened(read) as image, _blamed_on_the_image():
+        return image.mode, np.asarray(_to_rgb(image))
 
 
 def random_box(width: int, height: int, min_scale: float, rng: random.Random) -> Box:
@@ -105,10 +105,12 @@ def random_box(width: int, height: int, min_scale: float, rng: random.Random) ->
         if 0 < w <= width and 0 < h <= height:
             left, top = rng.randint(0, width - w), rng.randint(0, height - h)
             return left, top, left + w, top + h
-    return centre_box(width, height, 1, (3 / 4, 4 / 3))  # of a very long image
+    return centre_box(width, height, 1.0, (3 / 4, 4 / 3))  # of a very long image
 
 
-def centre_box(width: int, height: int, share: float, aspects: tuple[float, float] = (1, 1)) -> Box:
+def centre_box(
+    width: int, height: int, share: float, aspects: tuple[float, float] = (1.0, 1.0)
+) -> Box:
     """The crop in the middle, that share of the largest which has one of these aspects.
 
     To resize the short side to S / share and then to cut out S x S is the same, but of a very long
@@ -125,22 +127,32 @@ def shown_size(image: "Image") -> tuple[int, int]:
     return (height, width) if _orientation(image) >= _QUARTER_TURNS else (width, height)
 
 
-def _with_image(read: Callable[[], bytes], use: Callable[["Image"], T]) -> T:
+@contextlib.contextmanager
+def _opened(read: Callable[[], bytes]) -> Iterator["Image"]:
+    """The image, its size known and its pixels not yet decoded."""
     from PIL import Image
 
-    try:
-        with warnings.catch_warnings():
-            # Of damaged EXIF and the like, and of images larger than 89 million pixels: at twice
-            # that Pillow raises an error.
-            warnings.simplefilter("ignore")
+    with warnings.catch_warnings():
+        # Of damaged EXIF and the like, and of images larger than 89 million pixels: at twice that
+        # Pillow raises an error.
+        warnings.simplefilter("ignore")
+        with _blamed_on_the_image():
             encoded = read()
             if not encoded:
                 raise BrokenImageError("the file is empty")
-            with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
-                return use(image)
+            image = Image.open(io.BytesIO(encoded), formats=FORMATS)
+        with image:
+            yield image
+
+
+@contextlib.contextmanager
+def _blamed_on_the_image() -> Iterator[None]:
+    """Whatever goes wrong inside: the image is broken. A damaged one can raise nearly anything."""
+    try:
+        yield
     except (BrokenImageError, MemoryError):
         raise
-    except Exception as error:  # a damaged image can raise nearly anything
+    except Exception as error:
         if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
             raise
         raise BrokenImageError(_reason(error)) from error
@@ -166,7 +178,7 @@ def _orientation(image: "Image") -> int:
     return found if isinstance(found, int) and 1 <= found <= 8 else 1
 
 
-def _draft(image: "Image", boxes: Sequence[Box], size: int) -> int:
+def _draft(image: "Image", boxes: Sequence[Box], size: float) -> int:
     """Has a JPEG decoded at a reduced size; returns by what its sides are divided."""
     if image.format != "JPEG":
         return 1

@@ -32,6 +32,8 @@ from codistill.method import Batch
 
 _TRIES = 20  # images to take in place of a broken one; a tenth may be broken: 1 in 10**20 fails
 
+_EVAL_SPARE = 2.0  # what is measured should not depend on how it is decoded
+
 
 @dataclass(frozen=True)
 class CropAugmentation:
@@ -268,7 +270,9 @@ class _Centred:
         for place in key.places:
             i = int(self.index[place])
             try:
-                (image,) = load_crops(lambda i=i: self.store.read(i), _middle, self.size)
+                (image,) = load_crops(
+                    lambda i=i: self.store.read(i), _middle, self.size, _EVAL_SPARE
+                )
             except BrokenImageError as error:
                 broken.append((place, str(error)))
             else:
