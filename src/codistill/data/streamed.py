@@ -4,6 +4,7 @@ What is drawn for an image depends on (seed, epoch, its place in the split, view
 number of workers nor a training that is taken up again changes a batch.
 """
 
+import functools
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -243,8 +244,8 @@ class _Augmented:
         def boxes(width: int, height: int) -> list[Box]:
             return [random_box(width, height, self.augmentation.min_scale, rng) for rng in draws]
 
-        i, size = int(self.index[place]), self.augmentation.image_size
-        cut = load_crops(lambda: self.store.read(i), boxes, size)
+        read = functools.partial(self.store.read, int(self.index[place]))
+        cut = load_crops(read, boxes, self.augmentation.image_size)
         if self.augmentation.flip:
             cut = [
                 ImageOps.mirror(image) if rng.random() < 0.5 else image
@@ -268,11 +269,9 @@ class _Centred:
         images: list[np.ndarray] = []
         broken: list[tuple[int, str]] = []
         for place in key.places:
-            i = int(self.index[place])
+            read = functools.partial(self.store.read, int(self.index[place]))
             try:
-                (image,) = load_crops(
-                    lambda i=i: self.store.read(i), _middle, self.size, _EVAL_SPARE
-                )
+                (image,) = load_crops(read, _middle, self.size, _EVAL_SPARE)
             except BrokenImageError as error:
                 broken.append((place, str(error)))
             else:

@@ -11,7 +11,7 @@ PyTorch's DataLoader does it. What is added here:
   /dev/shm, which has 64 MB in a container, and the limit of open files play no part.
 """
 
-import mmap
+import math
 import multiprocessing
 import os
 import signal
@@ -122,14 +122,15 @@ class _Parcel:
 
 
 def _unpack(sent: Any, shape: tuple[int, ...]) -> Tensor:
-    file = sent.detach()
+    file, size = sent.detach(), math.prod(shape)
     try:
-        if not os.fstat(file).st_size:
+        if not size:
             return torch.empty(shape, dtype=torch.uint8)
-        memory = mmap.mmap(file, 0)
+        # Unlike mmap.mmap, this does not keep the file open as long as the tensor lives.
+        path = f"/proc/self/fd/{file}"
+        return torch.from_file(path, shared=True, size=size, dtype=torch.uint8).view(shape)
     finally:
         os.close(file)
-    return torch.frombuffer(memory, dtype=torch.uint8).view(shape)
 
 
 def _make_loader(
