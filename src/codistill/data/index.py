@@ -59,7 +59,7 @@ def index_key(name: str, files: list[Path], *facts: object) -> Path:
 def kept_index(path: Path, build: Callable[[], Index]) -> Index:
     """The index in a file; built and kept there where there is none that can be read."""
     unusable = contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile)
-    with unusable, np.load(path, allow_pickle=False) as stored:
+    with unusable, open(path, "rb") as kept, np.load(kept, allow_pickle=False) as stored:
         about = json.loads(stored["about"].tobytes())
         arrays = {k: stored[k] for k in ("which", "starts", "sizes", "labels")}
         return Index(**arrays, **about)

@@ -85,9 +85,12 @@ def _list_tar(file: Path) -> list[tuple[str, int, int, str]]:
                     content = tar.extractfile(member)
                     assert content is not None  # of a regular file there is one
                     labels[key] = content.read().decode("utf-8", "replace").strip()
+            end = tar.offset
     except (tarfile.TarError, EOFError) as error:
         raise InputError(f"{file} is damaged, cut off or compressed ({error})") from error
     size = file.stat().st_size
+    if size < end + tarfile.BLOCKSIZE:  # the block of zeros, without which tarfile ends quietly
+        raise InputError(f"{file} is cut off: fetch it again")
     for key, image in images.items():
         if not labels.get(key):
             raise InputError(f"{file} has {image[0]} but no {key}{_LABEL} to say its class")
