@@ -3,16 +3,14 @@
 import dataclasses
 import functools
 import inspect
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from codistill.config import Config
-from codistill.data import load_dataset
-from codistill.data.dataset import hold_out
-from codistill.data.in_memory import Augmentation, EvalBatches, Normalisation, TrainBatches
+from codistill.data.build import Data as Data
+from codistill.data.build import build_data as build_data
 from codistill.data.mixing import MixedBatches, Mixing, balanced_weights
 from codistill.errors import InputError
 from codistill.method import Method
@@ -20,31 +18,6 @@ from codistill.methods import method_class
 from codistill.networks import build_network, renew_equal_classifiers, start_from
 from codistill.peers import Peers
 from codistill.train import MakeOptimizer
-
-_AUGMENTATION = {"digits": (1, False)}  # pad, flip: a mirrored 2 is no 2, and 8 pixels are few
-_DEFAULT_AUGMENTATION = (4, True)
-_EVAL_BATCH = 500
-
-
-@dataclass(frozen=True)
-class Data:
-    """The batches of a run, on its device.
-
-    Attributes:
-        train: augmented.
-        evaluate_on: "val", where images are held out, and "test".
-        classes: C names.
-        normalisation: of all batches.
-        image_size: height and width.
-        fingerprint: of the whole data set.
-    """
-
-    train: TrainBatches
-    evaluate_on: dict[str, EvalBatches]
-    classes: tuple[str, ...]
-    normalisation: Normalisation
-    image_size: tuple[int, int]
-    fingerprint: str
 
 
 def choose_device(name: str) -> torch.device:
@@ -83,59 +56,15 @@ def build_method(config: Config, num_classes: int, image_size: tuple[int, int]) 
     return method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def build_data(config: Config, device: torch.device) -> Data:
-    """The batches of a configuration, of one view."""
-    c = config.data
-    dataset = load_dataset(c.name, c.root)
-    train, val = hold_out(dataset.train, c.val_fraction, c.split_seed)
-    if c.val_fraction and not len(val):
-        raise InputError(
-            f"data.val_fraction {c.val_fraction} of {len(train)} images is not one per class: "
-            "give more, or 0"
-        )
-    normalisation = Normalisation.of(train)
-    if c.mean:
-        normalisation = dataclasses.replace(normalisation, mean=(c.mean[0], c.mean[1], c.mean[2]))
-    if c.std:
-        normalisation = dataclasses.replace(normalisation, std=(c.std[0], c.std[1], c.std[2]))
-    train, val, test = train.to(device), val.to(device), dataset.test.to(device)
-    pad, flip = _AUGMENTATION.get(c.name, _DEFAULT_AUGMENTATION)
-    augmentation = Augmentation(
-        pad if c.pad is None else c.pad, c.pad_mode, flip if c.flip is None else c.flip
-    )
-    evaluate_on = {"val": val} if len(val) else {}
-    evaluate_on["test"] = test
-    return Data(
-        train=TrainBatches(train, config.batch_size, normalisation, augmentation, seed=config.seed),
-        evaluate_on={
-            name: EvalBatches(split, _EVAL_BATCH, normalisation)
-            for name, split in evaluate_on.items()
-        },
-        classes=dataset.classes,
-        normalisation=normalisation,
-        image_size=(test.images.shape[1], test.images.shape[2]),
-        fingerprint=dataset.fingerprint,
-    )
-
-
 def resolve(config: Config, data: Data) -> Config:
     """The configuration with every default written out, whatever it depends on."""
-    a, root = data.train.augmentation, config.data.root
-    assert a is not None
     return dataclasses.replace(
         config,
         method=_method_defaults(config.method["name"])
         | config.method
         | {name: str(path) for name, path in network_files(config.method).items()},
         weights=",".join(str(path.absolute()) for path in config.start_weights() if path) or None,
-        data=dataclasses.replace(
-            config.data,
-            root=root if root is None else str(Path(root).expanduser().absolute()),
-            pad=a.pad,
-            flip=a.flip,
-            mean=list(data.normalisation.mean),
-            std=list(data.normalisation.std),
-        ),
+        data=data.settings,
         threads=torch.get_num_threads(),
     )
 
@@ -156,7 +85,7 @@ def _method_defaults(name: str) -> dict[str, Any]:
     return {"name": name} | defaults
 
 
-def mix(config: Config, train: TrainBatches, num_classes: int) -> TrainBatches | MixedBatches:
+def mix_labels(config: Config, train: Any, num_classes: int) -> Any:
     """The batches to train on, with the labels that a configuration wants."""
     labels = train.split.labels.cpu()
     balanced = config.class_weights == "balanced"

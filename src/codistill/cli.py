@@ -17,6 +17,7 @@ Trains several image classifiers that teach each other, and gives you the one yo
   report     RUN ...: table and curves of runs, seeds of one setting together
   inspect    as train, but only show: stages, parameters, FLOPs, what is shared, memory
   list       methods | networks | data | recipes
+  data       check DIR: what is in a folder of images, and what has to be mended
   demo       FFL and the same network alone on real handwritten digits, a few minutes
 
 `codistill COMMAND --help` tells more. `--traceback` before the command shows where an error arose.

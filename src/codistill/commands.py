@@ -58,7 +58,7 @@ def evaluate(argv: list[str]) -> int:
     if options.split not in sets:
         raise InputError(f"{run.path} held no images out: it has no split {options.split!r}")
     metrics = evaluate(run.method, sets[options.split])
-    count = len(sets[options.split].split)
+    count = sets[options.split].images
     title = f"{run.path}: {options.weights} weights, {count:,} images of {options.split}"
     print_metrics(title, metrics)
     return 0
@@ -91,16 +91,14 @@ def inspect(argv: list[str]) -> int:
     from rich.console import Console
 
     from codistill.assemble import build_method
+    from codistill.data.build import describe_data
     from codistill.overview import additions
     from codistill.summary import summarise_method
     from codistill.summary_tables import render, render_additions
 
-    if config.data.name not in DATASETS:
-        known = did_you_mean(config.data.name, DATASETS)
-        raise InputError(f"data set {config.data.name!r} is not known: {known}")
-    data = DATASETS[config.data.name]
-    method = build_method(config, data.num_classes, data.image_size)
-    summary = summarise_method(method, data.image_size, config.batch_size, config.precision)
+    num_classes, image_size = describe_data(config.data)
+    method = build_method(config, num_classes, image_size)
+    summary = summarise_method(method, image_size, config.batch_size, config.precision)
     console = Console()
     console.print(render(summary, config.networks()))
     console.print("", render_additions(additions(method.peers)), sep="\n")
@@ -124,6 +122,13 @@ def list_(argv: list[str]) -> int:
         )
     listings[argv[0]]()
     return 0
+
+
+def data(argv: list[str]) -> int:
+    """`codistill data check DIR`."""
+    from codistill.data_commands import data
+
+    return data(argv, Parser)
 
 
 def demo(argv: list[str]) -> int:
@@ -150,6 +155,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "report": report,
     "inspect": inspect,
     "list": list_,
+    "data": data,
     "demo": demo,
 }
 
@@ -203,12 +209,12 @@ def _list_networks() -> None:
 
 
 def _list_data() -> None:
-    _print_aligned(
-        {
-            name: f"{d.about}; {d.num_classes} classes, {d.image_size[0]}x{d.image_size[1]}"
-            for name, d in DATASETS.items()
-        }
-    )
+    texts = {}
+    for name, known in DATASETS.items():
+        facts = [f"{known.num_classes} classes"] if known.num_classes else []
+        facts += ["{}x{}".format(*known.image_size)] if known.image_size else []
+        texts[name] = "; ".join(filter(None, [known.about, ", ".join(facts)]))
+    _print_aligned(texts)
 
 
 def _list_recipes() -> None:

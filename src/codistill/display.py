@@ -90,6 +90,7 @@ def print_metrics(title: str, metrics: dict[str, float]) -> None:
 
 def warnings_about(run: Run) -> Iterator[str]:
     """What is allowed, but probably not meant."""
+    yield from run.data().notes
     ramp_up, epochs = getattr(run.method, "ramp_up", 0), run.config.epochs
     weight = sigmoid_ramp_up(epochs - 1, ramp_up)
     if weight < 0.99:

@@ -56,15 +56,28 @@ NETWORKS: dict[str, tuple[str, tuple[int, ...]]] = {
 
 
 class KnownDataset(NamedTuple):
-    """What can be said of a data set before it is read."""
+    """What can be said of a data set before it is read; None: it depends on yours.
+
+    Attributes:
+        about: one line.
+        num_classes: C.
+        image_size: height and width in pixels.
+    """
 
     about: str
-    num_classes: int
-    image_size: tuple[int, int]
+    num_classes: int | None
+    image_size: tuple[int, int] | None
 
 
 DATASETS: dict[str, KnownDataset] = {
     "digits": KnownDataset("1,797 handwritten digits that come with scikit-learn", 10, (8, 8)),
     "cifar10": KnownDataset("60,000 photographs; downloaded, or from data.root", 10, (32, 32)),
     "cifar100": KnownDataset("60,000 photographs; downloaded, or from data.root", 100, (32, 32)),
+    "cinic10": KnownDataset("270,000 photographs, as published", 10, (32, 32)),
+    "tiny_imagenet": KnownDataset("110,000 photographs, as published", 200, (64, 64)),
+    "imagenet": KnownDataset("ILSVRC 2012, 1.3 million photographs, as published", 1000, None),
+    "folder": KnownDataset("your photographs, one folder per class", None, None),
+    "parquet": KnownDataset("tables with a column of images and one of labels", None, None),
+    "hub": KnownDataset("a data set of the Hugging Face Hub, or a local one", None, None),
+    "webdataset": KnownDataset("tar files with images and .cls files", None, None),
 }

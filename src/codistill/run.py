@@ -10,6 +10,7 @@
     RUN/weights_best.safetensors   and after the epoch that the validation images chose
     RUN/student.safetensors, student_best.safetensors   one network of each, to take away
     RUN/result.json            what came out
+    RUN/broken_images.txt      images that cannot be read, and why, if there are any
     RUN/tensorboard/           if TensorBoard is installed
 
 Every file is written atomically. The checkpoint holds the history; the files are written from it,
@@ -38,7 +39,7 @@ from codistill.assemble import (
     build_method,
     choose_device,
     make_optimizer,
-    mix,
+    mix_labels,
     network_files,
     resolve,
 )
@@ -121,8 +122,8 @@ class Run:
             "data": {"name": config.data.name, "fingerprint": data.fingerprint},
             "classes": list(data.classes),
             "image_size": list(data.image_size),
-            "images": {"train": len(data.train.split)}
-            | {name: len(batches.split) for name, batches in data.evaluate_on.items()},
+            "images": {"train": data.train.images}
+            | {name: batches.images for name, batches in data.evaluate_on.items()},
             "parameters": parameter_counts(method),
             "networks": {
                 option: _sha256(file) for option, file in network_files(config.method).items()
@@ -155,11 +156,12 @@ class Run:
             for leftover in self.path.rglob(".*.tmp"):  # of a process that was killed
                 leftover.unlink()
             data = self.data()
+            data.broken.keep_in(self.path / "broken_images.txt")
             torch.manual_seed(config.seed)  # for what a method draws while it trains
             training = Training(self.method, make_optimizer(config))
             self._restore(training)
             self._note_process(training)
-            train = mix(config, data.train, len(data.classes))
+            train = mix_labels(config, data.train, len(data.classes))
             batches = _Watched(train, watch, self, training)
             records = fit(
                 self.method,

@@ -40,6 +40,7 @@ def refuse_occupied(path: Path) -> None:
             "folder with --out"
         )
     empty_run = {"config.yaml", "manifest.json", "history.jsonl", "history.csv", ".lock"}
+    empty_run.add("broken_images.txt")
     if path.exists():
         for entry in path.iterdir():
             known = entry.name in empty_run | {"checkpoints", "tensorboard"} or (

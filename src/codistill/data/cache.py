@@ -46,10 +46,12 @@ def cache_file(name: str, files: list[Path]) -> Path:
     return cache_folder() / f"{name}-{key}.safetensors"
 
 
-def fingerprint(train: Split, test: Split) -> str:
+def fingerprint(train: Split, test: Split, val: Split | None = None) -> str:
     """SHA-256 of the pixels and labels: the same for every form that they were read from."""
     digest = hashlib.sha256()
-    for split in (train, test):
+    for split in (train, test, val):
+        if split is None:
+            continue
         digest.update(split.images.contiguous().numpy().data)
         digest.update(split.labels.numpy().astype("<i8").data)
     return digest.hexdigest()
@@ -64,13 +66,15 @@ def load_cached(path: Path) -> Dataset | None:
             facts = file.metadata()
             train = Split(file.get_tensor("train.images"), file.get_tensor("train.labels"))
             test = Split(file.get_tensor("test.images"), file.get_tensor("test.labels"))
-        dataset = Dataset(
-            facts["name"], train, test, tuple(json.loads(facts["classes"])), facts["fingerprint"]
-        )
+            val = None
+            if "val.labels" in file.keys():  # noqa: SIM118  it is no dict
+                val = Split(file.get_tensor("val.images"), file.get_tensor("val.labels"))
+        classes = tuple(json.loads(facts["classes"]))
+        dataset = Dataset(facts["name"], train, test, classes, facts["fingerprint"], val)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         log.warning("%s cannot be read and is made again: %s", path, error)
         return None
-    if fingerprint(train, test) != dataset.fingerprint:
+    if fingerprint(train, test, val) != dataset.fingerprint:
         log.warning("%s has changed on disk and is made again", path)
         return None
     return dataset
@@ -80,7 +84,7 @@ def save_cached(path: Path, dataset: Dataset) -> None:
     """Writes the cache file whole or not at all; a folder that cannot be written is no error."""
     tensors = {
         f"{name}.{field}": getattr(split, field).contiguous()
-        for name, split in (("train", dataset.train), ("test", dataset.test))
+        for name, split in dataset.splits.items()
         for field in ("images", "labels")
     }
     facts = {

@@ -1,6 +1,7 @@
-"""A labelled set of images that fits into memory, and how a part of it is held out."""
+"""A labelled set of images that fits into memory, and how a part of a set is held out."""
 
 from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Int64, UInt8
@@ -31,6 +32,11 @@ class Split:
     def take(self, index: Int64[Tensor, "n"]) -> "Split":
         return replace(self, images=self.images[index], labels=self.labels[index])
 
+    def join(self, other: "Split") -> "Split":
+        """These images, then those of another split."""
+        labels = torch.cat([self.labels, other.labels])
+        return replace(self, images=torch.cat([self.images, other.images]), labels=labels)
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -41,7 +47,8 @@ class Dataset:
         train: the images to learn from.
         test: the images that never choose anything.
         classes: the C names, in the order of the labels.
-        fingerprint: SHA-256 over images and labels of both splits, hexadecimal.
+        fingerprint: SHA-256 over images and labels of all splits, hexadecimal.
+        val: images that the data set has to choose by, if it has any.
     """
 
     name: str
@@ -49,21 +56,51 @@ class Dataset:
     test: Split
     classes: tuple[str, ...]
     fingerprint: str
+    val: Split | None = None
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """Those that there are of "train", "val" and "test"."""
+        found = {"train": self.train, "val": self.val, "test": self.test}
+        return {name: split for name, split in found.items() if split is not None}
 
 
-def hold_out(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
+_S = TypeVar("_S")
+
+
+@runtime_checkable
+class Labelled(Protocol):
+    """N images with labels, decoded or not: `Split` and `EncodedSplit`."""
+
+    @property
+    def labels(self) -> Tensor: ...
+
+    def __len__(self) -> int: ...
+
+    def take(self: _S, index: Tensor) -> _S: ...
+
+    def join(self: _S, other: _S) -> _S: ...
+
+
+S = TypeVar("S", bound=Labelled)
+
+
+def hold_out(
+    split: S, fraction: float, seed: int, option: str = "data.val_fraction"
+) -> tuple[S, S]:
     """Divides a split into one to train on and one to choose by, class by class.
 
     Args:
         split: N labelled images.
         fraction: the share of every class that is held out, 0 (nothing) to below 1.
         seed: draws which. The same seed gives the same images on every machine.
+        option: what `fraction` is called where it was given.
 
     Returns:
         What is left to train on, and what is held out.
     """
     if not 0 <= fraction < 1:
-        raise InputError(f"data.val_fraction is {fraction}: give a number from 0 to below 1")
+        raise InputError(f"{option} is {fraction}: give a number from 0 to below 1")
     if not len(split):
         raise InputError("there is not one image to hold out from")
     held = torch.zeros(len(split), dtype=torch.bool)

@@ -20,23 +20,28 @@ CHUNK = 256  # images that a thread takes at once: one at a time, handing over c
 
 
 def decode_images(
-    encoded: Sequence[bytes] | Sequence[Path], where: Callable[[int], str]
-) -> UInt8[Tensor, "n 32 32 3"]:
-    """RGB pixels of images that must be 32 x 32.
+    encoded: Sequence[bytes] | Sequence[Path],
+    where: Callable[[int], str],
+    size: int = 32,
+    of: str = "CIFAR",
+) -> UInt8[Tensor, "n size size 3"]:
+    """RGB pixels of images that must all be of one size.
 
     Args:
-        encoded: the contents of image files, or their paths.
+        encoded: the contents of n image files, or their paths.
         where: names the i-th of them, for messages.
+        size: height and width of each, in pixels.
+        of: the data set, for messages.
     """
     try:
         import PIL  # noqa: F401  before the threads, so that it is missed only once
     except ImportError as error:
         raise MissingExtraError("pillow", "images", "reading encoded images") from error
-    pixels = np.empty((len(encoded), 32, 32, 3), np.uint8)
+    pixels = np.empty((len(encoded), size, size, 3), np.uint8)
 
     def decode_chunk(start: int) -> None:
         for i in range(start, min(start + CHUNK, len(encoded))):
-            pixels[i] = _decode(encoded[i], where(i))
+            pixels[i] = _decode(encoded[i], where(i), size, of)
 
     pool = ThreadPoolExecutor()  # Pillow decodes without Python's lock
     try:
@@ -47,15 +52,17 @@ def decode_images(
     return torch.from_numpy(pixels)
 
 
-def _decode(encoded: bytes | Path, where: str) -> UInt8[np.ndarray, "32 32 3"]:
+def _decode(
+    encoded: bytes | Path, where: str, size: int, of: str
+) -> UInt8[np.ndarray, "size size 3"]:
     from PIL import Image
 
     source = io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded
     try:
         with Image.open(source, formats=FORMATS) as image:
-            if image.size != (32, 32):  # known before decoding: a huge image costs nothing
+            if image.size != (size, size):  # known before decoding: a huge image costs nothing
                 width, height = image.size
-                raise InputError(f"{where} is {width} x {height} pixels: CIFAR has 32 x 32")
+                raise InputError(f"{where} is {width} x {height} pixels: {of} has {size} x {size}")
             return np.asarray(image.convert("RGB"))
     except InputError:
         raise

@@ -6,7 +6,7 @@ augmentations. They depend on (seed, epoch, step) alone, so that a training can 
 step.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,25 +15,30 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
 from codistill.data.dataset import Split
+from codistill.data.rand_augment import rand_augment_each, require_torchvision
 from codistill.errors import InputError
 from codistill.method import Batch
 
 PadMode = Literal["reflect", "zeros"]
 
+_COUNTED = 8192  # images whose pixels are counted at a time
+
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Pad, crop back to the old size at a random place, flip every second image.
+    """Pad, crop back to the old size at a random place, flip every second image, RandAugment.
 
     Attributes:
         pad: pixels added on each side before the crop; 0 leaves images where they are.
         pad_mode: what the pixels are: the mirrored image (FFL's authors) or black (most others).
         flip: whether to mirror left and right.
+        rand_augment: strength of RandAugment's two operations, 1 to 30; 0: without.
     """
 
     pad: int = 4
     pad_mode: PadMode = "reflect"
     flip: bool = True
+    rand_augment: int = 0
 
     def draw(
         self, n: int, rng: torch.Generator
@@ -91,11 +96,17 @@ class Normalisation:
     @classmethod
     def of(cls, split: Split) -> "Normalisation":
         """The mean and standard deviation of a split's own pixels, per channel."""
-        counts = torch.stack(
-            [torch.bincount(split.images[..., c].flatten().int(), minlength=256) for c in range(3)]
-        ).double()
-        values = torch.arange(256, dtype=torch.float64, device=counts.device)
-        share = counts / counts.sum(dim=1, keepdim=True)  # exact whatever the size of the split
+        return cls.of_pixels(split.images.split(_COUNTED))
+
+    @classmethod
+    def of_pixels(cls, parts: Iterable[UInt8[Tensor, "..."]]) -> "Normalisation":
+        """The mean and standard deviation of images in parts (b, H, W, 3), per channel."""
+        counts = torch.zeros(3, 256, dtype=torch.float64)
+        for part in parts:
+            for c in range(3):
+                counts[c] += torch.bincount(part[..., c].flatten().int(), minlength=256).cpu()
+        values = torch.arange(256, dtype=torch.float64)
+        share = counts / counts.sum(dim=1, keepdim=True)  # exact however many there are
         mean = share @ values
         std = ((share @ values**2) - mean**2).clamp(min=1e-12).sqrt()
         return cls(tuple(mean.tolist()), tuple(std.tolist()))
@@ -127,16 +138,14 @@ class TrainBatches:
         views: int = 1,
         seed: int = 0,
     ):
-        if len(split) < 2 or batch_size < 2:
-            raise InputError(
-                f"training needs 2 images or more, and batches of 2 or more: there are "
-                f"{len(split)} images and batch_size is {batch_size}"
-            )
+        check_batch_size(len(split), batch_size)
         smallest = min(split.images.shape[1:3])
         if augmentation and augmentation.pad >= smallest:
             raise InputError(
                 f"data.pad is {augmentation.pad}, but the images are only {smallest} pixels wide"
             )
+        if augmentation and augmentation.rand_augment:
+            require_torchvision()
         self.split = split
         self.batch_size = batch_size
         self.normalisation = normalisation
@@ -147,8 +156,12 @@ class TrainBatches:
 
     def __len__(self) -> int:
         """Steps in a whole epoch."""
-        full, rest = divmod(len(self.split), self.batch_size)
-        return full + (rest > 1)
+        return count_batches(len(self.split), self.batch_size)
+
+    @property
+    def images(self) -> int:
+        """How many there are in the split."""
+        return len(self.split)
 
     def start_at(self, epoch: int, step: int = 0) -> None:
         """Chooses the epoch that the next pass is, and the step at which it begins."""
@@ -159,22 +172,25 @@ class TrainBatches:
         order = order.to(self.split.labels.device)
         for step in range(self._start, len(self)):
             index = order[step * self.batch_size : (step + 1) * self.batch_size]
-            yield Batch(self._views(index, self._rng(1, step)), self.split.labels[index])
+            yield Batch(self._views(index, step), self.split.labels[index])
 
-    def _views(self, index: Tensor, rng: torch.Generator) -> list[Tensor]:
-        images, a = self.split.images, self.augmentation
+    def _views(self, index: Tensor, step: int) -> list[Tensor]:
+        images, a, rng = self.split.images, self.augmentation, self._rng(1, step)
         if a is None:
             return [self.normalisation(images[index])] * self.views
         views = []
-        for _ in range(self.views):
+        for view in range(self.views):
             draws = a.draw(len(index), rng)
             top, left, flips = (d.to(images.device, non_blocking=True) for d in draws)
             cut = crop_and_flip(images, index, top, left, flips, a.pad, a.pad_mode)
+            if a.rand_augment:
+                seed = mix(self.seed, self._epoch, 2, step, view)
+                cut = rand_augment_each(cut, a.rand_augment, seed)
             views.append(self.normalisation(cut))
         return views
 
     def _rng(self, *purpose: int) -> torch.Generator:
-        return torch.Generator().manual_seed(_mix(self.seed, self._epoch, *purpose))
+        return torch.Generator().manual_seed(mix(self.seed, self._epoch, *purpose))
 
 
 class EvalBatches:
@@ -194,6 +210,11 @@ class EvalBatches:
     def __len__(self) -> int:
         return -(-len(self.split) // self.batch_size)
 
+    @property
+    def images(self) -> int:
+        """How many there are in the split."""
+        return len(self.split)
+
     def __iter__(self) -> Iterator[Batch]:
         for start in range(0, len(self.split), self.batch_size):
             part = slice(start, start + self.batch_size)
@@ -201,7 +222,22 @@ class EvalBatches:
             yield Batch([images], self.split.labels[part])
 
 
-def _mix(*numbers: int) -> int:
+def check_batch_size(images: int, batch_size: int) -> None:
+    """Raises InputError where nothing can be learnt from batches of that size."""
+    if images < 2 or batch_size < 2:
+        raise InputError(
+            f"training needs 2 images or more, and batches of 2 or more: there are "
+            f"{images} images and batch_size is {batch_size}"
+        )
+
+
+def count_batches(images: int, batch_size: int) -> int:
+    """Steps in an epoch: batch normalisation cannot learn from a last batch of one image."""
+    full, rest = divmod(images, batch_size)
+    return full + (rest > 1)
+
+
+def mix(*numbers: int) -> int:
     """One seed out of several numbers, so that neighbours have nothing to do with each other."""
     state = 0
     for number in numbers:  # splitmix64

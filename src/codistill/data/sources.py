@@ -7,14 +7,21 @@ from typing import NamedTuple
 from codistill.data.cache import cache_file, cache_folder, fingerprint, load_cached, save_cached
 from codistill.data.cifar import CIFARS, Cifar, read_archive, read_extracted
 from codistill.data.dataset import Dataset, Split
+from codistill.data.decode import decode_images
 from codistill.data.digits import read_digits
 from codistill.data.download import download
+from codistill.data.encoded import EncodedDataset, Files
 from codistill.data.folders import list_class_folders, read_class_folders
 from codistill.data.parquet import list_shards, read_shards
+from codistill.data.published import list_cinic10, list_tiny_imagenet
 from codistill.errors import InputError, did_you_mean
 from codistill.names import DATASETS
 
 Decoded = tuple[Split, Split, tuple[str, ...]]  # train, test, class names
+
+# Those of class folders that are small and of one size, and what lists their files.
+SMALL = {"cinic10": list_cinic10, "tiny_imagenet": list_tiny_imagenet}
+IN_MEMORY = frozenset({"digits", *CIFARS, *SMALL})
 
 
 class Source(NamedTuple):
@@ -28,26 +35,72 @@ def load_dataset(name: str, root: str | Path | None = None) -> Dataset:
     """The data set, decoded; from the cache where it has been decoded before.
 
     Args:
-        name: one of `DATASETS`.
+        name: one of `IN_MEMORY`.
         root: where it is kept: the published archive, what is in it, one folder per class, or
-            parquet files. None downloads the archive.
+            parquet files. None downloads CIFAR's archive.
     """
-    if name not in DATASETS:
-        raise InputError(f"no data set is called {name!r}: {did_you_mean(name, DATASETS)}")
+    check_name(name)
+    if name not in IN_MEMORY:
+        raise InputError(
+            f"{name} is not held in memory: codistill.data.list_dataset lists it, and "
+            "StreamedTrainBatches reads it"
+        )
     if name == "digits":
         if root is not None:
             raise InputError("digits comes with scikit-learn: leave out --data.root")
         return _dataset(name, read_digits())
-    cifar = CIFARS[name]
-    if root is None:
+    if root is not None:
+        place = Path(root).expanduser().resolve()
+    elif name in CIFARS:
+        cifar = CIFARS[name]
         place = download(cifar.url, cache_folder() / cifar.archive, cifar.md5)
     else:
-        place = Path(root).expanduser().resolve()
+        raise InputError(f"{name} is not downloaded: give the folder that it is in by --data.root")
     try:
-        return _read(name, place)
+        return _read_small(name, place) if name in SMALL else _read(name, place)
     except OSError as error:
         where = error.filename or place
         raise InputError(f"{where} cannot be read: {error.strerror or error}") from error
+
+
+def check_name(name: str) -> None:
+    """Raises InputError, with the nearest, where no data set is called that."""
+    if name not in DATASETS:
+        raise InputError(f"no data set is called {name!r}: {did_you_mean(name, DATASETS)}")
+
+
+def existing(root: Path) -> Path:
+    """The folder or file, if it exists."""
+    if not root.exists():
+        raise InputError(f"{root} does not exist: give an existing file or folder by --data.root")
+    return root
+
+
+def _read_small(name: str, root: Path) -> Dataset:
+    listed = SMALL[name](existing(root))
+    store = next(iter(listed.splits.values())).store
+    assert isinstance(store, Files)
+    paths = [Path(store.path(i)) for i in range(len(store))]
+    kept = cache_file(name, paths)
+    dataset = load_cached(kept)
+    if dataset is None:
+        dataset = _decode_small(name, listed, paths)
+        save_cached(kept, dataset)
+    return dataset
+
+
+def _decode_small(name: str, listed: EncodedDataset, paths: list[Path]) -> Dataset:
+    size = DATASETS[name].image_size
+    assert size is not None
+    splits = {}
+    for split, part in listed.splits.items():
+        files = [paths[i] for i in part.index]
+        pixels = decode_images(files, lambda i, files=files: str(files[i]), size[0], name)
+        splits[split] = Split(pixels, part.labels)
+    if "test" not in splits:  # Tiny ImageNet's val is what is reported
+        splits["test"] = splits.pop("val")
+    train, test, val = splits["train"], splits["test"], splits.get("val")
+    return Dataset(name, train, test, listed.classes, fingerprint(train, test, val), val)
 
 
 def _read(name: str, place: Path) -> Dataset:
@@ -67,8 +120,7 @@ def find_source(name: str, root: Path) -> Source:
     cifar = CIFARS[name]
     if root.is_file():
         return Source([root], lambda: read_archive(cifar, root))
-    if not root.is_dir():
-        raise InputError(f"{root} does not exist: give an existing file or folder by --data.root")
+    existing(root)
     if files := _extracted_files(cifar, root):
         return Source(files, lambda: read_extracted(cifar, files))
     archive = root / cifar.archive

@@ -1,0 +1,78 @@
+"""Which images of a data set turned out to be broken, said once and written down."""
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+from codistill import files
+from codistill.errors import InputError
+
+LIMIT = 0.1  # of all images; with more, something else is wrong
+_NAMED = 5  # of the first ones there is a note
+
+_log = logging.getLogger(__name__)
+
+
+class BrokenImages:
+    """The broken images of one data set.
+
+    Args:
+        total: how many images it has, broken or not.
+
+    Attributes:
+        found: name -> what is wrong with it, in the order in which they were found.
+    """
+
+    def __init__(self, total: int):
+        self.total = total
+        self.found: dict[str, str] = {}
+        self._path: Path | None = None
+
+    def keep_in(self, path: Path) -> None:
+        """Writes what is found to a file from now on; what the file has counts as found."""
+        self._path = path
+        if path.exists():
+            lines = path.read_text(encoding="utf-8").splitlines()
+            earlier = dict(line.split("\t", 1) for line in lines if "\t" in line)
+            self.found = earlier | self.found
+        if self.found:
+            self._write()
+
+    def add(self, images: Iterable[tuple[str, str]]) -> None:
+        """Notes images by name and reason; what is known already is passed over.
+
+        Raises:
+            InputError: where more than a tenth of all images are broken.
+        """
+        new = {_one_line(name): _one_line(reason) for name, reason in images}
+        new = {name: reason for name, reason in new.items() if name not in self.found}
+        if not new:
+            return
+        for name, reason in new.items():
+            self.found[name] = reason
+            if len(self.found) <= _NAMED:
+                _log.warning(
+                    "codistill: note: image %s is broken (%s): another takes its place in "
+                    "training, and evaluation leaves it out%s",
+                    name,
+                    reason,
+                    "; further ones are only written down" if len(self.found) == _NAMED else "",
+                )
+        self._write()
+        if len(self.found) > LIMIT * self.total:
+            name, reason = next(iter(self.found.items()))
+            raise InputError(
+                f"{len(self.found):,} of {self.total:,} images are broken, such as {name} "
+                f"({reason}): look at all of them with codistill data check"
+            )
+
+    def _write(self) -> None:
+        if self._path is not None:
+            lines = "".join(f"{name}\t{reason}\n" for name, reason in self.found.items())
+            files.write_text(self._path, lines)
+
+
+def _one_line(text: str) -> str:
+    """Without tabs, ends of lines, and what is no UTF-8."""
+    shown = text.encode("utf-8", "backslashreplace").decode()
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)

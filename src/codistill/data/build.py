@@ -1,0 +1,244 @@
+"""From the settings of a run to its batches."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from codistill.config import Config, DataConfig
+from codistill.data.balance import balance_notes, count_classes
+from codistill.data.broken import BrokenImages
+from codistill.data.dataset import S
+from codistill.data.division import Division, divide
+from codistill.data.encoded import EncodedDataset, EncodedSplit
+from codistill.data.in_memory import Augmentation, EvalBatches, Normalisation, TrainBatches
+from codistill.data.listings import list_dataset
+from codistill.data.sources import IN_MEMORY, check_name, load_dataset
+from codistill.data.streamed import CropAugmentation, StreamedEvalBatches, StreamedTrainBatches
+from codistill.data.workers import available_cores
+from codistill.errors import InputError
+
+IMAGE_SIZE = 224  # of streamed images, where nothing is said
+IMAGENET = Normalisation((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+
+_AUGMENTATION = {"digits": (1, False)}  # pad, flip: a mirrored 2 is no 2, and 8 pixels are few
+_DEFAULT_AUGMENTATION = (4, True)
+_MIN_SCALE = 0.08
+_EVAL_BATCH = 500
+_STREAMED_EVAL_BATCH = 100  # 15 MB at 224 x 224; small enough to be spread over the workers
+_MEASURED = 2000  # images that a normalisation is estimated from
+
+
+@dataclass(frozen=True)
+class Data:
+    """The batches of a run, on its device.
+
+    Attributes:
+        train: augmented.
+        evaluate_on: "val", where images are held out, and "test".
+        classes: C names.
+        normalisation: of all batches.
+        image_size: height and width of what the networks see.
+        fingerprint: of the whole data set.
+        settings: with every default written out that depends on the data.
+        notes: what is remarkable about the data, one line each.
+        broken: the images that turn out to be broken while they are read.
+    """
+
+    train: TrainBatches | StreamedTrainBatches
+    evaluate_on: Mapping[str, EvalBatches | StreamedEvalBatches]
+    classes: tuple[str, ...]
+    normalisation: Normalisation
+    image_size: tuple[int, int]
+    fingerprint: str
+    settings: DataConfig
+    notes: tuple[str, ...]
+    broken: BrokenImages
+
+
+def build_data(config: Config, device: torch.device) -> Data:
+    """The batches of a configuration, of one view."""
+    check_name(config.data.name)
+    _refuse_what_does_not_apply(config.data)
+    if config.data.name in IN_MEMORY:
+        return _build_in_memory(config, device)
+    return _build_streamed(config, device)
+
+
+def describe_data(c: DataConfig) -> tuple[int, tuple[int, int]]:
+    """Number of classes, and height and width of the images, with as little reading as it takes."""
+    from codistill.names import DATASETS
+
+    check_name(c.name)
+    _refuse_what_does_not_apply(c)
+    known = DATASETS[c.name]
+    classes = known.num_classes
+    if classes is None:
+        classes = len(list_dataset(c.name, c.root, c.label_column).classes)
+    size = c.image_size or IMAGE_SIZE
+    return classes, known.image_size or (size, size)
+
+
+def _refuse_what_does_not_apply(c: DataConfig) -> None:
+    in_memory = c.name in IN_MEMORY
+    of_others = ["pad", "pad_mode"]
+    if in_memory:
+        of_others = ["image_size", "min_scale", "workers", "test_fraction", "label_column"]
+        why = "is held in memory at its own size"
+    else:
+        why = "is cut to data.image_size from images of any size"
+    defaults = DataConfig()
+    for option in of_others:
+        if getattr(c, option) != getattr(defaults, option):
+            raise InputError(f"data.{option} is not for {c.name}, which {why}: leave it out")
+
+
+def _build_in_memory(config: Config, device: torch.device) -> Data:
+    c = config.data
+    dataset = load_dataset(c.name, c.root)
+    division = divide(dataset.splits, c.val_fraction, None, c.split_seed)
+    notes = _notes(division, dataset.classes)
+    normalisation = _given(c) or (IMAGENET if c.normalisation == "imagenet" else None)
+    if normalisation is None:
+        normalisation = _partly_given(c, Normalisation.of(division.train))
+    division = dataclasses.replace(
+        division,
+        train=division.train.to(device),
+        val=None if division.val is None else division.val.to(device),
+        test=division.test.to(device),
+    )
+    pad, flip = _AUGMENTATION.get(c.name, _DEFAULT_AUGMENTATION)
+    pad, flip = pad if c.pad is None else c.pad, flip if c.flip is None else c.flip
+    images = division.train
+    return Data(
+        train=TrainBatches(
+            images,
+            config.batch_size,
+            normalisation,
+            Augmentation(pad, c.pad_mode, flip, c.rand_augment),
+            seed=config.seed,
+        ),
+        evaluate_on={
+            name: EvalBatches(split, _EVAL_BATCH, normalisation)
+            for name, split in _evaluated(division).items()
+        },
+        classes=dataset.classes,
+        normalisation=normalisation,
+        image_size=(images.images.shape[1], images.images.shape[2]),
+        fingerprint=dataset.fingerprint,
+        settings=_resolved(c, division, normalisation, pad=pad, flip=flip),
+        notes=notes,
+        broken=BrokenImages(len(images)),
+    )
+
+
+def _build_streamed(config: Config, device: torch.device) -> Data:
+    c = config.data
+    dataset = list_dataset(c.name, c.root, c.label_column)
+    division = divide(dataset.splits, c.val_fraction, c.test_fraction, c.split_seed)
+    size = IMAGE_SIZE if c.image_size is None else c.image_size
+    workers = available_cores() if c.workers is None else c.workers
+    flip = True if c.flip is None else c.flip
+    min_scale = _MIN_SCALE if c.min_scale is None else c.min_scale
+    broken = BrokenImages(_count(dataset))
+    normalisation = _given(c)
+    if normalisation is None:
+        measured = IMAGENET
+        if c.normalisation == "data":
+            measured = _measure(division.train, size, workers, broken)
+        normalisation = _partly_given(c, measured)
+    return Data(
+        train=StreamedTrainBatches(
+            division.train,
+            config.batch_size,
+            normalisation,
+            CropAugmentation(size, min_scale, flip, c.rand_augment),
+            seed=config.seed,
+            workers=workers,
+            device=device,
+            broken=broken,
+        ),
+        evaluate_on={
+            name: StreamedEvalBatches(
+                split, _STREAMED_EVAL_BATCH, normalisation, size, workers, device, broken
+            )
+            for name, split in _evaluated(division).items()
+        },
+        classes=dataset.classes,
+        normalisation=normalisation,
+        image_size=(size, size),
+        fingerprint=dataset.fingerprint,
+        settings=_resolved(
+            c,
+            division,
+            normalisation,
+            flip=flip,
+            image_size=size,
+            min_scale=min_scale,
+            workers=workers,
+            test_fraction=division.test_fraction,
+        ),
+        notes=(*dataset.notes, *_notes(division, dataset.classes)),
+        broken=broken,
+    )
+
+
+def _measure(split: EncodedSplit, size: int, workers: int, broken: BrokenImages) -> Normalisation:
+    """Estimated from the middles of up to 2,000 evenly chosen images."""
+    chosen = torch.linspace(0, len(split) - 1, min(_MEASURED, len(split))).round().long()
+    batches = StreamedEvalBatches(
+        split.take(chosen), _STREAMED_EVAL_BATCH, IMAGENET, size, workers, broken=broken
+    )
+    return Normalisation.of_pixels(batches.pixels())
+
+
+def _evaluated(division: Division[S]) -> dict[str, S]:
+    found = {} if division.val is None else {"val": division.val}
+    return found | {"test": division.test}
+
+
+def _notes(division: Division[S], classes: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(balance_notes(count_classes(division.train.labels, len(classes)), classes))
+
+
+def _count(dataset: EncodedDataset) -> int:
+    return sum(map(len, dataset.splits.values()))
+
+
+def _given(c: DataConfig) -> Normalisation | None:
+    """What the settings say in full."""
+    return _partly_given(c, IMAGENET) if c.mean and c.std else None
+
+
+def _partly_given(c: DataConfig, normalisation: Normalisation) -> Normalisation:
+    """What the settings say, the rest from elsewhere."""
+    if c.mean:
+        normalisation = dataclasses.replace(normalisation, mean=(c.mean[0], c.mean[1], c.mean[2]))
+    if c.std:
+        normalisation = dataclasses.replace(normalisation, std=(c.std[0], c.std[1], c.std[2]))
+    return normalisation
+
+
+def _resolved(
+    c: DataConfig, division: Division[S], normalisation: Normalisation, **found: Any
+) -> DataConfig:
+    return dataclasses.replace(
+        c,
+        root=_absolute(c),
+        val_fraction=division.val_fraction,
+        mean=list(normalisation.mean),
+        std=list(normalisation.std),
+        **found,
+    )
+
+
+def _absolute(c: DataConfig) -> str | None:
+    """The place of the images, from wherever it is looked at; a name on the Hub stays one."""
+    if c.root is None or (
+        c.name == "hub" and not Path(c.root.partition(":")[0]).expanduser().exists()
+    ):
+        return c.root
+    return str(Path(c.root).expanduser().absolute())

@@ -1,0 +1,176 @@
+"""Reads every image of a data set once and says what is in it, and what has to be mended."""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from codistill.data.balance import IMBALANCE, count_classes, imbalance, shorten
+from codistill.data.encoded import EncodedDataset, Store
+from codistill.data.photograph import BrokenImageError, load_whole, require_pillow
+from codistill.data.workers import Workers
+
+_TOGETHER = 16  # images that a worker takes at once
+
+
+@dataclass(frozen=True)
+class Image:
+    """What is known of an image that was read.
+
+    Attributes:
+        split: that it is in.
+        label: its class.
+        name: for messages.
+        size: width and height in pixels, as it is shown; None where it is broken.
+        mode: as it is stored, such as "RGB" or "L"; what is wrong where it is broken.
+        contents: SHA-256 of the file.
+        pixels: SHA-256 of size and pixels.
+    """
+
+    split: str
+    label: int
+    name: str
+    size: tuple[int, int] | None
+    mode: str
+    contents: bytes
+    pixels: bytes
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What is in a data set.
+
+    Attributes:
+        counts: split -> images of each of the C classes, broken ones too.
+        images: all that were read.
+        mend: what has to be mended, one line each.
+        consider: what is remarkable, one line each.
+    """
+
+    counts: dict[str, list[int]]
+    images: Sequence[Image]
+    mend: Sequence[str]
+    consider: Sequence[str]
+
+
+def check_dataset(
+    dataset: EncodedDataset, workers: int, watch: Callable[[int], None] = lambda done: None
+) -> Findings:
+    """Reads all images.
+
+    Args:
+        dataset: C classes.
+        workers: processes that read; 0: none but this one.
+        watch: is told how many images more were read.
+    """
+    require_pillow()
+    images = []
+    for image in _read_all(dataset, workers):
+        images.append(image)
+        watch(1)
+    counts = {
+        split: count_classes(part.labels, len(dataset.classes))
+        for split, part in dataset.splits.items()
+    }
+    mend = [*_broken(images), *_missing(counts, dataset.classes), *_contradictions(images, dataset)]
+    consider = [*dataset.notes, *_balance(counts), *_duplicates(images)]
+    return Findings(counts, images, mend, consider)
+
+
+def _read_all(dataset: EncodedDataset, workers: int) -> Iterator[Image]:
+    for split, part in dataset.splits.items():
+        starts = range(0, len(part), _TOGETHER)
+        keys = [part.index[start : start + _TOGETHER].tolist() for start in starts]
+        read = Workers(_Look(part.store), min(workers, len(keys)))
+        facts = (fact for (group,) in read(keys) for fact in group)
+        for i, (size, mode, contents, pixels) in enumerate(facts):
+            label = int(part.labels[i])
+            yield Image(split, label, part.name(i), size, mode, contents, pixels)
+
+
+_Facts = tuple[tuple[int, int] | None, str, bytes, bytes]
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What a worker does."""
+
+    store: Store
+
+    def __call__(self, places: list[int]) -> tuple[list[_Facts]]:
+        return ([self._look(place) for place in places],)
+
+    def _look(self, place: int) -> _Facts:
+        contents = b""
+
+        def read() -> bytes:
+            nonlocal contents
+            encoded = self.store.read(place)
+            contents = hashlib.sha256(encoded).digest()
+            return encoded
+
+        try:
+            mode, pixels = load_whole(read)
+        except BrokenImageError as error:
+            return None, str(error), contents, b""
+        digest = hashlib.sha256(str(pixels.shape).encode())
+        digest.update(np.ascontiguousarray(pixels).data)
+        return (pixels.shape[1], pixels.shape[0]), mode, contents, digest.digest()
+
+
+def _broken(images: Sequence[Image]) -> Iterator[str]:
+    for image in images:
+        if image.size is None:
+            yield f"broken: {image.name}: {image.mode}"
+
+
+def _missing(counts: dict[str, list[int]], classes: Sequence[str]) -> Iterator[str]:
+    for split, of_classes in counts.items():
+        absent = [name for name, count in zip(classes, of_classes, strict=True) if not count]
+        if absent:
+            where = "" if split == "all" else f" in {split}"
+            yield f"no image{where} of the class {shorten(absent)}"
+
+
+def _groups(images: Sequence[Image]) -> Iterator[tuple[str, list[Image]]]:
+    """Images that are the same: in every byte, or in their pixels only."""
+    of_pixels: dict[bytes, list[Image]] = defaultdict(list)
+    for image in images:
+        if image.size is not None:
+            of_pixels[image.pixels].append(image)
+    for group in of_pixels.values():
+        if len(group) > 1:
+            same = len({image.contents for image in group}) == 1
+            yield ("the same file" if same else "the same pixels"), group
+
+
+def _contradictions(images: Sequence[Image], dataset: EncodedDataset) -> Iterator[str]:
+    for what, group in _groups(images):
+        if len({image.label for image in group}) > 1:
+            named = [f"{image.name} ({dataset.classes[image.label]})" for image in group]
+            yield f"{what} in two classes: {shorten(named)}"
+
+
+def _duplicates(images: Sequence[Image]) -> Iterator[str]:
+    """The number of images too many, by where they are, each with an example."""
+    extra: Counter[tuple[str, str]] = Counter()
+    examples: dict[tuple[str, str], str] = {}
+    for what, group in _groups(images):
+        splits = sorted({image.split for image in group})
+        where = f"in {splits[0]}" if len(splits) == 1 else "across " + " and ".join(splits)
+        if where == "in all":
+            where = "in the data set"
+        extra[what, where] += len(group) - 1
+        shown = [min((i for i in group if i.split == s), key=lambda i: i.name) for s in splits]
+        shown = shown if len(shown) > 1 else group[:2]
+        examples.setdefault((what, where), " = ".join(image.name for image in shown))
+    for (what, where), count in sorted(extra.items()):
+        yield f"{what} more than once {where}: {count:,} too many, such as {examples[what, where]}"
+
+
+def _balance(counts: dict[str, list[int]]) -> Iterator[str]:
+    for split in ("train", "all"):
+        if split in counts and (ratio := imbalance(counts[split])) > IMBALANCE:
+            yield f"the largest class has {ratio:,.0f} times as many images as the smallest"

@@ -1,0 +1,149 @@
+"""Where each image lies in a few large files, found once and kept beside the decoded data sets."""
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import uuid
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+
+import numpy as np
+from jaxtyping import Int64
+
+from codistill.data.cache import cache_folder
+from codistill.data.encoded import EncodedDataset, Listed, Packed, Slices, make_dataset
+from codistill.data.trees import SPLIT_NAMES
+from codistill.errors import InputError
+
+log = logging.getLogger(__name__)
+
+LAYOUT = 1  # to be raised when what is kept changes
+
+
+@dataclass(frozen=True)
+class Index:
+    """N images in large files.
+
+    Attributes:
+        which: (N,), the place of each one's file.
+        starts: (N,), its first byte.
+        sizes: (N,), how many bytes.
+        labels: (N,), 0 to C - 1.
+        names: N names, relative to the root of the data set.
+        splits: for each file that was listed, "train", "val", "test" or "all".
+        members: how many images each of these has, in order.
+        classes: C names.
+    """
+
+    which: Int64[np.ndarray, "N"]
+    starts: Int64[np.ndarray, "N"]
+    sizes: Int64[np.ndarray, "N"]
+    labels: Int64[np.ndarray, "N"]
+    names: list[str]
+    splits: list[str]
+    members: list[int]
+    classes: list[str]
+
+
+def index_key(name: str, files: list[Path], *facts: object) -> Path:
+    """The stem of what is kept of these files; a file that changes changes it."""
+    stats = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+    key = hashlib.sha256(json.dumps([LAYOUT, name, stats, *facts]).encode()).hexdigest()[:16]
+    return cache_folder() / f"{name}-{key}"
+
+
+def kept_index(path: Path, build: Callable[[], Index]) -> Index:
+    """The index in a file; built and kept there where there is none that can be read."""
+    unusable = contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile)
+    with unusable, open(path, "rb") as kept, np.load(kept, allow_pickle=False) as stored:
+        about = json.loads(stored["about"].tobytes())
+        arrays = {k: stored[k] for k in ("which", "starts", "sizes", "labels")}
+        return Index(**arrays, **about)
+    index = build()
+    about = {k: getattr(index, k) for k in ("names", "splits", "members", "classes")}
+    unfinished = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(unfinished, "wb") as file:
+            np.savez(
+                file,
+                which=index.which,
+                starts=index.starts,
+                sizes=index.sizes,
+                labels=index.labels,
+                about=np.frombuffer(json.dumps(about).encode(), np.uint8),
+            )
+        os.replace(unfinished, path)
+    except OSError as error:
+        log.warning("%s cannot be written, so it is made again next time: %s", path, error)
+    finally:
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
+    return index
+
+
+def indexed_dataset(name: str, index: Index, files: list[Path], notes: list[str]) -> EncodedDataset:
+    """The data set that an index of `files` describes."""
+    splits = np.repeat(np.arange(len(index.splits)), index.members).tolist()
+    listing = [
+        Listed(index.splits[split], label, size, image)
+        for split, label, size, image in zip(
+            splits, index.labels.tolist(), index.sizes.tolist(), index.names, strict=True
+        )
+    ]
+    store = Slices(
+        tuple(map(str, files)), Packed(index.names), index.which, index.starts, index.sizes
+    )
+    return make_dataset(name, listing, store, index.classes, notes)
+
+
+def splits_of(files: list[PurePath]) -> list[str]:
+    """For each file the split that its path names; "all" where none does.
+
+    Args:
+        files: relative to the root of the data set.
+    """
+    found = [_split_of(file) for file in files]
+    if "" in found and any(found):
+        raise InputError(
+            f"{files[found.index('')]} does not say by its path whether it is for train, val or "
+            "test, but other files do: rename or remove it"
+        )
+    named = set(found)
+    if named & {"val", "test"} and "train" not in named:
+        raise InputError(f"there are files for {' and '.join(sorted(named))}, but none for train")
+    return ["all"] * len(files) if named <= {"", "train"} else found
+
+
+def _split_of(file: PurePath) -> str:
+    """By the last word of the path that names a split: in train/test_photos/0.tar, "test"."""
+    words = "".join(c if c.isalpha() else " " for c in str(file.with_suffix(""))).lower().split()
+    for word in reversed(words):
+        for split, names in SPLIT_NAMES.items():
+            if word in names:
+                return split
+    return ""
+
+
+def number_labels(values: list[str], names: list[str] | None) -> tuple[list[int], list[str]]:
+    """Labels 0 to C - 1 and C names, of labels as they were found, numbers or names.
+
+    Args:
+        values: one for each image.
+        names: of the classes that numbers stand for, if they are known.
+    """
+    if all(value.isdecimal() for value in values):
+        numbers = list(map(int, values))
+        most = max(numbers, default=0)
+        if names is not None and most >= len(names):
+            raise InputError(f"there is a label {most}, but only {len(names)} class names")
+        if most > 1_000_000:
+            raise InputError(f"there is a label {most}: labels count from 0")
+        return numbers, names if names is not None else [str(i) for i in range(most + 1)]
+    classes = sorted(set(values))
+    places = {name: i for i, name in enumerate(classes)}
+    return [places[value] for value in values], classes

@@ -1,0 +1,50 @@
+"""RandAugment, as torchvision has it, drawn from a seed and nothing else."""
+
+import functools
+from typing import Any, TypeVar
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from codistill.vision_import import import_torchvision
+
+_OPERATIONS = 2  # for each image
+
+Image = TypeVar("Image")
+
+
+def require_torchvision() -> None:
+    """Raises MissingExtraError where torchvision is not installed."""
+    import_torchvision("data.rand_augment")
+
+
+def rand_augment(image: Image, strength: int, seed: int) -> Image:
+    """Two operations drawn from `seed`; PyTorch's own random numbers are as before.
+
+    Args:
+        image: of Pillow, or a uint8 tensor (3, H, W).
+        strength: 1 to 30.
+        seed: draws the operations and their directions.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed GPUs too
+        return _transform(strength)(image)
+
+
+def rand_augment_each(
+    images: UInt8[Tensor, "B H W 3"], strength: int, seed: int
+) -> UInt8[Tensor, "B H W 3"]:
+    """Each image by operations of its own, all drawn from `seed`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        transform = _transform(strength)
+        return torch.stack([transform(image.permute(2, 0, 1)).permute(1, 2, 0) for image in images])
+
+
+@functools.cache
+def _transform(strength: int) -> Any:
+    require_torchvision()
+    from torchvision.transforms import v2
+
+    return v2.RandAugment(_OPERATIONS, strength)

@@ -1,0 +1,173 @@
+"""Folders of photographs: one folder per class, with or without a split above."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from codistill.data.balance import shorten
+from codistill.data.decode import SUFFIXES
+from codistill.data.encoded import EncodedDataset, Files, Listed, Packed, make_dataset
+from codistill.errors import InputError
+
+SPLIT_NAMES = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation"),
+    "test": ("test", "testing"),
+}
+
+
+@dataclass
+class Tree:
+    """What was found in folders of classes.
+
+    Attributes:
+        images: split -> class -> name relative to the root and size in bytes, in order.
+        ignored: how many files had each suffix that no image has.
+    """
+
+    images: dict[str, dict[str, list[tuple[str, int]]]] = field(default_factory=dict)
+    ignored: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def classes(self) -> list[str]:
+        """The names of the classes of all splits, sorted."""
+        return sorted({name for kinds in self.images.values() for name in kinds})
+
+    def notes(self) -> Iterator[str]:
+        """Empty folders, and files that are no images."""
+        empty = [
+            name if split == "all" else f"{split}/{name}"
+            for split, kinds in self.images.items()
+            for name, files in kinds.items()
+            if not files
+        ]
+        if empty:
+            yield f"no images in the class folder {shorten(empty)}"
+        if self.ignored:
+            kinds = ", ".join(f"{n:,} {suffix}" for suffix, n in self.ignored.most_common(5))
+            yield f"files that are not taken for images: {kinds}"
+
+
+def list_folder(root: Path) -> EncodedDataset:
+    """Your own photographs: train/, val/ and test/ with class folders, or class folders."""
+    tree = list_tree(root, find_splits(root))
+    filled = [name for name in tree.classes if any(k.get(name) for k in tree.images.values())]
+    if len(filled) < 2:
+        found = f"images of {filled[0]!r} only" if filled else "no images in class folders"
+        raise InputError(
+            f"{root} has {found}: give a folder with two or more folders, one for each class, "
+            "such as cat/1.jpg and dog/2.jpg, perhaps inside train/ and test/"
+        )
+    return dataset_of_tree("folder", root, tree, tree.classes, tree.classes)
+
+
+def find_splits(root: Path) -> dict[str, Path]:
+    """The folders of the splits that there are; {"all": ...} where nothing is divided."""
+    inside = subfolders(root)
+    found: dict[str, Path] = {}
+    for folder in inside:
+        for split, names in SPLIT_NAMES.items():
+            if folder.name.lower() in names:
+                if split in found:
+                    raise InputError(
+                        f"{root} has both {found[split].name}/ and {folder.name}/: remove or "
+                        "rename one of them"
+                    )
+                found[split] = folder
+    if "train" not in found:
+        if found and len(found) == len(inside) and any(map(subfolders, found.values())):
+            others = " and ".join(f"{folder.name}/" for folder in found.values())
+            raise InputError(f"{root} has {others} but no train/")
+        return {"all": root}
+    if not subfolders(found["train"]):
+        if len(found) == 1 and len(inside) > 1:
+            return {"all": root}  # a class of trains among other classes
+        raise InputError(
+            f"{found['train']} has no folders in it: sort the images into one folder per class"
+        )
+    return {"all": found["train"]} if len(found) == 1 else found
+
+
+def list_tree(root: Path, folders: Mapping[str, Path]) -> Tree:
+    """All images in the class folders of these folders.
+
+    Args:
+        root: what names are relative to.
+        folders: split -> the folder with its class folders.
+    """
+    tree = Tree()
+    for split in ("train", "val", "test", "all"):
+        if split in folders:
+            tree.images[split] = {
+                kind.name: sorted(list_images(root, kind, tree.ignored))
+                for kind in subfolders(folders[split])
+            }
+    return tree
+
+
+def list_images(root: Path, folder: Path, ignored: Counter[str]) -> Iterator[tuple[str, int]]:
+    """Name relative to root and size of every image in a folder, and in the folders inside it.
+
+    Args:
+        root: what names are relative to.
+        folder: in root.
+        ignored: counts the suffixes of other files. Hidden files count nowhere.
+    """
+    yield from _walk(str(folder), folder.relative_to(root).as_posix(), ignored, ())
+
+
+def _walk(
+    path: str, name: str, ignored: Counter[str], above: tuple[tuple[int, int], ...]
+) -> Iterator[tuple[str, int]]:
+    stat = os.stat(path)
+    if (here := (stat.st_dev, stat.st_ino)) in above:  # a link to a folder that it is in
+        return
+    with os.scandir(path) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            inner = f"{name}/{entry.name}"
+            if entry.is_dir():
+                yield from _walk(entry.path, inner, ignored, (*above, here))
+            elif (suffix := os.path.splitext(entry.name)[1].lower()) in SUFFIXES:
+                yield inner, _size(entry)
+            else:
+                ignored[suffix or "without a suffix"] += 1
+
+
+def _size(entry: os.DirEntry[str]) -> int:
+    try:
+        return entry.stat().st_size
+    except OSError:  # a link to nothing: broken, as will be found
+        return 0
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """The folders inside a folder that are not hidden, sorted."""
+    inside = (path for path in folder.iterdir() if not path.name.startswith("."))
+    return sorted(path for path in inside if path.is_dir() and path.name != "__MACOSX")
+
+
+def dataset_of_tree(
+    name: str, root: Path, tree: Tree, kinds: list[str], classes: list[str]
+) -> EncodedDataset:
+    """The data set of a listing.
+
+    Args:
+        name: of the data set.
+        root: that the listing's names are relative to.
+        tree: the listing.
+        kinds: what the C classes are called in it.
+        classes: what they are called elsewhere.
+    """
+    labels = {kind: label for label, kind in enumerate(kinds)}
+    listing = [
+        Listed(split, labels[kind], size, file)
+        for split, found in tree.images.items()
+        for kind, images in found.items()
+        for file, size in images
+    ]
+    store = Files(str(root), Packed(image.name for image in listing))
+    return make_dataset(name, listing, store, classes, tree.notes())

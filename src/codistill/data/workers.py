@@ -1,0 +1,178 @@
+"""A function called on many keys, by worker processes that read ahead; results in order.
+
+PyTorch's DataLoader does it. What is added here:
+
+- Workers come from a fork server, not out of this process: what has started threads (PyTorch, a
+  progress bar) or has a GPU open must not fork. They end when this process does, however that was,
+  and leave Ctrl-C to it.
+- No random number of this process is drawn.
+- A worker that dies, or reports an error, gives one line.
+- On Linux results lie in memory without a name (memfd), passed on as a file that is closed at once:
+  /dev/shm, which has 64 MB in a container, and the limit of open files play no part.
+"""
+
+import math
+import multiprocessing
+import os
+import signal
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.reduction import DupFd
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from codistill.errors import InputError
+
+_AHEAD = 2  # results that each worker makes ahead
+_PRELOAD = ["codistill.data.streamed", "codistill.data.check", "PIL.Image"]
+
+
+def available_cores() -> int:
+    """How many cores this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS and Windows
+        return os.cpu_count() or 1
+
+
+class Workers:
+    """Calls `work(key)` for every key; for one sequence of keys after the other.
+
+    Args:
+        work: picklable; returns a tuple, whose uint8 arrays arrive as tensors.
+        workers: processes; 0 calls it in this one. A program that asks for processes has to begin
+            under `if __name__ == "__main__":`, as everywhere with Python's multiprocessing.
+        pin: whether tensors come in pinned memory, for a GPU.
+        keep: whether the processes wait for the next keys, or end with the last.
+    """
+
+    def __init__(
+        self, work: Callable[[Any], Any], workers: int, pin: bool = False, keep: bool = False
+    ):
+        self._keys = _Keys()
+        self._loader = _make_loader(_Calls(work, workers > 0), self._keys, workers, pin, keep)
+
+    def __call__(self, keys: Sequence[Any]) -> Iterator[Any]:
+        """The results in the order of the keys. Raises the InputError or OSError of `work`.
+
+        Raises:
+            ChildProcessError: a worker has died.
+        """
+        self._keys.present = keys
+        try:
+            for result in self._loader:
+                if isinstance(result, Exception):
+                    raise result
+                yield result
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error) or "exited unexpectedly" not in str(error):
+                raise
+            raise ChildProcessError(
+                "a process that reads images died, most often because memory ran out: give fewer "
+                "of them by --data.workers"
+            ) from error
+
+
+class _Keys:
+    """What is to be done next; the loader, made once, goes through it again and again."""
+
+    present: Sequence[Any] = ()
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.present)
+
+    def __len__(self) -> int:
+        return len(self.present)
+
+
+class _Calls(Dataset[Any]):
+    """The function as the data set that DataLoader asks for."""
+
+    def __init__(self, work: Callable[[Any], Any], travels: bool):
+        self.work = work
+        self.wrap = _Parcel if travels and hasattr(os, "memfd_create") else torch.from_numpy
+
+    def __getitem__(self, key: Any) -> Any:
+        try:
+            result = self.work(key)
+        except (InputError, OSError, MemoryError) as error:
+            return error  # DataLoader would put the traceback into the message
+        return tuple(self.wrap(x) if isinstance(x, np.ndarray) else x for x in result)
+
+
+class _Parcel:
+    """An array that becomes a tensor on its way to another process."""
+
+    def __init__(self, array: np.ndarray):
+        self.array = np.ascontiguousarray(array, np.uint8)
+
+    def __reduce__(self) -> tuple[Callable[..., Tensor], tuple[object, ...]]:
+        file = os.memfd_create("codistill")
+        try:
+            with open(file, "wb", closefd=False) as memory:
+                memory.write(self.array.data)
+            return _unpack, (DupFd(file), self.array.shape)
+        finally:
+            os.close(file)
+
+
+def _unpack(sent: Any, shape: tuple[int, ...]) -> Tensor:
+    file, size = sent.detach(), math.prod(shape)
+    try:
+        if not size:
+            return torch.empty(shape, dtype=torch.uint8)
+        # Unlike mmap.mmap, this does not keep the file open as long as the tensor lives.
+        path = f"/proc/self/fd/{file}"
+        return torch.from_file(path, shared=True, size=size, dtype=torch.uint8).view(shape)
+    finally:
+        os.close(file)
+
+
+def _make_loader(
+    calls: _Calls, keys: _Keys, workers: int, pin: bool, keep: bool
+) -> DataLoader[Any]:
+    with warnings.catch_warnings():  # of more workers than cores: whoever asks for them
+        warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)
+        return DataLoader(
+            calls,
+            batch_size=None,
+            sampler=keys,
+            num_workers=workers,
+            collate_fn=_as_it_is,
+            pin_memory=pin,
+            multiprocessing_context=_context() if workers else None,
+            prefetch_factor=_AHEAD if workers else None,
+            persistent_workers=keep and workers > 0,
+            worker_init_fn=_begin,
+            generator=torch.Generator(),  # else DataLoader draws from the global one
+        )
+
+
+def _context() -> Any:
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_PRELOAD)
+    return context
+
+
+def _as_it_is(result: Any) -> Any:
+    return result
+
+
+def _begin(_: int) -> None:
+    """What a worker does first."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -1,0 +1,122 @@
+"""`codistill data check`: looks at a data set before anything is trained on it."""
+
+import argparse
+import statistics
+import textwrap
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from codistill.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    from codistill.data.check import Findings, Image
+
+_WIDTH = 80
+_CLASSES = 20  # up to so many are all counted, of more the smallest and largest
+_LINES = 20  # of one kind of finding
+
+
+def data(argv: list[str], parser: type[argparse.ArgumentParser]) -> int:
+    """`codistill data check DIR [--data NAME]`; 1 where something has to be mended."""
+    if argv in ([], ["-h"], ["--help"]):
+        print("usage: codistill data check DIR [--data NAME] [--workers N]")
+        return 0
+    if argv[0] != "check":
+        raise InputError(f"there is no 'data {argv[0]}': {did_you_mean(argv[0], ['check'])}")
+    options = _check_options(parser).parse_args(argv[1:])
+    if options.workers is not None and options.workers < 0:
+        raise InputError(f"--workers is {options.workers}: give 0 or more")
+
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    from codistill.data.check import check_dataset
+    from codistill.data.listings import list_dataset
+    from codistill.data.workers import available_cores
+
+    dataset = list_dataset(options.data, options.dir, options.label_column)
+    workers = available_cores() if options.workers is None else options.workers
+    console = Console(stderr=True)
+    columns = (TextColumn("reading"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("images", total=sum(map(len, dataset.splits.values())))
+        found = check_dataset(dataset, workers, lambda n: progress.advance(task, n))
+    print("\n".join(_wrapped(_report(found, dataset.classes))))
+    return 1 if found.mend else 0
+
+
+def _check_options(parser: type[argparse.ArgumentParser]) -> argparse.ArgumentParser:
+    options = parser(
+        prog="codistill data check",
+        description="Reads every image once: what there is, and what has to be mended.",
+    )
+    options.add_argument("dir", metavar="DIR", help="as --data.root")
+    options.add_argument("--data", metavar="NAME", default="folder", help="default: folder")
+    options.add_argument(
+        "--data.label_column", metavar="COLUMN", dest="label_column", help="of tables"
+    )
+    options.add_argument("--workers", type=int, metavar="N", help="default: one for each core")
+    return options
+
+
+def _report(found: "Findings", classes: Sequence[str]) -> Iterator[str]:
+    yield from _counts(found, classes)
+    readable = [image for image in found.images if image.size is not None]
+    if readable:
+        yield ""
+        yield from _sizes(readable)
+    for title, lines in (("To be mended", found.mend), ("To be considered", found.consider)):
+        if lines:
+            yield ""
+            yield f"{title}:"
+            yield from (f"- {line}" for line in lines[:_LINES])
+            if len(lines) > _LINES:
+                yield f"- and {len(lines) - _LINES:,} more like these"
+    if not found.mend:
+        yield ""
+        yield "Nothing has to be mended."
+
+
+def _counts(found: "Findings", classes: Sequence[str]) -> Iterator[str]:
+    splits = list(found.counts)
+    titles = ["images" if split == "all" else split for split in splits]
+    rows = sorted(range(len(classes)), key=lambda c: (-found.counts[splits[0]][c], c))
+    cut = len(rows) > _CLASSES
+    shown = [*rows[: _CLASSES // 2], *rows[-(_CLASSES // 2) :]] if cut else rows
+    width = min(max(map(len, [*(classes[c] for c in shown), "5,000 classes"])), _WIDTH - 11 * 3)
+    yield f"{'class':<{width}}" + "".join(f"{title:>11}" for title in titles)
+    for i, c in enumerate(shown):
+        if cut and i == _CLASSES // 2:
+            yield f"... and {len(rows) - len(shown):,} classes between these"
+        name = textwrap.shorten(classes[c], width, placeholder="...") or classes[c][:width]
+        yield f"{name:<{width}}" + "".join(f"{found.counts[s][c]:>11,}" for s in splits)
+    total = f"{len(classes):,} classes"
+    yield f"{total:<{width}}" + "".join(f"{sum(found.counts[s]):>11,}" for s in splits)
+
+
+def _sizes(images: "Sequence[Image]") -> Iterator[str]:
+    from codistill.data.balance import imbalance
+
+    sizes = [image.size for image in images if image.size is not None]
+    for what, values in (
+        ("width", [width for width, _ in sizes]),
+        ("height", [height for _, height in sizes]),
+        ("short side", [min(size) for size in sizes]),
+    ):
+        middle = statistics.median_low(values)
+        yield f"{what:<11}{min(values):,} to {max(values):,} pixels, median {middle:,}"
+    modes = Counter(image.mode for image in images)
+    yield f"{'modes':<11}" + ", ".join(f"{count:,} {mode}" for mode, count in modes.most_common())
+    ratio = imbalance(list(Counter(image.label for image in images).values()))
+    yield f"{'imbalance':<11}{ratio:,.1f} (images of the largest class over the smallest)"
+
+
+def _wrapped(lines: Iterator[str]) -> Iterator[str]:
+    for line in lines:
+        indent = "  " if line.startswith("- ") else " " * 11
+        yield from (
+            textwrap.wrap(line, _WIDTH, subsequent_indent=indent, break_on_hyphens=False)
+            if len(line) > _WIDTH
+            else [line]
+        )

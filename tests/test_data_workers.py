@@ -1,0 +1,176 @@
+"""Workers give what the process itself would give, and leave nothing behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from photo_fakes import photos
+
+from codistill.data import (
+    CropAugmentation,
+    Normalisation,
+    StreamedEvalBatches,
+    StreamedTrainBatches,
+)
+from codistill.data.workers import Workers
+from codistill.errors import InputError
+
+AS_IT_IS = Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+
+
+def square(key):
+    """What a worker of these tests does."""
+    if key == "refuse":
+        raise InputError("no such key")
+    if key == "full":
+        raise OSError(24, "Too many open files")
+    if key == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if key == "nothing":
+        return (key, np.empty((0, 2), np.uint8))
+    return (key, np.full((3, 2), key * key, np.uint8), os.getpid())
+
+
+def values(results):
+    return [(key, array[0, 0].item()) for key, array, _ in results]
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory):
+    return photos(tmp_path_factory.mktemp("photos"), 14)
+
+
+def same(first, second):
+    return len(first) == len(second) and all(
+        torch.equal(a.labels, b.labels) and all(map(torch.equal, a.views, b.views))
+        for a, b in zip(first, second, strict=True)
+    )
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_results_come_in_the_order_of_the_keys(workers):
+    calls = Workers(square, workers)
+    results = list(calls(range(9)))
+    assert values(results) == [(i, i * i) for i in range(9)]
+    assert len({pid for _, _, pid in results}) == max(1, workers)
+    assert (os.getpid() in {pid for _, _, pid in results}) == (workers == 0)
+    ((_, empty),) = calls(["nothing"])
+    assert empty.shape == (0, 2)
+
+
+def test_workers_that_are_kept_are_the_same_again():
+    calls = Workers(square, 1, keep=True)
+    pids = {pid for _ in range(2) for _, _, pid in calls([1, 2])}
+    assert len(pids) == 1
+
+
+def test_workers_that_are_kept_forget_what_was_not_asked_for():
+    calls = Workers(square, 2, keep=True)
+    for key, _, _ in calls(range(8)):
+        if key == 1:
+            break
+    assert values(calls([5, 6])) == [(5, 25), (6, 36)]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(("key", "error"), [("refuse", InputError), ("full", OSError)])
+def test_an_error_in_a_worker_keeps_its_message(workers, key, error):
+    with pytest.raises(error) as caught:
+        list(Workers(square, workers)([1, key, 2]))
+    assert str(caught.value) in ("no such key", "[Errno 24] Too many open files")
+
+
+def test_a_worker_that_dies_is_an_error_and_no_hang():
+    begin = time.monotonic()
+    with pytest.raises(ChildProcessError, match=r"give fewer of them by --data\.workers"):
+        list(Workers(square, 2)([1, "die", 2, 3]))
+    assert time.monotonic() - begin < 30
+
+
+def test_batches_are_the_same_with_workers(split):
+    """Of two epochs, the second from its middle; and of an evaluation."""
+    augmentation = CropAugmentation(8, rand_augment=9)
+    passes = []
+    for workers in (0, 2):
+        train = StreamedTrainBatches(split, 4, AS_IT_IS, augmentation, 2, 0, workers)
+        first = list(train)
+        train.start_at(1, 2)
+        evaluated = list(StreamedEvalBatches(split, 4, AS_IT_IS, 8, workers))
+        passes.append([*first, *train, *evaluated])
+    assert same(*passes)
+    assert len(passes[0]) == 4 + 2 + 4
+
+
+def open_files():
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="this system does not list them")
+def test_results_take_neither_open_files_nor_shared_memory():
+    calls = Workers(square, 1, keep=True)
+    next(iter(calls([1, 2])))
+    files, shared = open_files(), sorted(os.listdir("/dev/shm"))
+    kept = list(calls([k % 16 for k in range(40)]))
+    assert open_files() <= files + 2
+    assert sorted(os.listdir("/dev/shm")) == shared
+    assert len(kept) == 40
+
+
+SCRIPT = """
+import os, time
+from test_data_workers import square, slow
+from codistill.data.workers import Workers
+
+if __name__ == "__main__":
+    calls = Workers(slow, 2)
+    for _, _, pid in calls(range(1000)):
+        print(pid, flush=True)
+"""
+
+
+def slow(key):
+    time.sleep(0.05)
+    return square(key % 16)
+
+
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
+def test_workers_end_with_the_process_that_they_work_for(tmp_path, sent):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    process = subprocess.Popen(
+        [sys.executable, "-W", "error", tmp_path / "script.py"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": path},
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    pids = {int(process.stdout.readline()) for _ in range(8)}
+    assert len(pids) == 2
+    if sent == signal.SIGINT:
+        os.killpg(process.pid, sent)  # as a terminal does: all of them get it
+    else:
+        process.kill()
+    _, errors = process.communicate(timeout=30)
+    assert "Worker" not in errors  # no traceback of a worker
+    assert errors.count("Traceback") <= (1 if sent == signal.SIGINT else 0)
+    deadline = time.monotonic() + 20
+    while any(map(alive, pids)):
+        assert time.monotonic() < deadline, "a worker lives on"
+        time.sleep(0.05)
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    state = Path(f"/proc/{pid}/stat")
+    return not state.exists() or state.read_text().rpartition(")")[2].split()[0] != "Z"
