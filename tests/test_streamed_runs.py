@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -181,6 +182,21 @@ def descendants(pid: int) -> list[int]:
         pytest.skip("this system does not say who is whose child")
     found = list(map(int, children.read_text().split()))
     return [*found, *(inner for child in found for inner in descendants(child))]
+
+
+def test_the_page_on_data_shows_what_runs(root: Path, tmp_path: Path) -> None:
+    """Its Python, with two splits and one worker for the images of these tests."""
+    page = (Path(__file__).parents[1] / "docs" / "data.md").read_text()
+    code = page.partition("```python\n")[2].partition("```")[0].replace("workers=8", "workers=1")
+    for split in ("train", "test"):
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        (tmp_path / "photos" / split).symlink_to(root)
+    (tmp_path / "script.py").write_text(code + "    print(next(iter(train)).views[0].shape)\n")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "script.py"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "[60, 3, 160, 160]" in done.stdout
 
 
 def test_an_inspection_counts_the_classes(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
