@@ -105,12 +105,26 @@ def test_an_image_is_turned_as_exif_says(orientation):
     assert np.array_equal(whole(content), np.asarray(ImageOps.exif_transpose(stored)))
 
 
+@pytest.mark.parametrize(
+    ("orientation", "shown"), [(1, (6, 4)), (3, (6, 4)), (5, (4, 6)), (8, (4, 6))]
+)
+def test_crops_are_chosen_of_the_size_that_is_shown(orientation, shown):
+    asked = []
+
+    def choose(width, height):
+        asked.append((width, height))
+        return [(0, 0, width, height)]
+
+    load_crops(lambda: turned(orientation, picture(1, 6, 4)), choose, 4)
+    assert asked == [shown]
+
+
 @pytest.mark.parametrize("orientation", [3, 6])
 def test_a_crop_is_of_the_image_as_it_is_shown(orientation):
     """Also where a JPEG is decoded at a reduced size."""
     content = turned(orientation, picture(1, 320, 160), "JPEG")
     shown = whole(content)
-    box = (0, 0, shown.shape[1], shown.shape[0] / 4)
+    box = (shown.shape[1] / 4, shown.shape[0] / 2, shown.shape[1], shown.shape[0])
     (cut,) = crops(content, box, size=16)
     expected = Image.fromarray(shown).resize((16, 16), Image.Resampling.BILINEAR, box=box)
     assert np.abs(cut.astype(int) - np.asarray(expected)).max() <= 6

@@ -101,9 +101,8 @@ def _build_in_memory(config: Config, device: torch.device) -> Data:
     dataset = load_dataset(c.name, c.root)
     division = divide(dataset.splits, c.val_fraction, None, c.split_seed)
     notes = _notes(division, dataset.classes)
-    normalisation = _given(c) or (IMAGENET if c.normalisation == "imagenet" else None)
-    if normalisation is None:
-        normalisation = _partly_given(c, Normalisation.of(division.train))
+    measures = c.normalisation != "imagenet" and not (c.mean and c.std)
+    normalisation = _given(c, Normalisation.of(division.train) if measures else IMAGENET)
     division = dataclasses.replace(
         division,
         train=division.train.to(device),
@@ -144,12 +143,9 @@ def _build_streamed(config: Config, device: torch.device) -> Data:
     flip = True if c.flip is None else c.flip
     min_scale = _MIN_SCALE if c.min_scale is None else c.min_scale
     broken = BrokenImages(_count(dataset))
-    normalisation = _given(c)
-    if normalisation is None:
-        measured = IMAGENET
-        if c.normalisation == "data":
-            measured = _measure(division.train, size, workers, broken)
-        normalisation = _partly_given(c, measured)
+    measures = c.normalisation == "data" and not (c.mean and c.std)
+    measured = _measure(division.train, size, workers, broken) if measures else IMAGENET
+    normalisation = _given(c, measured)
     return Data(
         train=StreamedTrainBatches(
             division.train,
@@ -208,12 +204,7 @@ def _count(dataset: EncodedDataset) -> int:
     return sum(map(len, dataset.splits.values()))
 
 
-def _given(c: DataConfig) -> Normalisation | None:
-    """What the settings say in full."""
-    return _partly_given(c, IMAGENET) if c.mean and c.std else None
-
-
-def _partly_given(c: DataConfig, normalisation: Normalisation) -> Normalisation:
+def _given(c: DataConfig, normalisation: Normalisation) -> Normalisation:
     """What the settings say, the rest from elsewhere."""
     if c.mean:
         normalisation = dataclasses.replace(normalisation, mean=(c.mean[0], c.mean[1], c.mean[2]))

@@ -71,11 +71,8 @@ def load_crops(
         with _blamed_on_the_image():
             shrink = _draft(image, boxes, spare * size)
             rgb = _to_rgb(image)
-    width, height = rgb.size  # a reduced size is rounded up, and up to it a box may go
-    scaled = [
-        (a / shrink, b / shrink, min(c / shrink, width), min(d / shrink, height))
-        for a, b, c, d in boxes
-    ]
+    # The reduced size is rounded up, so that a box which lies inside the whole stays inside.
+    scaled = [(a / shrink, b / shrink, c / shrink, d / shrink) for a, b, c, d in boxes]
     return [rgb.resize((size, size), Resampling.BILINEAR, box=box) for box in scaled]
 
 

@@ -1,0 +1,249 @@
+"""Trainings on folders of photographs through the command: notes, broken images, exact resume."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from commands_of import codistill, command
+from photo_fakes import write_classes
+
+from codistill.cli import main
+from codistill.files import read_state
+
+REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "imagenet-sample"
+_OPTIONS = "--data folder --data.image_size 16 --data.workers 1 --network resnet8 --peers 2"
+OPTIONS = [*_OPTIONS.split(), "--method", "dml", "--batch_size", "8", "--threads", "1"]
+
+
+def history(run: Path) -> list[dict[str, float]]:
+    lines = (run / "history.jsonl").read_text().splitlines()
+    times = ("seconds", "images_per_second")
+    return [{k: v for k, v in json.loads(x).items() if k not in times} for x in lines]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60 photographs of three classes, two of them broken."""
+    root = tmp_path_factory.mktemp("data") / "photos"
+    write_classes(root, {"ant": 20, "bee": 20, "cow": 20})
+    for file in (root / "ant" / "004.jpg", root / "cow" / "011.jpg"):
+        file.write_bytes(file.read_bytes()[:300])
+    return root
+
+
+@pytest.fixture(scope="module")
+def finished(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("runs") / "whole"
+    done = codistill("train", *OPTIONS, "--data.root", root, "--epochs", "3", "--out", run)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("is broken") == 2
+    return run
+
+
+def test_a_run_on_a_folder_holds_what_is_promised(root: Path, finished: Path) -> None:
+    config = yaml.safe_load((finished / "config.yaml").read_text())["data"]
+    assert (config["val_fraction"], config["test_fraction"]) == (0.1, 0.2)
+    assert (config["image_size"], config["min_scale"], config["workers"]) == (16, 0.08, 1)
+    manifest = json.loads((finished / "manifest.json").read_text())
+    assert manifest["images"] == {"train": 42, "val": 6, "test": 12}
+    assert manifest["classes"] == ["ant", "bee", "cow"]
+    assert manifest["image_size"] == [16, 16]
+    assert (finished / "student.safetensors").exists()
+    lines = (finished / "broken_images.txt").read_text().splitlines()
+    assert sorted(x.partition("\t")[0] for x in lines) == ["ant/004.jpg", "cow/011.jpg"]
+
+
+def test_a_run_can_be_evaluated_and_reported(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", str(finished)]) == 0
+    result = json.loads((finished / "result.json").read_text())
+    text = capsys.readouterr().out
+    assert f"{result['last']['peer0']['test/top1']:.2f}" in text
+    assert "12 images of test" in text
+    assert main(["report", str(finished)]) == 0
+
+
+def test_a_run_that_was_killed_within_an_epoch_goes_on_as_if_it_had_not_been(
+    root: Path, finished: Path, tmp_path: Path
+) -> None:
+    """With another number of workers, too."""
+    run = tmp_path / "run"
+    options = ["--data.root", str(root), "--epochs", "3", "--out", str(run)]
+    process = subprocess.Popen(
+        command("train", *OPTIONS, *options, "--checkpoint_seconds", "0"),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not list((run / "checkpoints").glob("epoch00001_step000000[1-9].pt")):
+            assert process.poll() is None, process.stderr.read() if process.stderr else ""
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+    finally:
+        process.kill()
+        process.communicate()
+    last = sorted((run / "checkpoints").glob("*.pt"))[-1]
+    assert read_state(last)["step"] > 0
+    (run / "config.yaml").write_text(
+        (run / "config.yaml").read_text().replace("workers: 1", "workers: 0")
+    )
+    done = codistill("train", "--resume", run)
+    assert done.returncode == 0, done.stderr
+    assert history(run) == history(finished)
+    weights = "weights.safetensors"
+    assert (run / weights).read_bytes() == (finished / weights).read_bytes()
+    lines = (run / "broken_images.txt").read_text().splitlines()
+    assert sorted(x.partition("\t")[0] for x in lines) == ["ant/004.jpg", "cow/011.jpg"]
+    assert done.stderr.count("is broken") == 0  # said by the process that was killed
+
+
+def test_images_that_have_changed_are_noticed(finished: Path, root: Path, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(root, tmp_path / "photos")
+    with open(tmp_path / "photos" / "bee" / "000.jpg", "ab") as file:
+        file.write(b"x")
+    done = codistill("evaluate", finished, "--data.root", tmp_path / "photos")
+    assert done.returncode == 2
+    assert "are not those that" in done.stderr
+
+
+def test_a_run_may_find_its_images_elsewhere(finished: Path, root: Path, tmp_path: Path) -> None:
+    (tmp_path / "moved").symlink_to(root)
+    assert codistill("evaluate", finished, "--data.root", tmp_path / "moved").returncode == 0
+
+
+def test_ctrl_c_ends_a_run_in_one_line_and_leaves_no_process(root: Path, tmp_path: Path) -> None:
+    options = ["--data.root", str(root), "--epochs", "500", "--out", str(tmp_path / "run")]
+    process = subprocess.Popen(
+        command("train", *OPTIONS, *options),
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stderr is not None
+    lines: list[str] = []
+    while not any("epoch 1/" in line for line in lines):
+        lines.append(process.stderr.readline())
+        assert lines[-1], lines
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors, errors
+    assert "go on with: codistill train --resume" in errors
+    deadline = time.monotonic() + 20
+    while group_lives(process.pid):
+        assert time.monotonic() < deadline, "a process lives on"
+        time.sleep(0.05)
+
+
+def group_lives(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_ends_a_run_in_one_line(root: Path, tmp_path: Path) -> None:
+    options = ["--data.root", str(root), "--epochs", "5000", "--out", str(tmp_path / "run")]
+    process = subprocess.Popen(
+        command("train", *OPTIONS, *options), stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    lines: list[str] = []
+    while not any("epoch 1/" in line for line in lines):
+        lines.append(process.stderr.readline())
+        assert lines[-1], lines
+    for pid in descendants(process.pid):
+        if b"forkserver" in Path(f"/proc/{pid}/cmdline").read_bytes() and not descendants(pid):
+            os.kill(pid, signal.SIGKILL)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2, errors
+    assert "codistill: error: a process that reads images died" in errors
+    assert "go on with: codistill train --resume" in errors
+    assert "Traceback" not in errors
+
+
+def descendants(pid: int) -> list[int]:
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    if not children.exists():
+        pytest.skip("this system does not say who is whose child")
+    found = list(map(int, children.read_text().split()))
+    return [*found, *(inner for child in found for inner in descendants(child))]
+
+
+def test_the_page_on_data_shows_what_runs(root: Path, tmp_path: Path) -> None:
+    """Its Python, with two splits and one worker for the images of these tests."""
+    page = (Path(__file__).parents[1] / "docs" / "data.md").read_text()
+    code = page.partition("```python\n")[2].partition("```")[0].replace("workers=8", "workers=1")
+    for split in ("train", "test"):
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        (tmp_path / "photos" / split).symlink_to(root)
+    (tmp_path / "script.py").write_text(code + "    print(next(iter(train)).views[0].shape)\n")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "script.py"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "[60, 3, 160, 160]" in done.stdout
+
+
+def test_an_inspection_counts_the_classes(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = [*OPTIONS, "--data.root", str(root)]
+    assert main(["inspect", *options]) == 0
+    assert "16x16x16" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["inspect", "--help"])
+    assert main(["inspect", *OPTIONS]) == 2
+    assert "give it by --data.root" in capsys.readouterr().err
+
+
+def test_a_run_says_what_is_remarkable_about_its_images(tmp_path: Path) -> None:
+    root = write_classes(tmp_path / "photos", {"ant": 60, "bee": 5})
+    (root / "cow").mkdir()
+    options = ["--data.root", str(root), "--data.workers", "0", "--epochs", "1"]
+    done = codistill("train", *OPTIONS, *options, "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    for note in (
+        "note: no images in the class folder cow",
+        "note: no image to train on has the class cow",
+        "note: fewer than 5 images to train on have the class bee",
+        "note: the largest class has 11 times as many images as the smallest",
+    ):
+        assert note in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not REAL.is_dir(), reason=f"{REAL} is not there")
+def test_real_photographs_train_and_resume(tmp_path: Path) -> None:
+    """160 photographs of ImageNet, grouped into four classes of our own."""
+    for i, file in enumerate(sorted(REAL.glob("*/*.JPEG"))):
+        folder = tmp_path / "photos" / "abcd"[i % 4]
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / file.name).symlink_to(file)
+    assert main(["data", "check", str(tmp_path / "photos")]) == 0
+    options = [*OPTIONS, "--data.image_size", "64", "--data.root", str(tmp_path / "photos")]
+    options += ["--epochs", "2", "--data.rand_augment", "9", "--batch_size", "32"]
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    assert codistill("train", *options, "--out", whole).returncode == 0
+    process = subprocess.Popen(command("train", *options, "--out", run), stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 200
+    while not list((run / "checkpoints").glob("*.pt")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert codistill("train", "--resume", run).returncode == 0
+    assert history(run) == history(whole)
