@@ -5,11 +5,15 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import nn
 
 from codistill import InputError, Peers
+from codistill.config import Config
+from codistill.export import load_student, save_student
 from codistill.networks import build_network, from_module
-from codistill.networks.from_module import Tapped
+from codistill.networks.cuts import Tapped
+from codistill.run import Run
 
 
 def conv(d_in, d_out, stride=1):
@@ -25,7 +29,6 @@ class Chain(nn.Module):
         self.fc = nn.Linear(12, num_classes)  # defined first, called last
         self.stem = conv(3, 4, 2)
         self.blocks = nn.Sequential(conv(4, 8, 2), conv(8, 8), conv(8, 12, 2))
-        self.unused = nn.Linear(3, 3)
         self.dropout = dropout
 
     def forward(self, x):
@@ -125,10 +128,12 @@ def test_every_weight_is_taken_over_under_its_own_name(build):
     module = build()
     network = from_module(module, (32, 32))
     held = {id(p) for p in network.parameters()}
-    called = {n: p for n, p in module.named_parameters() if not n.startswith("unused")}
-    assert {id(p) for p in called.values()} <= held
-    for name, value in network.original_state_dict().items():
-        assert torch.equal(value, module.state_dict()[name])
+    assert {id(p) for p in module.parameters()} == held
+    own = network.original_state_dict()
+    assert own.keys() == module.state_dict().keys()
+    assert all(torch.equal(own[n], x) for n, x in module.state_dict().items())
+    back = network.from_original(module.state_dict())
+    assert back.keys() == network.state_dict().keys()
 
 
 def test_a_chain_is_cut_where_the_size_of_the_map_changes():
@@ -179,7 +184,7 @@ def test_a_tapped_map_and_the_logits_belong_to_one_run():
     twin = network.clone()
     (feature_map, logits) = twin.stages[0](images())
     (feature_map.sum() + logits.sum()).backward()
-    assert all(p.grad is not None for n, p in twin.named_parameters() if "unused" not in n)
+    assert all(p.grad is not None for p in twin.parameters())
     assert all(p.grad is None for p in network.parameters())
 
 
@@ -197,11 +202,10 @@ def test_tokens_become_maps_without_those_that_stand_for_no_place():
 
 
 def test_a_classifier_that_starts_at_zero_hides_nothing():
-    """Its logits are zero whatever is left out before it."""
-    network = from_module(Halves(), (32, 32))
-    assert {type(m).__name__ for m in network.stages} == {"Part"}
-    names = {name.split(".")[0] for name in network.names.values()}
-    assert names == {"patch", "cls", "encoder", "head"}
+    """Its logits are zero whatever is left out before it: here a dropout in code."""
+    module = Chain(dropout=0.5)
+    nn.init.zeros_(module.fc.weight)
+    assert from_module(module, (32, 32)).layouts == ("tapped",)
 
 
 def test_maps_with_the_channels_last_are_turned():
@@ -251,6 +255,226 @@ def test_reductions_are_those_at_the_size_that_is_asked_for():
     assert from_module(module, (16, 16)).reductions == (3, 16)
 
 
+class Unused(Chain):
+    """A child that is never called, and a buffer of its own: a file of its weights has both."""
+
+    def __init__(self):
+        super().__init__()
+        self.spare = nn.Linear(3, 3)
+        self.register_buffer("centre", torch.ones(3))
+
+
+class Counting(Chain):
+    """What it computes in training depends on how often it did."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("count", torch.zeros(()))
+
+    def forward(self, x):
+        y = super().forward(x) + 0.1 * self.count
+        if self.training:
+            self.count += 1
+        return y
+
+
+class Frozen(Chain):
+    """A backbone that gets no gradients, by code."""
+
+    def forward(self, x):
+        with torch.no_grad():
+            x = self.blocks(self.stem(x)).mean(dim=(2, 3))
+        return self.fc(x)
+
+
+class Skips(Chain):
+    """Layer dropout, which the random numbers of one run need not show."""
+
+    def forward(self, x):
+        x = self.blocks[0](self.stem(x))
+        if not (self.training and torch.rand(()) < 0.01):
+            x = self.blocks[1](x)
+        return self.fc(self.blocks[2](x).mean(dim=(2, 3)))
+
+
+class LooksAtSize(Chain):
+    """Small images are spared a step."""
+
+    def forward(self, x):
+        return super().forward(F.avg_pool2d(x, 2) if x.shape[-1] > 100 else x)
+
+
+class Twice(Chain):
+    """A child that is called twice."""
+
+    def forward(self, x):
+        x = self.blocks[0](self.stem(x))
+        x = self.blocks[1](self.blocks[1](x))
+        return self.fc(self.blocks[2](x).mean(dim=(2, 3)))
+
+
+@pytest.mark.parametrize("build", [Unused, Counting, Frozen, Skips, LooksAtSize, Twice])
+def test_what_a_chain_would_lose_is_not_cut(build):
+    module = build()
+    size = (128, 128) if build is LooksAtSize else (32, 32)
+    network = from_module(module, size)
+    assert network.layouts == ("tapped",)
+    assert network.original_state_dict().keys() == module.state_dict().keys()
+
+
+def test_a_cut_is_tried_at_the_size_it_is_for():
+    """At 64 pixels the last map is a single place, and pooling seems to do nothing."""
+    stages = [conv(3 if s == 0 else 8, 8, 2) for s in range(6)]
+
+    class Deep(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stages = nn.Sequential(*stages)
+            self.fc = nn.Linear(8, 5)
+
+        def forward(self, x):
+            return self.fc(self.stages(x).mean(dim=(2, 3)))
+
+    network = from_module(Deep(), (128, 128))
+    assert network.reductions == (2, 4, 8, 16, 32, 64)
+    assert network(torch.randn(2, 3, 128, 128)).shape == (2, 5)
+
+
+class Tied(nn.Module):
+    """One 1x1 convolution under two names, and one weight in two convolutions."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = conv(3, 8, 2)
+        self.a = nn.Conv2d(8, 8, 1)
+        self.b = nn.Conv2d(8, 8, 1)
+        self.b.weight = self.a.weight
+        self.again = self.a
+        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
+
+    def forward(self, x):
+        return self.head(self.b(self.a(self.stem(x)).relu()))
+
+
+def test_tied_weights_keep_all_their_names_and_can_be_written(tmp_path):
+    module = Tied()
+    network = from_module(module, (32, 32)).eval()
+    assert network.original_state_dict().keys() == module.state_dict().keys()
+    about = {"network": "test_from_module:tied", "classes": list("abcdefghij")}
+    save_student(tmp_path / "student.safetensors", network, about)
+    student, _ = load_student(tmp_path / "student.safetensors", trust_code=True)
+    assert torch.equal(student(images()), network(images()))
+    Tied().load_state_dict(load_file(tmp_path / "student.safetensors"))
+    config = Config(
+        network="test_from_module:tied", method={"name": "dml"}, epochs=1, out=str(tmp_path / "run")
+    )
+    assert len([*Run.create(config).train()]) == 1
+
+
+def tied(num_classes):
+    return Tied()
+
+
+class WritesOnItsInput(nn.Module):
+    """Every part activates in place what the part before it, or the caller, still holds."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Sequential(nn.SiLU(inplace=True), nn.Conv2d(3, 4, 3, 2, 1))
+        self.stage = Block(4, 8)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.flatten = nn.Flatten()
+        self.fc = nn.Linear(8, 5)
+
+    def forward(self, x):
+        return self.fc(self.flatten(self.pool(self.stage(self.first(x)))))
+
+
+class Block(nn.Sequential):
+    def __init__(self, d_in, d_out):
+        super().__init__(nn.SiLU(inplace=True), nn.Conv2d(d_in, d_out, 3, 2, 1))
+
+    def forward(self, x):
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("shared", [0, 1])
+def test_a_part_that_writes_on_its_input_spoils_nothing_for_the_other_peers(shared):
+    torch.manual_seed(0)
+    peers = Peers([from_module(WritesOnItsInput(), (32, 32)) for _ in range(3)], shared)
+    x = images()
+    out = peers([x])
+    assert torch.equal(x, images())
+    for k in range(3):
+        assert torch.allclose(peers.student(k)(images()), out.logits[k], atol=1e-6)
+
+
+class Square(nn.Module):
+    """Maps (B, H, W, D) with as many channels as places on a side, where images have 64 pixels."""
+
+    def __init__(self):
+        super().__init__()
+        self.patch = nn.Conv2d(3, 16, 4, 4)
+        self.permute = Permute(0, 2, 3, 1)
+        self.mix = nn.Linear(16, 16)
+        self.pool = PoolLast()
+        self.fc = nn.Linear(16, 5)
+
+    def forward(self, x):
+        return self.fc(self.pool(self.mix(self.permute(self.patch(x)))))
+
+
+@pytest.mark.parametrize("side", [32, 64, 96])
+def test_a_layout_is_not_mistaken_where_sides_and_channels_are_equal(side):
+    module = Square().eval()
+    network = from_module(copy.deepcopy(module), (side, side)).eval()
+    assert (network.channels, network.reductions, network.layouts) == ((16,), (4,), ("NHWC",))
+    (feature_map,) = Peers([network]).eval()([images(side)]).feature_maps
+    expected = module.mix(module.permute(module.patch(images(side)))).permute(0, 3, 1, 2)
+    assert torch.allclose(feature_map, expected, atol=1e-6)
+
+
+def test_scores_of_classes_are_no_feature_map():
+    """The last convolution of a SqueezeNet classifies, and is the head's."""
+    module = nn.Sequential(
+        conv(3, 8, 2), nn.Conv2d(8, 5, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
+    network = from_module(module, (32, 32))
+    assert network.channels == (8,)
+    assert [type(m) for m in network.head.modules() if isinstance(m, nn.Conv2d)]
+
+
+class Attention(nn.Module):
+    """Tokens go through an inner layer that has as many, for another batch and another purpose."""
+
+    def __init__(self):
+        super().__init__()
+        self.patch = nn.Conv2d(3, 8, 8, 8)
+        self.heads_first = nn.Identity()
+        self.fc = nn.Linear(8, 5)
+
+    def forward(self, x):
+        x = self.patch(x)
+        keys = self.heads_first(x.repeat(4, 1, 1, 1)).mean()
+        return self.fc((x + keys).mean(dim=(2, 3)))
+
+
+def test_an_inner_tensor_of_another_batch_is_no_map():
+    network = from_module(Attention(), (32, 32))
+    assert (network.layouts, network.stages[0].name) == (("tapped",), "patch")
+
+
+class TwoInTraining(Chain):
+    def forward(self, x):
+        y = super().forward(x)
+        return (y, y) if self.training else y
+
+
+class Contiguous(Chain):
+    def forward(self, x):
+        return self.fc(self.blocks(self.stem(x)).view(len(x), -1)[:, :12])
+
+
 class ReturnsPair(Chain):
     def forward(self, x):
         return super().forward(x), x
@@ -262,6 +486,9 @@ class ReturnsPair(Chain):
         (ReturnsPair(), r"ReturnsPair returns tuple.*logits \(2, C\)"),
         (nn.Sequential(nn.Conv2d(3, 4, 3)), r"Sequential returns \(2, 4, 30, 30\)"),
         (nn.Sequential(nn.Linear(7, 3)), "Sequential cannot take images of 32x32"),
+        (TwoInTraining(), "returns tuple for 2 images in train mode.*auxiliary outputs off"),
+        (Contiguous(), "Contiguous cannot take images of 32x32: view size is not compatible"),
+        (nn.Sequential(nn.LazyConv2d(3, 3)), "Sequential cannot be looked into"),
         (nn.Sequential(nn.Flatten(), nn.Linear(3072, 5)), "no feature map"),
     ],
 )

@@ -38,6 +38,11 @@ def build_method(config: Config, num_classes: int, image_size: tuple[int, int]) 
 
     Weights are drawn from the seed, or are those that the configuration starts from.
     """
+    if config.shared and len(set(config.start_weights())) > 1:
+        raise InputError(
+            "weights differ from peer to peer, but the peers share their first stages: give one "
+            "file, or shared=0"
+        )
     torch.manual_seed(config.seed)
     networks = []
     for name, weights in zip(config.networks(), config.start_weights(), strict=True):

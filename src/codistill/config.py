@@ -232,6 +232,8 @@ class Config:
 
     def _for_each_peer(self, option: str, value: str) -> list[str]:
         names = [name.strip() for name in value.split(",")]
+        if not all(names):
+            raise InputError(f"{option} is {value!r}: an entry of it is empty")
         if len(names) == 1:
             return names * self.peers
         if len(names) != self.peers:
@@ -246,7 +248,8 @@ class Config:
         if self.out is not None:
             return Path(self.out).expanduser()
         method = self.method["name"].rpartition(":")[2].lower()
-        network = self.network.replace(",", "+").rpartition(":")[2].replace("/", "-")
+        names = self.networks() if "," in self.network else [self.network.strip()]
+        network = "+".join(name.rpartition(":")[2].replace("/", "-") for name in names)
         return Path("runs", f"{method}_{network}x{self.peers}_{self.data.name}_seed{self.seed}")
 
     def lr_at(self, epoch: int) -> float:

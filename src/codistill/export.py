@@ -44,6 +44,5 @@ def load_student(path: Path | str, trust_code: bool = False) -> tuple[Network, d
         )
     height, width = about.get("image_size", (32, 32))
     network = build_network(about["network"], len(about["classes"]), (height, width))
-    ours = {original: name for name, original in network.names.items()}
-    load_into(network, {ours.get(name, name): x for name, x in tensors.items()}, Path(path))
+    load_into(network, network.from_original(tensors), Path(path))
     return network.eval(), about

@@ -82,9 +82,18 @@ def load_into(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None
 
 
 def write_weights(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
-    """As `write_bytes`, as safetensors, with `about` under the key "codistill" of its metadata."""
-    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_bytes(path, save(contiguous, {"codistill": json.dumps(about, sort_keys=True)}))
+    """As `write_bytes`, as safetensors, with `about` under the key "codistill" of its metadata.
+
+    What two names share is written twice: the format knows no sharing.
+    """
+    alone: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        x = tensor.detach().cpu().contiguous()
+        place = x.untyped_storage().data_ptr()
+        alone[name] = x.clone() if place in seen else x
+        seen.add(place)
+    write_bytes(path, save(alone, {"codistill": json.dumps(about, sort_keys=True)}))
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

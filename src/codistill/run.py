@@ -94,7 +94,8 @@ class Run:
         drawn = dataclasses.replace(self.config, pretrained=False, weights=None)
         height, width = self.manifest["image_size"]
         method = build_method(drawn, len(self.manifest["classes"]), (height, width))
-        if (start := self.path / START).exists():
+        if self.config.pretrained or self.config.weights:
+            start = self.path / START
             files.load_into(method, files.read_weights(start)[0], start)
         self.method = method.to(self.device)
 
@@ -135,6 +136,8 @@ class Run:
         path.mkdir(parents=True, exist_ok=True)
         with locked(path):
             refuse_occupied(path)
+            for old in (path / START, *path.glob(copy_name("*"))):  # of a run that never began
+                old.unlink(missing_ok=True)
             files.write_json(path / "manifest.json", manifest)
             for option, file in network_files(config.method).items():
                 files.write_bytes(path / copy_name(option), file.read_bytes())

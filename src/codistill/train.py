@@ -266,6 +266,11 @@ def evaluate(method: Method, batches: Batches) -> dict[str, float]:
     n = 0
     with eval_mode(method), torch.inference_mode(), torch.random.fork_rng(devices=[]):
         for batch in map(as_batch, batches):
+            if batch.labels.ndim != 1:
+                raise InputError(
+                    f"labels to evaluate on are {tuple(batch.labels.shape)}: give classes (B,); "
+                    "distributions are for training"
+                )
             with _autocast(batch.labels.device, "fp32"):  # off, whatever the caller has on
                 out = method(batch.views)
             for name, logits in out.classifiers.items():

@@ -56,9 +56,9 @@ def build_network(
         pretrained: whether to start from the weights that timm or torchvision publish.
     """
     library, _, model = name.partition("/")
-    if library == "timm" and model:
+    if library == "timm" and "/" in name:
         return timm_network(model, num_classes, image_size, pretrained)
-    if library == "torchvision" and model:
+    if library == "torchvision" and "/" in name:
         return torchvision_network(model, num_classes, image_size, pretrained)
     if pretrained:
         raise InputError(

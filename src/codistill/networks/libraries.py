@@ -16,6 +16,8 @@ def timm_network(
 ) -> Network:
     """The model that timm calls so, with a new classifier; `pretrained` downloads its weights."""
     timm = import_timm(f"network timm/{name}")
+    if not name:
+        raise InputError("timm/ names no model: give timm/NAME, such as timm/resnet18")
     plain = name.partition(".")[0]
     if not timm.is_model(plain):
         raise InputError(f"timm has no model {plain!r}: {did_you_mean(plain, timm.list_models())}")
@@ -42,13 +44,17 @@ def torchvision_network(
     if name.startswith("vit_"):
         settings["image_size"] = image_size[0]
     if name in ("googlenet", "inception_v3"):
-        settings |= {"aux_logits": False, "init_weights": True, "transform_input": pretrained}
+        settings |= {"aux_logits": False, "init_weights": True}
+        if pretrained:
+            raise InputError(
+                f"torchvision's weights of {name} want images normalised in their own way: take "
+                "those of timm, as timm/inception_v3"
+            )
     try:
         model = models.get_model(name, **settings)
         if pretrained:
             weights = models.get_model_weights(name).DEFAULT.get_state_dict(check_hash=True)
-            weights = {n: x for n, x in weights.items() if not n.lower().startswith("aux")}
-            load_matching(model, weights, f"torchvision's weights of {name}")
+            load_matching(model, weights, num_classes, f"the file of torchvision/{name}")
     except _ERRORS as error:
         if isinstance(error, InputError):
             raise

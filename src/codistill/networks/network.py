@@ -73,6 +73,11 @@ class Network(nn.Module):
         """Weights and buffers under the names of the module that the network was cut out of."""
         return {self.names.get(name, name): x for name, x in self.state_dict().items()}
 
+    def from_original(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A state dict under those names, under the names of this network."""
+        ours = {original: name for name, original in self.names.items()}
+        return {ours.get(name, name): x for name, x in state.items()}
+
 
 def as_map(
     x: Any, layout: Layout, reduction: int, image_size: tuple[int, int]

@@ -26,8 +26,7 @@ def start_from(network: Network, file: Path) -> None:
     state = {
         name.removeprefix("module."): x for name, x in _read(file).items() if isinstance(x, Tensor)
     }
-    ours = {original: name for name, original in network.names.items()}
-    load_matching(network, {ours.get(name, name): x for name, x in state.items()}, str(file))
+    load_matching(network, network.from_original(state), network.num_classes, str(file))
 
 
 def renew_equal_classifiers(networks: Sequence[Network]) -> None:
@@ -39,38 +38,48 @@ def renew_equal_classifiers(networks: Sequence[Network]) -> None:
         own = network.original_state_dict()
         for other in (n.original_state_dict() for n in networks[:k]):
             if own.keys() == other.keys() and all(torch.equal(own[n], other[n]) for n in own):
-                _last_layer(network)[1].reset_parameters()
+                for layer in _classifiers(network):
+                    layer.reset_parameters()
                 break
 
 
-def load_matching(module: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
+def load_matching(
+    module: nn.Module, weights: Mapping[str, Tensor], num_classes: int, where: str
+) -> None:
     """Loads all weights but those of a classifier of another number of classes, which stays new.
 
     Raises:
         InputError: something is left over, absent, or of another shape.
     """
     own = module.state_dict()
-    strange = sorted(weights.keys() ^ own.keys())
-    other = [n for n in own if n in weights and weights[n].shape != own[n].shape]
-    name, _ = _last_layer(module)
-    new = {f"{name}.weight", f"{name}.bias"}
-    wrong = strange + [n for n in other if n not in new or own[n].shape[1:] != weights[n].shape[1:]]
+    other = {n for n in own.keys() & weights.keys() if own[n].shape != weights[n].shape}
+    of_classes = {
+        n
+        for n in other
+        if own[n].shape[:1] == (num_classes,) and own[n].shape[1:] == weights[n].shape[1:]
+    }
+    wrong = sorted((weights.keys() ^ own.keys()) | (other - of_classes))
     if wrong:
-        kind = "absent from" if wrong[0] not in weights else "not fitting in"
+        name = wrong[0]
+        why = "has another shape" if name in other else "is absent"
+        why = why if name in own else "is there too much"
         raise InputError(
-            f"{where} does not hold the weights of this network: {wrong[0]} is {kind} it, and "
-            f"{len(wrong) - 1} more: give weights of the same architecture"
+            f"{where} does not hold the weights of this network: {name} {why}, and "
+            f"{len(wrong) - 1} more do not fit: give weights of the same architecture and size of "
+            "images"
         )
     module.load_state_dict({n: x for n, x in weights.items() if n not in other}, strict=False)
 
 
-def _last_layer(module: nn.Module) -> tuple[str, nn.Linear | nn.Conv2d]:
-    """The last layer with weights, which tells the classes apart; and its name."""
+def _classifiers(network: Network) -> list[nn.Linear | nn.Conv2d]:
+    """The layers that give a number for each class: those of the head, or of a whole network."""
     kinds = nn.Linear | nn.Conv2d
-    layers = [(name, m) for name, m in module.named_modules() if isinstance(m, kinds)]
-    if not layers:
-        raise InputError(f"a {type(module).__name__} has no linear layer and no convolution")
-    return layers[-1]
+    for part in (network.head, network):
+        layers = [m for m in part.modules() if isinstance(m, kinds)]
+        layers = [m for m in layers if len(m.weight) == network.num_classes]
+        if layers:
+            return layers
+    return []
 
 
 def _read(file: Path) -> Mapping[str, Any]:
