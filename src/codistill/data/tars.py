@@ -88,12 +88,9 @@ def _list_tar(file: Path) -> list[tuple[str, int, int, str]]:
             end = tar.offset
     except (tarfile.TarError, EOFError) as error:
         raise InputError(f"{file} is damaged, cut off or compressed ({error})") from error
-    size = file.stat().st_size
-    if size < end + tarfile.BLOCKSIZE:  # the block of zeros, without which tarfile ends quietly
+    if file.stat().st_size < end + tarfile.BLOCKSIZE:  # tarfile does without its end
         raise InputError(f"{file} is cut off: fetch it again")
     for key, image in images.items():
         if not labels.get(key):
             raise InputError(f"{file} has {image[0]} but no {key}{_LABEL} to say its class")
-        if image[1] + image[2] > size:
-            raise InputError(f"{file} is cut off in {image[0]}: fetch it again")
     return [(*image, labels[key]) for key, image in images.items()]
