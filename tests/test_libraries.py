@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 from safetensors.torch import load_file
+from test_from_module import Chain
 
 from codistill import Batch, InputError, Peers, fit
 from codistill.assemble import build_method
@@ -14,7 +15,7 @@ from codistill.config import Config
 from codistill.export import load_student, save_student
 from codistill.methods import method_class
 from codistill.names import METHODS
-from codistill.networks import build_network, start_from
+from codistill.networks import build_network, renew_equal_classifiers, start_from
 from codistill.run import Run
 from codistill.vision_import import import_timm, import_torchvision
 
@@ -234,3 +235,56 @@ def test_a_run_that_started_from_a_file_goes_on_without_it(tmp_path):
     (record,) = run.train()
     assert record["epoch"] == 1
     assert len(run.manifest["weights"]) == 2
+
+
+def test_a_start_that_was_left_behind_is_not_another_runs(tmp_path):
+    """Of a run that was killed before it had trained an epoch."""
+    file, out = tmp_path / "w.pth", str(tmp_path / "run")
+    torch.save(timm.create_model("test_resnet", num_classes=10).state_dict(), file)
+    options = {"network": "timm/test_resnet", "method": {"name": "dml"}, "out": out}
+    Run.create(Config(weights=str(file), **options))
+    fresh = build_method(Config(**options), 10, (8, 8)).state_dict()
+    own = Run.create(Config(**options)).method.state_dict()
+    assert all(torch.equal(x, fresh[n]) for n, x in own.items())
+    assert not (tmp_path / "run" / "start.safetensors").exists()
+
+
+def test_weights_of_each_peer_and_a_trunk_exclude_each_other(tmp_path):
+    options = {"network": "resnet8", "method": {"name": "dml"}, "weights": "a.pth,b.pth"}
+    with pytest.raises(InputError, match="share their first stages"):
+        build_method(Config(shared=2, **options), 10, (32, 32))
+    with pytest.raises(InputError, match=r"weights is 'a.pth,': an entry of it is empty"):
+        Config(**options | {"weights": "a.pth,"})
+    with pytest.raises(InputError, match=r"weights has 3 entries, but peers is 2"):
+        Config(**options | {"weights": "a,b,c"})
+
+
+def test_folders_of_runs_of_different_networks_differ():
+    names = ["resnet8,own:f", "resnet20,own:f", "resnet8, timm/resnet18", "own:f"]
+    folders = {Config(network=name).run_folder() for name in names}
+    assert len(folders) == 4
+    assert not any(" " in folder.name for folder in folders)
+
+
+def test_a_network_whose_class_is_defined_first_starts_from_other_classes(tmp_path):
+    torch.save(Chain(3).state_dict(), tmp_path / "w.pth")
+    network = build_network("test_from_module:Skipping", 5)
+    start_from(network, tmp_path / "w.pth")
+    own, given = network.original_state_dict(), torch.load(tmp_path / "w.pth")
+    differing = {n for n in own if own[n].shape != given[n].shape or not own[n].equal(given[n])}
+    assert differing == {"fc.weight", "fc.bias"}
+    twins = [network, network.clone()]
+    renew_equal_classifiers(twins)
+    a, b = (n.original_state_dict() for n in twins)
+    assert {n for n in a if not a[n].equal(b[n])} == {"fc.weight", "fc.bias"}
+
+
+def test_published_weights_that_want_other_images_are_refused():
+    with pytest.raises(InputError, match="normalised in their own way"):
+        build_network("torchvision/googlenet", 5, SIZE, pretrained=True)
+
+
+@pytest.mark.parametrize("name", ["timm/", "torchvision/"])
+def test_a_library_without_a_name_is_told(name):
+    with pytest.raises(InputError, match="no model|no classifier"):
+        build_network(name, 5, SIZE)

@@ -1,5 +1,7 @@
 """Label smoothing, class weights, Mixup and CutMix against PyTorch's own and their papers."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,9 +10,13 @@ from toys import make
 from written_out import gradients
 
 from codistill import Batch, InputError
+from codistill.config import Config
 from codistill.data.mixing import MixedBatches, Mixing, balanced_weights, cut_box
 from codistill.losses import ce_loss
+from codistill.methods import DML
 from codistill.names import METHODS
+from codistill.run import Run
+from codistill.train import evaluate
 
 C = 5
 
@@ -206,3 +212,34 @@ def test_nothing_on_is_false():
     assert Mixing(mixup=0.2)
     assert Mixing(cutmix=0.2)
     assert Mixing(class_weights=torch.ones(5))
+
+
+def test_a_run_trains_on_what_its_options_make_of_labels(tmp_path, monkeypatch):
+    """And evaluates on classes."""
+    options = {"label_smoothing": 0.1, "mixup": 0.2, "cutmix": 1.0, "class_weights": "balanced"}
+    config = Config(network="resnet8", epochs=1, out=str(tmp_path), method={"name": "dml"})
+    seen = []
+    monkeypatch.setattr(DML, "losses", lambda *a, real=DML.losses: seen.append(a[2]) or real(*a))
+    plain = Run.create(replace(config, out=str(tmp_path / "plain")))
+    (record,) = plain.train()
+    assert all(y.ndim == 1 for y in seen)
+    for name, value in options.items():
+        seen.clear()
+        run = Run.create(replace(config, out=str(tmp_path / name), **{name: value}))
+        assert [r["val/top1/peer0"] >= 0 for r in run.train()] == [True]
+        assert all(y.shape[1:] == (10,) for y in seen)
+        y = torch.cat(seen)
+        kinds = {
+            "label_smoothing": (y.amax(dim=1) - 0.91).abs().max() < 1e-6,
+            "mixup": 0.5 < (y > 0).sum(dim=1).float().mean() - 1 < 1,
+            "cutmix": 0.3 < (y > 0).sum(dim=1).float().mean() - 1 < 1,
+            "class_weights": len(y[y > 0].unique()) > 5,
+        }
+        assert kinds[name], (name, y[:4])
+
+
+def test_labels_to_evaluate_on_are_classes():
+    method = make("dml")
+    rows = F.one_hot(torch.arange(4), 4).float()
+    with pytest.raises(InputError, match=r"labels to evaluate on are \(4, 4\)"):
+        evaluate(method, [Batch([torch.randn(4, 3, 8, 8)], rows)])
