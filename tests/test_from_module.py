@@ -304,6 +304,19 @@ class LooksAtSize(Chain):
         return super().forward(F.avg_pool2d(x, 2) if x.shape[-1] > 100 else x)
 
 
+class OtherwiseInEval(Halves):
+    def forward(self, x):
+        y = super().forward(x)
+        return y if self.training else y + 1
+
+
+class Doubles(Halves):
+    """Its classifier starts at zero, which hides this in the logits; gradients tell."""
+
+    def forward(self, x):
+        return self._head(2 * self._features(x))
+
+
 class Twice(Chain):
     """A child that is called twice."""
 
@@ -313,7 +326,9 @@ class Twice(Chain):
         return self.fc(self.blocks[2](x).mean(dim=(2, 3)))
 
 
-@pytest.mark.parametrize("build", [Unused, Counting, Frozen, Skips, LooksAtSize, Twice])
+@pytest.mark.parametrize(
+    "build", [Unused, Counting, Frozen, Skips, LooksAtSize, Twice, Doubles, OtherwiseInEval]
+)
 def test_what_a_chain_would_lose_is_not_cut(build):
     module = build()
     size = (128, 128) if build is LooksAtSize else (32, 32)

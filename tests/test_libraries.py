@@ -222,8 +222,8 @@ def test_a_run_that_started_from_a_file_goes_on_without_it(tmp_path):
     file = tmp_path / "w.pth"
     torch.save(timm.create_model("test_resnet", num_classes=3).state_dict(), file)
     config = Config(
-        network="timm/test_resnet",
-        weights=str(file),
+        network="timm/test_resnet,resnet8",
+        weights=f"{file},-",
         method={"name": "dml"},
         epochs=1,
         out=str(tmp_path / "run"),
@@ -234,7 +234,8 @@ def test_a_run_that_started_from_a_file_goes_on_without_it(tmp_path):
     assert all(torch.equal(x, began[n]) for n, x in run.method.state_dict().items())
     (record,) = run.train()
     assert record["epoch"] == 1
-    assert len(run.manifest["weights"]) == 2
+    assert len(run.manifest["weights"]) == 1
+    assert run.config.weights == f"{file},-"
 
 
 def test_a_start_that_was_left_behind_is_not_another_runs(tmp_path):

@@ -68,7 +68,8 @@ def resolve(config: Config, data: Data) -> Config:
         method=_method_defaults(config.method["name"])
         | config.method
         | {name: str(path) for name, path in network_files(config.method).items()},
-        weights=",".join(str(path.absolute()) for path in config.start_weights() if path) or None,
+        weights=config.weights
+        and ",".join(str(path.absolute()) if path else "-" for path in config.start_weights()),
         data=data.settings,
         threads=torch.get_num_threads(),
     )

@@ -107,9 +107,9 @@ class Config:
         network: a network by name, timm/NAME, torchvision/NAME or package.module:callable;
             several, joined by commas, for peers that differ
         pretrained: start from the weights that timm or torchvision publish
-        weights: start from these: files of the networks' weights, joined by commas, or one for all;
-            a classifier of other classes is begun anew, and so are those of peers that would
-            begin equal
+        weights: start from these: files of the networks' weights, joined by commas, - for none, or
+            one for all; a classifier of other classes is begun anew, and so are those of peers that
+            would begin equal
         peers: K, how many networks learn together
         shared: how many of the first stages are common to all peers; 0: independent networks
         data: the images
@@ -228,7 +228,8 @@ class Config:
         """The file that each peer starts from, K of them."""
         if self.weights is None:
             return [None] * self.peers
-        return [Path(name).expanduser() for name in self._for_each_peer("weights", self.weights)]
+        names = self._for_each_peer("weights", self.weights)
+        return [None if name == "-" else Path(name).expanduser() for name in names]
 
     def _for_each_peer(self, option: str, value: str) -> list[str]:
         names = [name.strip() for name in value.split(",")]
