@@ -144,6 +144,18 @@ def test_a_chain_is_cut_where_the_size_of_the_map_changes():
     assert [tuple(m.shape[1:]) for m in out.stages[0][1:]] == [(4, 16, 16), (8, 8, 8), (12, 4, 4)]
 
 
+def test_dropout_that_is_a_child_is_a_link_of_the_chain():
+    layers = [conv(3, 4, 2), nn.Dropout2d(0.5), conv(4, 8, 2), nn.AdaptiveAvgPool2d(1)]
+    module = nn.Sequential(*layers, nn.Flatten(), nn.Dropout(0.5), nn.Linear(8, 5))
+    assert from_module(module, (32, 32)).channels == (4, 8)
+
+
+def test_a_module_that_is_frozen_stays_so():
+    network = from_module(Chain().requires_grad_(False), (32, 32))
+    assert network.channels == (4, 8, 12)
+    assert not any(p.requires_grad for p in network.parameters())
+
+
 def test_networks_that_are_chains_share_a_trunk():
     torch.manual_seed(0)
     peers = Peers([from_module(Chain(), (32, 32)) for _ in range(2)], shared=2)
@@ -317,6 +329,19 @@ class Doubles(Halves):
         return self._head(2 * self._features(x))
 
 
+class CountsItself(Halves):
+    """A buffer that moves in neither half."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("count", torch.zeros(()))
+
+    def forward(self, x):
+        if self.training:
+            self.count += 1
+        return super().forward(x)
+
+
 class Twice(Chain):
     """A child that is called twice."""
 
@@ -327,7 +352,8 @@ class Twice(Chain):
 
 
 @pytest.mark.parametrize(
-    "build", [Unused, Counting, Frozen, Skips, LooksAtSize, Twice, Doubles, OtherwiseInEval]
+    "build",
+    [Unused, Counting, Frozen, Skips, LooksAtSize, Twice, Doubles, OtherwiseInEval, CountsItself],
 )
 def test_what_a_chain_would_lose_is_not_cut(build):
     module = build()

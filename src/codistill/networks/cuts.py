@@ -219,8 +219,8 @@ class Part(nn.Module):
         self.model = copy.copy(model)
         own = self.model.__dict__
         own["_modules"] = {name: model._modules[name] for name in children}
-        for kind in ("_parameters", "_buffers"):
-            own[kind] = dict(own[kind]) if parameters else {}
+        if not parameters:
+            own["_parameters"], own["_buffers"] = {}, {}
         self.method = method
 
     def forward(self, x: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from codistill.networks.cuts import (
     random_images,
     tapped_whole,
 )
-from codistill.networks.network import Layout, Network, as_map
+from codistill.networks.network import Network, as_map
 
 _SMALL = 64, 96  # pixels: enough to tell the stages of most networks apart, quickly computed
 _TOLERANCE = 1e-4  # of the largest number
@@ -141,17 +141,11 @@ def _measure(
         for stage, shape in zip(stages, shapes, strict=True):
             before, x = x, stage(given := clone(x))
             writes.append(_differ(before, given))
-            layouts: tuple[Layout, ...] = ("NCHW", "NHWC", "tokens", "tapped")
-            # Of equal sides and channels, the first guess may be wrong.
-            for layout in dict.fromkeys((shape.layout, *layouts)):
-                with contextlib.suppress(Exception):
-                    found_map = as_map(x, layout, shape.reduction, size)
-                    if found_map.ndim == 4 and found_map.shape[1] == shape.channels:
-                        break
-            else:
+            found_map = as_map(x, shape.layout, shape.reduction, size)
+            if found_map.shape[1] != shape.channels:
                 raise InputError(f"the channels of a map of {type(probe).__name__} depend on size")
             reduction = max(1, round(size[0] / found_map.shape[2]))
-            measured.append(Shape(shape.channels, reduction, layout))
+            measured.append(shape._replace(reduction=reduction))
         given = clone(x)
         head(given)
         writes.append(_differ(x, given))
@@ -188,10 +182,7 @@ def _same(probe: nn.Module, plan: Plan, images: Tensor) -> bool:
     whole, other = copy.deepcopy(probe), copy.deepcopy(probe)
     stages, head = plan(other)
     parts = nn.Sequential(*stages, head)
-    if not (
-        _holds_all(parts, other)
-        and set(_names([*parts], other).values()) == set(other.state_dict())
-    ):
+    if set(_names([*parts], other).values()) != set(other.state_dict()):
         return False
     for training in (False, True):
         expected, random_state = _run(whole.train(training), images)
@@ -199,9 +190,10 @@ def _same(probe: nn.Module, plan: Plan, images: Tensor) -> bool:
         if not (_close(logits, expected) and torch.equal(own_random_state, random_state)):
             return False
     gradients = [[p.grad for p in m.parameters()] for m in (whole, other)]
-    if [g is None for g in gradients[0]] != [g is None for g in gradients[1]]:
-        return False
-    own, expected = (torch.cat([g.flatten() for g in gs if g is not None]) for gs in gradients)
+    none = images.new_zeros(1)
+    own, expected = (
+        torch.cat([none, *(g.flatten() for g in gs if g is not None)]) for gs in gradients
+    )
     buffers = zip(whole.buffers(), other.buffers(), strict=True)
     return _close(own, expected, 10 * _TOLERANCE) and all(_close(a, b) for a, b in buffers)
 
@@ -216,11 +208,6 @@ def _run(f: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
             weights = torch.linspace(-1, 1, logits.numel(), dtype=logits.dtype)
             (logits * weights.to(logits.device).view_as(logits)).sum().backward()
     return logits.detach(), random_state
-
-
-def _holds_all(parts: nn.Module, model: nn.Module) -> bool:
-    held = {id(x) for x in (*parts.parameters(), *parts.buffers())}
-    return held == {id(x) for x in (*model.parameters(), *model.buffers())}
 
 
 def _close(a: Tensor, b: Tensor, tolerance: float = _TOLERANCE) -> bool:
