@@ -8,7 +8,8 @@ import pytest
 from codistill.cli import main
 from codistill.config import Config, DataConfig
 from codistill.errors import InputError
-from codistill.report import compared, load_results, rows, write_report
+from codistill.finished_runs import load_results
+from codistill.report import compared, rows, write_report
 
 
 def write_run(

@@ -74,7 +74,8 @@ def report(argv: list[str]) -> int:
     parser.add_argument("--out", help="also write table.md, compared.md, runs.csv, curves.png")
     options = parser.parse_args(argv)
 
-    from codistill.report import load_results, print_table, write_report
+    from codistill.finished_runs import load_results
+    from codistill.report import print_table, write_report
 
     results = load_results([Path(run) for run in options.runs])
     print_table(results)

@@ -59,6 +59,15 @@ def summarise(history: list[Record], students: Iterable[str]) -> dict[str, Any]:
     }
 
 
+def kept_top1(summary: dict[str, Any]) -> float:
+    """Test accuracy in % of the student that is exported: by validation, else after the last."""
+    student, which = summary["student"], "best_by_validation"
+    name = student["best"]
+    if name is None:
+        name, which = student["last"], "last"
+    return summary[which][name]["test/top1"]
+
+
 def _of_classifier(record: Record, name: str) -> dict[str, float]:
     return {
         f"{split}/{metric}": record[f"{split}/{metric}/{name}"]
