@@ -85,6 +85,36 @@ def report(argv: list[str]) -> int:
     return 0
 
 
+def compare(argv: list[str]) -> int:
+    """`codistill compare FILE [--out DIR] [--parallel N] [--launcher NAME] [--report-only]`."""
+    parser = Parser(
+        prog="codistill compare",
+        description="Trains methods x networks x seeds, beside the networks alone, all else equal; "
+        "goes on where it was; ends with what helped and what hurt.",
+    )
+    parser.add_argument("file", help="what is compared, in YAML; docs/compare.md has the format")
+    parser.add_argument("--out", help="folder (default: runs/NAME of the file)")
+    parser.add_argument("--parallel", type=int, metavar="N", help="runs at a time (default: 1)")
+    parser.add_argument(
+        "--launcher",
+        choices=["processes", "slurm", "submitit-local"],
+        default="processes",
+        help="processes of this machine; jobs of a SLURM cluster; submitit's own processes",
+    )
+    parser.add_argument(
+        "--report-only", action="store_true", help="of what is there; train nothing"
+    )
+    options = parser.parse_args(argv)
+    if options.parallel is not None and options.parallel < 1:
+        raise InputError(f"--parallel is {options.parallel}: give 1 or more")
+
+    from codistill.compare import compare
+
+    file = Path(options.file).expanduser()
+    folder = Path(options.out).expanduser() if options.out else Path("runs", file.stem)
+    return compare(file, folder, options.parallel, options.launcher, options.report_only)
+
+
 def inspect(argv: list[str]) -> int:
     """`codistill inspect [--config RECIPE] [options]`."""
     config = parse_config(argv, "codistill inspect")
@@ -149,6 +179,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": train,
     "evaluate": evaluate,
     "report": report,
+    "compare": compare,
     "inspect": inspect,
     "list": list_,
     "demo": demo,

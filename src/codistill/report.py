@@ -20,7 +20,7 @@ from rich.text import Text
 from codistill import files
 from codistill.curves import draw_curves
 from codistill.finished_runs import Result, version_notes
-from codistill.results import kept_top1
+from codistill.results import kept_top1, peers_of
 
 
 def rows(groups: dict[str, list[Result]]) -> Iterator[list[str]]:
@@ -66,7 +66,7 @@ def compared(groups: dict[str, list[Result]]) -> Iterator[list[str]]:
         def spread(name: str, last: list[dict[str, Any]] = last) -> str:
             return spread_of([m[name]["test/top1"] for m in last])
 
-        peers = [n for n in last[0] if n.startswith("peer") and n[4:].isdigit()]
+        peers = peers_of(results[0].summary)
         added = [n for n in last[0] if n not in (*peers, "ensemble")]
         yield [
             label,
