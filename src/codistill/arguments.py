@@ -158,8 +158,8 @@ def _set_defaults(
     if not flat:
         return
     try:
-        parser.parse_object(settings)
-        parser.set_defaults(flat)
+        checked = parser.parse_object(settings)
+        parser.set_defaults({key: checked[key] for key in flat})  # 4 is 4.0 where it is a float
     except (InputError, argparse.ArgumentError, TypeError, KeyError) as error:
         raise InputError(f"{where}: {_one_line(str(error))}") from error
 

@@ -136,17 +136,17 @@ def _config(
 ) -> Config:
     """The settings of a method with a network; the network's own win over the method's."""
     options = {key: value for key, value in entry.items() if key not in OF_AN_ENTRY}
-    _refuse_settings(options, where)
     own = {key: entry[key] for key in OF_AN_ENTRY if key in entry}
     over = {key: value for key, value in network.items() if key in ("network", *OF_AN_ENTRY)}
     try:
+        _refuse_settings(options)
         return config_of(settings | own | over | {"method": options, "seed": seed}, where)
     except InputError as error:
         text = str(error)
         raise InputError(text if text.startswith(where) else f"{where}: {text}") from error
 
 
-def _refuse_settings(options: dict[str, Any], where: str) -> None:
+def _refuse_settings(options: dict[str, Any]) -> None:
     """Raises InputError where an entry changes what has to be the same for all."""
     from codistill.methods import method_class
 
@@ -155,7 +155,7 @@ def _refuse_settings(options: dict[str, Any], where: str) -> None:
         group = key.partition(".")[0]
         if group in {f.name for f in dataclasses.fields(Config)} - {"method"}:
             raise InputError(
-                f"{where}: {key!r} is the same for all: it belongs to settings; a method may "
+                f"{key!r} is the same for all: it belongs to settings; a method may "
                 "change its own options, peers and shared"
             )
 

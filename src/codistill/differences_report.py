@@ -28,13 +28,13 @@ HEAD = (
 CAPTION = (
     "Test top-1 in percentage points: each run less the networks alone, trained apart "
     "(independent) with the same seed, as mean over n seeds with its 95 % confidence interval "
-    "(paired t). One network is compared with one: peers, and a leader or mean teacher of peer k, "
-    "with peer k; several with several: the ensemble, and classifiers that fuse peers, with the ensemble of the "
-    "networks alone. sd: standard deviation of the differences. g: Hedges' g_z, mean / sd less its "
-    "small-sample bias; - for n = 2, where nothing is left of it. p: paired t test, two-sided, "
-    "after Holm's correction for all comparisons of its kind (mean peer; each peer; ensemble; its "
-    "own) in its column. verdict: helped or hurt where p < 0.05. by validation: the epoch that the "
-    "held-out images chose, in each run."
+    "(paired t). One network is compared with one: peers, and a leader or mean teacher of peer "
+    "k, with peer k; several with several: the ensemble, and classifiers that fuse peers, with "
+    "the ensemble of the networks alone. sd: standard deviation of the differences. g: Hedges' "
+    "g_z, mean / sd less its small-sample bias; - for n = 2, where nothing is left of it. p: "
+    "paired t test, two-sided, after Holm's correction for all comparisons of its kind (mean "
+    "peer; each peer; ensemble; its own) in its column. verdict: helped or hurt where p < 0.05."
+    " by validation: the epoch that the held-out images chose, in each run."
 )
 _SHORT_CAPTION = (
     "Test top-1 in points, each run less the networks alone (independent) of the same seed: mean "

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -22,6 +22,7 @@ HEAD = "---"
 _SECONDS_TO_END = 15.0  # more than a worker gives itself
 
 
+@runtime_checkable
 class Job(Protocol):
     """A run in training."""
 
@@ -35,6 +36,7 @@ class Job(Protocol):
         """Sees to it that it has ended."""
 
 
+@runtime_checkable
 class Launcher(Protocol):
     """Starts runs."""
 
