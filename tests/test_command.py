@@ -31,7 +31,14 @@ def parsed(*arguments: str) -> Config:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["train", "--help"], ["list", "--help"], ["evaluate", "--help"]]
+    "arguments",
+    [
+        ["--help"],
+        ["train", "--help"],
+        ["list", "--help"],
+        ["evaluate", "--help"],
+        ["compare", "-h"],
+    ],
 )
 def test_help_comes_without_pytorch(arguments: list[str]) -> None:
     code = (

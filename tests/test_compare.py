@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from test_run import untimed
 import codistill.compare
 from codistill import worker
 from codistill.cli import main
+from codistill.comparison import read_comparison
 from codistill.planned_runs import PlannedRun
 
 ROOT = Path(__file__).parents[1]
@@ -284,3 +286,15 @@ def test_the_example_runs(tmp_path: Path, launcher: InThisProcess) -> None:
         "| ffl, not teaching | fused | ensemble |"
         in (tmp_path / "out" / "differences.md").read_text()
     )
+
+
+def test_the_page_shows_the_example_and_a_file_that_is_understood(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "compare.md").read_text()
+    example, everything = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    assert example == (ROOT / "examples" / "compare_digits.yaml").read_text()
+    readme = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    for i, text in enumerate([everything, *readme]):
+        file = tmp_path / f"{i}.yaml"
+        file.write_text(text)
+        rows = read_comparison(file).rows
+        assert len(rows) == (11 if i == 0 else 3)

@@ -124,6 +124,7 @@ def test_an_interrupt_ends_the_runs_with_their_checkpoints(
     text, _ = parent.communicate(timeout=60)
     assert parent.returncode == 130
     assert "Traceback" not in text
+    assert "stopped; the same command goes on" in text
     assert workers
     assert not any(map(alive, workers))
     (log,) = (tmp_path / "out" / "logs").iterdir()

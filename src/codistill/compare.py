@@ -73,9 +73,9 @@ def _train(
     runs: list[PlannedRun], launcher: Launcher, parallel: int | None, here: bool, console: Console
 ) -> list[Failure]:
     rest = [run for run in runs if not run.finished()]
-    at_a_time = min(parallel or (1 if here else len(rest)), len(rest))
     if not rest:
         return []
+    at_a_time = parallel or (1 if here else len(rest))
     threads = max(1, _cores() // at_a_time) if here else None
     for run in rest:
         write_recipe(run, threads)
@@ -85,7 +85,11 @@ def _train(
         f"{len(rest) - begun} to begin; {at_a_time} at a time",
         highlight=False,
     )
-    return train_all(runs, launcher, at_a_time, console)
+    try:
+        return train_all(runs, launcher, at_a_time, console)
+    except KeyboardInterrupt:
+        console.print("codistill: stopped; the same command goes on", highlight=False)
+        raise
 
 
 def _report(comparison: Comparison, runs: Sequence[PlannedRun], folder: Path) -> None:
