@@ -99,7 +99,7 @@ def test_a_comparison_from_its_first_run_to_its_last_table(
     ]
     assert untimed(out / "runs" / "dml_resnet8_seed0") == first
     assert (out / "runs" / "dml_resnet8_seed0" / "result.json").stat().st_mtime_ns == before
-    capsys.readouterr()
+    assert "by another process" not in capsys.readouterr().err
     # Everything is finished: nothing is trained, and the report is the same.
     text = (out / "differences.md").read_text()
     assert compare(tmp_path, tree) == 0
@@ -181,6 +181,13 @@ def test_a_changed_file_is_told_before_anything_is_trained(
             assert "dml_resnet8_seed0 does not belong to it any more" in line
     assert "2 problems" in line  # the networks alone had that padding, too
     assert len(launcher.started) == count
+    # What the file leaves open is what it is by default.
+    config = tmp_path / "out" / "runs" / "dml_resnet8_seed0" / "config.yaml"
+    text = config.read_text()
+    config.write_text(text.replace("pad: 1", "pad: 2"))
+    assert compare(tmp_path, tree) == 2
+    assert "with data.pad 2, not 1" in capsys.readouterr().err
+    config.write_text(text)
     # Where the images, the device and the threads are is no part of what is compared.
     moved = tree | {"settings": tree["settings"] | {"threads": 2, "device": "cpu"}}
     assert compare(tmp_path, moved) == 0

@@ -90,6 +90,12 @@ def test_every_method_with_every_network(tmp_path: Path) -> None:
     assert rows[-1].folder(7) == "ffl_resnet8+resnet14_seed7"
 
 
+def test_the_networks_alone_share_nothing_whatever_their_network_says(tmp_path: Path) -> None:
+    own, dml = read(tmp_path, networks=[{"network": "resnet8", "shared": 2, "peers": 3}]).rows
+    assert (own.label, own.config.shared, own.config.peers) == ("independent", 0, 3)
+    assert (dml.config.shared, dml.config.peers) == (2, 3)
+
+
 def test_a_run_keeps_its_folder_when_a_network_is_added(tmp_path: Path) -> None:
     one = read(tmp_path).rows
     two = read(tmp_path, networks=["resnet8", "resnet14"]).rows

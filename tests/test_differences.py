@@ -114,6 +114,16 @@ def test_the_best_epoch_is_compared_with_the_best_epoch() -> None:
     assert found["own", "peer0", "best_by_validation"].statistics.mean == 3.0
 
 
+def test_what_was_not_measured_in_every_run_is_not_compared() -> None:
+    alone = {s: run(ALONE, seed=s, best=ALONE) for s in (0, 1)}
+    own = {0: run(ALONE, best=ALONE), 1: run(ALONE, seed=1, best={"peer0": 70.0})}
+    found = found_in(independent=alone, own=own)
+    assert ("own", "peer0", "best_by_validation") in found
+    for classifier in ("mean peer", "peer1", "ensemble"):
+        assert ("own", classifier, "last") in found
+        assert ("own", classifier, "best_by_validation") not in found
+
+
 def test_p_values_are_corrected_for_the_comparisons_of_a_kind() -> None:
     alone = {s: run(ALONE, seed=s) for s in range(3)}
     shifts = {"one": (1.0, 1.1, 1.2), "two": (1.0, 2.0, 3.0), "equal": (1.0, 1.0, 1.0)}

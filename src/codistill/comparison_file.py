@@ -54,8 +54,6 @@ def settings_in(tree: Mapping[str, Any]) -> dict[str, Any]:
     recipe = tree.get("recipe")
     if recipe is not None:
         settings = read_recipe(str(Path(str(recipe)).expanduser()))
-    for key in ("method", "seed", "out"):  # each has a place of its own
-        settings.pop(key, None)
     own = tree.get("settings") or {}
     if not isinstance(own, dict):
         raise InputError(f"settings is {own!r}: give settings, such as epochs: 10")
