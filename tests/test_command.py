@@ -31,7 +31,14 @@ def parsed(*arguments: str) -> Config:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["train", "--help"], ["list", "--help"], ["evaluate", "--help"]]
+    "arguments",
+    [
+        ["--help"],
+        ["train", "--help"],
+        ["list", "--help"],
+        ["evaluate", "--help"],
+        ["compare", "-h"],
+    ],
 )
 def test_help_comes_without_pytorch(arguments: list[str]) -> None:
     code = (
@@ -93,6 +100,13 @@ def test_a_recipe_may_write_numbers_as_yaml_misreads_them(tmp_path: Path) -> Non
     (tmp_path / "r.yaml").write_text("weight_decay: 5e-4\nlr: 1\n")
     config = parsed("--config", str(tmp_path / "r.yaml"))
     assert (config.weight_decay, config.lr) == (5e-4, 1.0)
+
+
+def test_a_whole_number_in_a_recipe_is_the_same_option_as_one_with_a_point(tmp_path: Path) -> None:
+    for number in ("4", "4.0"):
+        (tmp_path / "r.yaml").write_text(f"method: {{name: dml, temperature: {number}}}\n")
+        config = parsed("--config", str(tmp_path / "r.yaml"))
+        assert repr(config.method["temperature"]) == "4.0"  # one row in a report
 
 
 @pytest.mark.parametrize(

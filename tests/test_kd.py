@@ -11,8 +11,8 @@ from written_out import assert_equal_losses, cross_entropy, images, kl
 from codistill import InputError, Peers, save_student
 from codistill.assemble import network_files
 from codistill.config import Config, DataConfig
+from codistill.finished_runs import load_results
 from codistill.methods.kd import KD
-from codistill.report import load_results
 from codistill.run import Run
 
 

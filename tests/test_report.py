@@ -8,7 +8,8 @@ import pytest
 from codistill.cli import main
 from codistill.config import Config, DataConfig
 from codistill.errors import InputError
-from codistill.report import compared, load_results, rows, write_report
+from codistill.finished_runs import load_results, version_notes
+from codistill.report import compared, rows, write_report
 
 
 def write_run(
@@ -184,6 +185,43 @@ def test_settings_of_one_method_are_told_apart_by_the_options_that_differ(tmp_pa
         "kdcl resnet32 x1 target=naive",
         "kdcl resnet32 x1 target=linear",
     ]
+
+
+def test_runs_of_one_row_by_different_versions_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def write(seed: int, commits: list[str], changed: bool, release: str = "1.0") -> Path:
+        run = write_run(tmp_path / f"{len(list(tmp_path.iterdir()))}", [50.0], seed=seed)
+        git = [{"commit": commit * 40, "changed": changed} for commit in commits] or [None]
+        manifest = json.loads((run / "manifest.json").read_text())
+        manifest["git"] = {"codistill": git[0], "folder": None}
+        packages = {"packages": {"codistill": release}}
+        manifest["processes"] = [packages | {"git": g} for g in git]
+        (run / "manifest.json").write_text(json.dumps(manifest))
+        return run
+
+    def notes(*runs: Path) -> list[str]:
+        groups = load_results(list(runs))
+        found = version_notes(groups)
+        table, side_by_side, *_ = write_report(groups, tmp_path / "report")
+        for file in (table, side_by_side):
+            assert file.read_text().count("Note: ") == len(found)
+        assert main(["report", *map(str, runs)]) == 0
+        assert capsys.readouterr().out.count("note: ") == len(found)
+        return found
+
+    one = write(0, ["a"], False)
+    assert notes(one, write(1, ["a"], False)) == []
+    begins = "different versions of codistill trained the runs of 'independent resnet32 x1': "
+    assert notes(one, write(1, ["b"], False)) == [
+        f"{begins}seed 0 by aaaaaaaaa, seed 1 by bbbbbbbbb"
+    ]
+    assert notes(one, write(1, ["a"], True))[0].endswith("seed 1 by aaaaaaaaa with changes")
+    assert notes(write(1, ["a", "b"], False))[0].endswith("seed 1 by aaaaaaaaa and bbbbbbbbb")
+    assert notes(write(2, [], False), write(3, [], False, "1.1"))[0].endswith(
+        "seed 2 by 1.0, seed 3 by 1.1"
+    )
+    assert notes(write_run(tmp_path / "old", [50.0])) == []  # says nothing of its version
 
 
 def test_parameters_are_those_of_the_classifier(tmp_path: Path) -> None:

@@ -53,21 +53,23 @@ def parse_config(argv: Sequence[str], prog: str) -> Config:
     default = Config().method["name"]
     # Without a named method, help does without the method's options, and so without PyTorch.
     parser = _parser(prog, name if asked_for_help else name or default)
-    flat = dict(flatten(recipe))
-    _refuse_unknown(flat, parser, f"recipe {path}", name or default)
+    _set_defaults(parser, recipe, f"recipe {path}", name or default)
     arguments = [a.partition("=")[0].removeprefix("--") for a in argv if a.startswith("--")]
     _refuse_unknown(arguments, parser, "the command", name or default)
-    if flat:
-        try:
-            parser.parse_object(recipe)
-            parser.set_defaults(flat)
-        except (InputError, argparse.ArgumentError, TypeError, KeyError) as error:
-            raise InputError(f"recipe {path}: {_one_line(str(error))}") from error
-    try:
-        parsed = parser.parse_args(argv)
-    except argparse.ArgumentError as error:
-        raise InputError(_one_line(str(error))) from error
-    return _to_config(parsed, name or default)
+    return _parse(parser, argv, name or default)
+
+
+def config_of(settings: dict[str, Any], where: str) -> Config:
+    """The configuration of settings as `as_settings` returns them, checked like options.
+
+    Args:
+        settings: with the name of the method.
+        where: what they are, for messages.
+    """
+    name = settings["method"]["name"]
+    parser = _parser("codistill", name)
+    _set_defaults(parser, settings, where, name)
+    return _parse(parser, [], name)
 
 
 def read_recipe(path: str) -> dict[str, Any]:
@@ -78,26 +80,42 @@ def read_recipe(path: str) -> dict[str, Any]:
             known = did_you_mean(path, recipes())
             raise InputError(f"there is no recipe file {path!r}, and none of that name: {known}")
         file = recipes()[path]
-    try:
-        recipe = yaml.load(file.read_text(), _Loader)
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise InputError(f"{file} cannot be read as YAML: {_one_line(str(error))}") from error
+    recipe = read_yaml(file)
     if not isinstance(recipe, dict):
         raise InputError(f"{file} is no recipe: it has to hold settings, such as 'epochs: 300'")
     if "config" in recipe:
         raise InputError(f"{file}: a recipe cannot name another with 'config'")
-    for group in _GROUPS:
-        if isinstance(recipe.get(group), str):
-            recipe[group] = {"name": recipe[group]}
+    return as_settings(recipe, str(file))
+
+
+def read_yaml(file: Path) -> Any:
+    """What a YAML file holds; 1e-4 is a number, and a key given twice a mistake."""
     try:
-        recipe = _nest(dict(flatten(recipe)))  # "method.temperature: 3" is understood too
+        return yaml.load(file.read_text(), _Loader)
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise InputError(f"{file} cannot be read as YAML: {_one_line(str(error))}") from error
+
+
+def as_settings(tree: dict[Any, Any], where: str) -> dict[str, Any]:
+    """Settings as people write them, in nested groups: `data: digits`, `data.name: digits`.
+
+    Args:
+        tree: as it stands in the file.
+        where: what it is, for messages.
+    """
+    settings = dict(tree)
+    for group in _GROUPS:
+        if isinstance(settings.get(group), str):
+            settings[group] = {"name": settings[group]}
+    try:
+        settings = _nest(dict(flatten(settings)))  # "method.temperature: 3" is understood too
     except (AttributeError, TypeError) as error:
-        raise InputError(f"{file} is no recipe: its keys have to be names") from error
-    for group in _GROUPS & recipe.keys():
-        content = recipe[group]
+        raise InputError(f"{where} is no recipe: its keys have to be names") from error
+    for group in _GROUPS & settings.keys():
+        content = settings[group]
         if not isinstance(content, dict) or not isinstance(content.get("name", ""), str):
-            raise InputError(f"{file}: {group} is {content!r}: give a name, or name: and options")
-    return recipe
+            raise InputError(f"{where}: {group} is {content!r}: give a name, or name: and options")
+    return settings
 
 
 def recipes() -> dict[str, Path]:
@@ -129,6 +147,28 @@ def _parser(prog: str, method: str | None) -> ArgumentParser:
 
         parser.add_class_arguments(method_class(method), "method", skip={"peers"})
     return parser
+
+
+def _set_defaults(
+    parser: ArgumentParser, settings: dict[str, Any], where: str, method: str
+) -> None:
+    """Makes settings the defaults of a parser, once it has checked them."""
+    flat = dict(flatten(settings))
+    _refuse_unknown(flat, parser, where, method)
+    if not flat:
+        return
+    try:
+        checked = parser.parse_object(settings)
+        parser.set_defaults({key: checked[key] for key in flat})  # 4 is 4.0 where it is a float
+    except (InputError, argparse.ArgumentError, TypeError, KeyError) as error:
+        raise InputError(f"{where}: {_one_line(str(error))}") from error
+
+
+def _parse(parser: ArgumentParser, argv: Sequence[str], method: str) -> Config:
+    try:
+        return _to_config(parser.parse_args(list(argv)), method)
+    except argparse.ArgumentError as error:
+        raise InputError(_one_line(str(error))) from error
 
 
 def _to_config(parsed: Namespace, method: str) -> Config:

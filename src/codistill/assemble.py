@@ -61,6 +61,15 @@ def build_method(config: Config, num_classes: int, image_size: tuple[int, int]) 
     return method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
+def require_held_out(method: Method, name: str, data: Data) -> None:
+    """Raises InputError where a method measures its peers on held-out images and none are."""
+    if method.needs_held_out and "val" not in data.evaluate_on:
+        raise InputError(
+            f"method {name!r}, as it is set, measures its peers on held-out images: "
+            "give --data.val_fraction 0.1, or another number above 0"
+        )
+
+
 def resolve(config: Config, data: Data) -> Config:
     """The configuration with every default written out, whatever it depends on."""
     return dataclasses.replace(

@@ -15,6 +15,7 @@ Trains several image classifiers that teach each other, and gives you the one yo
   train      train peers together: --config RECIPE, options, or both; --resume RUN goes on
   evaluate   RUN: how good every classifier of a run is
   report     RUN ...: table and curves of runs, seeds of one setting together
+  compare    FILE: methods x networks x seeds beside the networks alone; what helped, what hurt
   inspect    as train, but only show: stages, parameters, FLOPs, what is shared, memory
   list       methods | networks | data | recipes
   data       check DIR: what is in a folder of images, and what has to be mended
@@ -25,7 +26,11 @@ Trains several image classifiers that teach each other, and gives you the one yo
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command; 0 when done, 2 when what was given cannot be used, 130 when interrupted."""
+    """Runs a command and returns its exit status.
+
+    0 when done; 1 when some runs of a comparison failed; 2 when what was given cannot be used; 130
+    when interrupted.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     traceback = arguments[:1] == ["--traceback"]
     arguments = arguments[traceback:]

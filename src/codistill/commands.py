@@ -74,7 +74,8 @@ def report(argv: list[str]) -> int:
     parser.add_argument("--out", help="also write table.md, compared.md, runs.csv, curves.png")
     options = parser.parse_args(argv)
 
-    from codistill.report import load_results, print_table, write_report
+    from codistill.finished_runs import load_results
+    from codistill.report import print_table, write_report
 
     results = load_results([Path(run) for run in options.runs])
     print_table(results)
@@ -82,6 +83,36 @@ def report(argv: list[str]) -> int:
         for file in write_report(results, Path(options.out)):
             print(file)
     return 0
+
+
+def compare(argv: list[str]) -> int:
+    """`codistill compare FILE [--out DIR] [--parallel N] [--launcher NAME] [--report-only]`."""
+    parser = Parser(
+        prog="codistill compare",
+        description="Trains methods x networks x seeds, beside the networks alone, all else equal; "
+        "goes on where it was; ends with what helped and what hurt.",
+    )
+    parser.add_argument("file", help="what is compared, in YAML; docs/compare.md has the format")
+    parser.add_argument("--out", help="folder (default: runs/NAME of the file)")
+    parser.add_argument("--parallel", type=int, metavar="N", help="runs at a time (default: 1)")
+    parser.add_argument(
+        "--launcher",
+        choices=["processes", "slurm", "submitit-local"],
+        default="processes",
+        help="processes of this machine; jobs of a SLURM cluster; submitit's own processes",
+    )
+    parser.add_argument(
+        "--report-only", action="store_true", help="of what is there; train nothing"
+    )
+    options = parser.parse_args(argv)
+    if options.parallel is not None and options.parallel < 1:
+        raise InputError(f"--parallel is {options.parallel}: give 1 or more")
+
+    from codistill.compare import compare
+
+    file = Path(options.file).expanduser()
+    folder = Path(options.out).expanduser() if options.out else Path("runs", file.stem)
+    return compare(file, folder, options.parallel, options.launcher, options.report_only)
 
 
 def inspect(argv: list[str]) -> int:
@@ -153,6 +184,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": train,
     "evaluate": evaluate,
     "report": report,
+    "compare": compare,
     "inspect": inspect,
     "list": list_,
     "data": data,

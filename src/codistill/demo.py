@@ -8,7 +8,8 @@ from rich.console import Console
 
 from codistill.config import Config, DataConfig
 from codistill.display import follow
-from codistill.report import load_results, print_table, write_report
+from codistill.finished_runs import load_results
+from codistill.report import print_table, write_report
 from codistill.run import Run
 
 # 898 images of 8x8 pixels need no more than a ResNet-8. One recipe for both; nothing was tuned on

@@ -1,5 +1,6 @@
 """Files that are either the old ones or the new ones, whenever the power fails."""
 
+import hashlib
 import io
 import json
 import os
@@ -70,6 +71,11 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise InputError(f"{path} is damaged or absent ({_reason(error)})") from error
+
+
+def sha256(path: Path) -> str:
+    """The fingerprint of a file's content."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def load_into(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:

@@ -23,11 +23,13 @@ def provenance() -> dict[str, Any]:
     """The command, and the state of the code: that of this package, and that of the folder."""
     return {
         "command": sys.argv,
-        "git": {
-            "codistill": _git(Path(__file__).parent, "manifest.py"),
-            "folder": _git(Path.cwd()),
-        },
+        "git": {"codistill": commit_of_codistill(), "folder": _git(Path.cwd())},
     }
+
+
+def commit_of_codistill() -> dict[str, Any] | None:
+    """Commit of this package, and whether it was changed since; None where it is no checkout."""
+    return _git(Path(__file__).parent, "manifest.py")
 
 
 def parameter_counts(method: Method) -> dict[str, int]:

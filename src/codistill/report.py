@@ -7,10 +7,7 @@ nothing here.
 
 import csv
 import io
-import json
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -21,59 +18,9 @@ from rich.table import Table
 from rich.text import Text
 
 from codistill import files
-from codistill.config import Config, flatten
 from codistill.curves import draw_curves
-from codistill.errors import InputError
-from codistill.train import Record
-
-_NOT_THE_RECIPE = ("seed", "out", "device", "threads", "checkpoint_seconds", "keep_checkpoints")
-
-
-@dataclass(frozen=True)
-class Result:
-    """What came out of one run."""
-
-    path: Path
-    config: Config
-    summary: dict[str, Any]
-    history: list[Record]
-    parameters: dict[str, int]
-    fingerprint: str
-    networks: dict[str, str]
-    weights: list[str]
-
-    @property
-    def label(self) -> str:
-        """The setting in a few words, such as "ffl resnet20 x2 shared 2"."""
-        c = self.config
-        shared = f" shared {c.shared}" if c.shared else ""
-        return f"{c.method['name']} {c.network} x{c.peers}{shared}"
-
-
-def load_results(paths: Sequence[Path]) -> dict[str, list[Result]]:
-    """The finished runs in these folders, those of one setting together, by its label."""
-    groups: dict[str, list[Result]] = defaultdict(list)
-    for path in paths:
-        result = _load(path)
-        setting = asdict(result.config)
-        for key in _NOT_THE_RECIPE:
-            setting.pop(key)
-        setting["data"]["root"] = result.fingerprint  # the same images, wherever they are
-        for option, fingerprint in result.networks.items():  # and the same teacher
-            setting["method"][option] = fingerprint[:8]
-        setting["weights"] = [fingerprint[:8] for fingerprint in result.weights] or None
-        groups[json.dumps(setting, sort_keys=True)].append(result)
-    for results in groups.values():
-        seeds = [r.config.seed for r in results]
-        if len(set(seeds)) < len(seeds):
-            where = ", ".join(str(r.path) for r in results)
-            raise InputError(f"{where} are one setting with seeds {seeds}: give each seed once")
-    settings = [dict(flatten(json.loads(key))) for key in groups]
-    labels = _distinct([results[0].label for results in groups.values()], settings)
-    return {
-        label: sorted(results, key=lambda r: r.config.seed)
-        for label, results in zip(labels, groups.values(), strict=True)
-    }
+from codistill.finished_runs import Result, version_notes
+from codistill.results import kept_top1, peers_of
 
 
 def rows(groups: dict[str, list[Result]]) -> Iterator[list[str]]:
@@ -86,10 +33,10 @@ def rows(groups: dict[str, list[Result]]) -> Iterator[list[str]]:
             yield [
                 label,
                 name,
-                _spread([m["test/top1"] for m in last]),
-                _spread([m["test/top1"] for m in best if m]) if all(best) else "-",
-                _spread([m["test/top5"] for m in last]),
-                _spread([m["test/nll"] for m in last], digits=3),
+                spread_of([m["test/top1"] for m in last]),
+                spread_of([m["test/top1"] for m in best if m]) if all(best) else "-",
+                spread_of([m["test/top5"] for m in last]),
+                spread_of([m["test/nll"] for m in last], digits=3),
                 str(len(results)),
                 f"{speed:,.0f}",
             ]
@@ -117,14 +64,14 @@ def compared(groups: dict[str, list[Result]]) -> Iterator[list[str]]:
         last = [r.summary["last"] for r in results]
 
         def spread(name: str, last: list[dict[str, Any]] = last) -> str:
-            return _spread([m[name]["test/top1"] for m in last])
+            return spread_of([m[name]["test/top1"] for m in last])
 
-        peers = [n for n in last[0] if n.startswith("peer") and n[4:].isdigit()]
+        peers = peers_of(results[0].summary)
         added = [n for n in last[0] if n not in (*peers, "ensemble")]
         yield [
             label,
-            _spread([mean(m[n]["test/top1"] for n in peers) for m in last]),
-            _spread([_kept(r.summary) for r in results]),
+            spread_of([mean(m[n]["test/top1"] for n in peers) for m in last]),
+            spread_of([kept_top1(r.summary) for r in results]),
             spread("ensemble") if "ensemble" in last[0] else "-",
             ", ".join(f"{n} {spread(n)}" for n in added) or "-",
             _added(results[0].parameters),
@@ -146,14 +93,6 @@ def _parameters(parameters: dict[str, int], classifier: str) -> int | str:
     return parameters.get(classifier, "" if parameters.get("frozen") else together)
 
 
-def _kept(summary: dict[str, Any]) -> float:
-    student, which = summary["student"], "best_by_validation"
-    name = student["best"]
-    if name is None:
-        name, which = student["last"], "last"
-    return summary[which][name]["test/top1"]
-
-
 def print_table(groups: dict[str, list[Result]]) -> None:
     """The table in the terminal: 80 columns wide, so without the top-5 accuracy."""
     table = Table(caption=CAPTION, caption_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
@@ -171,70 +110,43 @@ def print_table(groups: dict[str, list[Result]]) -> None:
         table.add_row(Text(f"  {name}"), *cells)
         before = label
     Console().print(table)
+    for note in version_notes(groups):
+        print(f"note: {note}")
 
 
-def write_report(groups: dict[str, list[Result]], folder: Path) -> list[Path]:
-    """Writes table.md, compared.md, runs.csv and curves.png; returns where."""
+def write_report(
+    groups: dict[str, list[Result]], folder: Path, published: Mapping[str, str] | None = None
+) -> list[Path]:
+    """Writes table.md, compared.md, runs.csv and curves.png; returns where.
+
+    Args:
+        groups: the runs of each setting, by its label.
+        folder: where to; it is made.
+        published: figures of others by label, which stand in a column of their own in compared.md.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    notes = "".join(f"\n\nNote: {note}." for note in version_notes(groups))
     histories = {label: [r.history for r in results] for label, results in groups.items()}
     draw_curves(histories, folder / "curves.png")
-    files.write_text(folder / "table.md", _markdown(COLUMNS, rows(groups), CAPTION))
-    text = _markdown(COMPARED, compared(groups), COMPARED_CAPTION)
+    files.write_text(folder / "table.md", markdown(COLUMNS, rows(groups), CAPTION + notes))
+    head, table = list(COMPARED), list(compared(groups))
+    if published:
+        head.append("published")
+        table = [[*row, published.get(row[0], "-")] for row in table]
+    text = markdown(head, table, COMPARED_CAPTION + notes)
     files.write_text(folder / "compared.md", text)
     files.write_text(folder / "runs.csv", _csv(groups))
     return [folder / name for name in ("table.md", "compared.md", "runs.csv", "curves.png")]
 
 
-def _markdown(head: Sequence[str], rows: Iterable[Sequence[str]], caption: str) -> str:
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]], caption: str) -> str:
+    """A table for people who read the text, with its caption below."""
     lines = ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows)]
     return "\n".join([*lines, "", caption]) + "\n"
 
 
-def _load(path: Path) -> Result:
-    for name in ("config.yaml", "result.json"):
-        if not (path / name).exists():
-            state = "no run" if name == "config.yaml" else "a run that is not finished"
-            raise InputError(f"{path} holds {state}: there is no {name} in it")
-    try:
-        lines = (path / "history.jsonl").read_text().splitlines()
-        manifest = files.read_json(path / "manifest.json")
-        summary = files.read_json(path / "result.json")
-        _kept(summary)  # so that a file of another version is named
-        return Result(
-            path=path,
-            config=Config.from_yaml((path / "config.yaml").read_text()),
-            summary=summary,
-            history=[json.loads(line) for line in lines],
-            parameters=manifest["parameters"],
-            fingerprint=manifest["data"]["fingerprint"],
-            networks=manifest.get("networks", {}),
-            weights=manifest.get("weights", []),
-        )
-    except (ValueError, LookupError, TypeError) as error:  # InputError is a ValueError
-        raise InputError(f"{path} is damaged: {error}") from error
-
-
-def _distinct(labels: list[str], settings: list[dict[str, Any]]) -> list[str]:
-    """Labels that tell settings apart: by the options that differ, else by numbers."""
-    total = Counter(labels)
-    longer = []
-    for label, setting in zip(labels, settings, strict=True):
-        others = [s for n, s in zip(labels, settings, strict=True) if n == label]
-        differing = [
-            f"{key.rpartition('.')[2]}={setting.get(key, '-')}"
-            for key in dict.fromkeys(k for s in others for k in s)
-            if key != "data.root" and any(s.get(key) != setting.get(key) for s in others)
-        ]
-        longer.append(" ".join([label, *differing]) if total[label] > 1 else label)
-    total, so_far = Counter(longer), Counter[str]()
-    for i, label in enumerate(longer):
-        so_far[label] += 1
-        if total[label] > 1:
-            longer[i] = f"{label} ({so_far[label]})"
-    return longer
-
-
-def _spread(values: list[float], digits: int = 2) -> str:
+def spread_of(values: list[float], digits: int = 2) -> str:
+    """Mean and standard deviation; of one value, that."""
     centre = f"{mean(values):.{digits}f}"
     return f"{centre} ± {stdev(values):.{digits}f}" if len(values) > 1 else centre
 

@@ -1,6 +1,7 @@
 """What came out of a run, read off its history. The test set chooses nothing."""
 
 from collections.abc import Iterable
+from statistics import mean
 from typing import Any
 
 from codistill.train import Record
@@ -57,6 +58,40 @@ def summarise(history: list[Record], students: Iterable[str]) -> dict[str, Any]:
         "images_per_second": speeds[len(speeds) // 2],
         "seconds": sum(record["seconds"] for record in history),
     }
+
+
+def peers_of(summary: dict[str, Any]) -> list[str]:
+    """The names of the peers in a summary."""
+    return [n for n in summary["last"] if n.startswith("peer") and n[4:].isdigit()]
+
+
+def accuracy(summary: dict[str, Any], epoch: str, classifier: str) -> float | None:
+    """Test accuracy in % of a classifier, or of the "mean peer"; None where it was not measured.
+
+    Args:
+        summary: as `summarise` makes it.
+        epoch: "last" or "best_by_validation".
+        classifier: by name.
+    """
+    names = peers_of(summary) if classifier == "mean peer" else [classifier]
+    measured = [summary[epoch][name]["test/top1"] for name in names if name in summary[epoch]]
+    return mean(measured) if measured and len(measured) == len(names) else None
+
+
+def headline(summary: dict[str, Any]) -> str:
+    """What came out after the last epoch, in a line."""
+    own = [name for name in summary["last"] if name not in peers_of(summary)]
+    scores = [f"{name} {accuracy(summary, 'last', name):.2f}" for name in ("mean peer", *own)]
+    return f"test top-1 {', '.join(scores)}"
+
+
+def kept_top1(summary: dict[str, Any]) -> float:
+    """Test accuracy in % of the student that is exported: by validation, else after the last."""
+    student, which = summary["student"], "best_by_validation"
+    name = student["best"]
+    if name is None:
+        name, which = student["last"], "last"
+    return summary[which][name]["test/top1"]
 
 
 def _of_classifier(record: Record, name: str) -> dict[str, float]:

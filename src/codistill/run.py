@@ -20,7 +20,6 @@ so that a log is without gaps and doubles however often a run was killed.
 import contextlib
 import csv
 import dataclasses
-import hashlib
 import io
 import json
 import logging
@@ -41,12 +40,13 @@ from codistill.assemble import (
     make_optimizer,
     mix_labels,
     network_files,
+    require_held_out,
     resolve,
 )
 from codistill.config import Config
 from codistill.errors import InputError
 from codistill.export import save_student
-from codistill.manifest import machine, parameter_counts, provenance
+from codistill.manifest import commit_of_codistill, machine, parameter_counts, provenance
 from codistill.method import Batch
 from codistill.results import best_epoch, preferred, summarise
 from codistill.run_folder import START, copy_name, locked, refuse_occupied
@@ -114,11 +114,7 @@ class Run:
         config = resolve(config, data)
         # First of all, so that a bad option leaves no folder.
         method = build_method(config, len(data.classes), data.image_size)
-        if method.needs_held_out and "val" not in data.evaluate_on:
-            raise InputError(
-                f"method {config.method['name']!r}, as it is set, measures its peers on held-out "
-                "images: give --data.val_fraction 0.1, or another number above 0"
-            )
+        require_held_out(method, config.method["name"], data)
         manifest = provenance() | {
             "data": {"name": config.data.name, "fingerprint": data.fingerprint},
             "classes": list(data.classes),
@@ -126,10 +122,11 @@ class Run:
             "images": {"train": data.train.images}
             | {name: batches.images for name, batches in data.evaluate_on.items()},
             "parameters": parameter_counts(method),
+            "students": {name: k for name, (_, k) in method.students().items()},
             "networks": {
-                option: _sha256(file) for option, file in network_files(config.method).items()
+                option: files.sha256(file) for option, file in network_files(config.method).items()
             },
-            "weights": [_sha256(file) for file in config.start_weights() if file],
+            "weights": [files.sha256(file) for file in config.start_weights() if file],
             "processes": [],
         }
         text = config.to_yaml()
@@ -286,13 +283,10 @@ class Run:
         save_student(student, peers.student(k), about)
 
     def _note_process(self, training: Training) -> None:
-        began = {"epoch": training.epoch, "step": training.step}
+        began: dict[str, Any] = {"epoch": training.epoch, "step": training.step}
+        began["git"] = commit_of_codistill()
         self.manifest["processes"].append(began | machine(self.device))
         files.write_json(self.path / "manifest.json", self.manifest)
-
-
-def _sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 class _Watched:

@@ -1,0 +1,154 @@
+"""`codistill compare`: trains what a file asks for, and tells what helped."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from codistill import files
+from codistill.comparison import Comparison, read_comparison
+from codistill.differences import differences, missing_seeds
+from codistill.differences_report import print_differences, write_differences
+from codistill.errors import InputError, MissingExtraError
+from codistill.finished_runs import Result, load_result, version_notes
+from codistill.grid import Failure, train_all
+from codistill.launch import (
+    Launcher,
+    Processes,
+    Submitit,
+    gpus_of_this_machine,
+    write_recipe,
+)
+from codistill.paired import scipy_stats
+from codistill.planned_runs import PlannedRun, plan_runs, strangers, use_device
+from codistill.report import write_report
+from codistill.run_folder import locked
+
+
+def compare(
+    file: Path, folder: Path, parallel: int | None, launcher: str, report_only: bool
+) -> int:
+    """Trains the runs of a comparison that are not finished, and writes its report.
+
+    Returns 0, or 1 where a run failed.
+
+    Args:
+        file: of the comparison.
+        folder: of its runs and its report.
+        parallel: how many runs train at a time. Default: one; on a cluster all of them.
+        launcher: one of `launch.LAUNCHERS`.
+        report_only: train nothing.
+    """
+    comparison = read_comparison(file)
+    _refuse_missing_extras()
+    if report_only:
+        runs = plan_runs(comparison, folder, check=False)
+        _report(comparison, runs, folder)
+        return 0
+    console = Console(stderr=True)
+    starts = _launcher(launcher, comparison, folder)
+    runs = plan_runs(comparison, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder):
+        files.write_text(folder / "comparison.yaml", file.read_text())
+        failures = _train(runs, starts, parallel, launcher != "slurm", console)
+        if any(run.finished() for run in runs):
+            _report(comparison, runs, folder)
+    for failure in failures:
+        _tell(failure, console)
+    return 1 if failures else 0
+
+
+def _launcher(name: str, comparison: Comparison, folder: Path) -> Launcher:
+    if name == "processes":
+        config = comparison.rows[0].config
+        use_device(config)
+        return Processes(gpus_of_this_machine(config.device))
+    cluster = "slurm" if name == "slurm" else "local"
+    return Submitit(cluster, folder, comparison.slurm)
+
+
+def _train(
+    runs: list[PlannedRun], launcher: Launcher, parallel: int | None, here: bool, console: Console
+) -> list[Failure]:
+    rest = [run for run in runs if not run.finished()]
+    if not rest:
+        return []
+    at_a_time = parallel or (1 if here else len(rest))
+    threads = max(1, _cores() // at_a_time) if here else None
+    for run in rest:
+        write_recipe(run, threads)
+    begun = sum(run.begun() for run in rest)
+    console.print(
+        f"{len(runs)} runs: {len(runs) - len(rest)} finished, {begun} begun, "
+        f"{len(rest) - begun} to begin; {at_a_time} at a time",
+        highlight=False,
+    )
+    try:
+        return train_all(runs, launcher, at_a_time, console)
+    except KeyboardInterrupt:
+        console.print("codistill: stopped; the same command goes on", highlight=False)
+        raise
+
+
+def _report(comparison: Comparison, runs: Sequence[PlannedRun], folder: Path) -> None:
+    """Writes and prints what the finished runs say."""
+    results: dict[str, dict[int, Result]] = {}
+    for row in comparison.rows:
+        results[row.label] = {
+            run.seed: load_result(run.path)
+            for run in runs
+            if run.row.label == row.label and run.finished()
+        }
+    groups = {label: list(by_seed.values()) for label, by_seed in results.items() if by_seed}
+    if not groups:
+        raise InputError(f"{folder} holds no finished run of {comparison.file}")
+    _refuse_other_images(groups)
+    found = differences(results, {row.label: row.baseline for row in comparison.rows})
+    notes = missing_seeds(results, comparison.seeds)
+    if any(d.statistics.n == 1 for d in found):
+        notes.append("one pair (n = 1) has no interval and cannot be tested")
+    notes += version_notes({"this comparison": [r for rs in groups.values() for r in rs]})
+    notes += [
+        f"runs/{name} belongs to no row of the file: left as it is, and out of the tables"
+        for name in strangers(runs, folder)
+    ]
+    figures = comparison.published
+    published = {label: figure["value"] for label, figure in figures.items()}
+    sources = [f"{n}: {f['value']} ({f['source']}). {f['differs']}" for n, f in figures.items()]
+    written = write_report(groups, folder, published)
+    written += write_differences(found, notes, sources, folder)
+    alone = {row.label for row in comparison.rows if row.baseline == row.label}
+    print_differences({k: v for k, v in groups.items() if k in alone}, found, notes)
+    for path in written:
+        print(path)
+
+
+def _refuse_other_images(groups: dict[str, list[Result]]) -> None:
+    first = next(iter(groups.values()))[0]
+    for results in groups.values():
+        for result in results:
+            if result.fingerprint != first.fingerprint:
+                raise InputError(f"{result.path} and {first.path} saw different images")
+
+
+def _refuse_missing_extras() -> None:
+    """What the report needs is looked for before hours of training."""
+    scipy_stats()
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError("matplotlib", "report", "drawing curves") from error
+
+
+def _tell(failure: Failure, console: Console) -> None:
+    line = f"codistill: failed: {failure.run.name}: {failure.reason}; log: {failure.run.log}"
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _cores() -> int:
+    """Those that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,174 @@
+"""A comparison as its file states it: methods x networks x seeds, all else equal.
+
+Needs no data, and PyTorch only for the options of methods.
+"""
+
+import dataclasses
+import inspect
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from codistill.arguments import config_of, read_yaml
+from codistill.comparison_file import (
+    OF_AN_ENTRY,
+    Problems,
+    methods_in,
+    networks_in,
+    published_in,
+    seeds_in,
+    settings_in,
+    slug,
+)
+from codistill.config import Config
+from codistill.errors import InputError, did_you_mean
+
+BASELINE = "independent"
+_KEYS = ("recipe", "settings", "networks", "seeds", "methods", "published", "slurm")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One setting of a comparison, for all seeds.
+
+    Attributes:
+        label: of the method in the file, and the network where there are several.
+        config: its settings, those of the first seed.
+        baseline: the label of the row that this one is compared with; its own for a baseline.
+    """
+
+    label: str
+    config: Config
+    baseline: str
+
+    def folder(self, seed: int) -> str:
+        """The name of a run's folder: it says method and network, also where there is one."""
+        network = self.config.network.replace(",", "+")
+        method = self.label.removesuffix(f", {self.config.network}")
+        return f"{slug(method)}_{slug(network)}_seed{seed}"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What is compared.
+
+    Attributes:
+        file: that states it.
+        rows: the baselines, networks that learn alone and apart, then the methods.
+        seeds: of every row.
+        published: figures of others, by the label of a row: value, source, how they differ.
+        slurm: parameters of submitit's executor.
+    """
+
+    file: Path
+    rows: list[Row]
+    seeds: list[int]
+    published: dict[str, dict[str, str]] = field(default_factory=dict)
+    slurm: dict[str, Any] = field(default_factory=dict)
+
+
+def read_comparison(file: Path) -> Comparison:
+    """The comparison in a file. All that is wrong with it is told at once."""
+    tree = read_yaml(file)
+    if not isinstance(tree, dict):
+        raise InputError(f"{file} is no comparison: it has to hold methods and seeds")
+    problems = Problems(file)
+    for key in tree:
+        if key not in _KEYS:
+            problems.add(f"{key!r} is not known: {did_you_mean(str(key), _KEYS)}")
+    settings = problems.of(settings_in, tree) or {}
+    seeds = problems.of(seeds_in, tree.get("seeds")) or []
+    networks = problems.of(networks_in, tree.get("networks"), settings) or []
+    methods = problems.of(methods_in, tree.get("methods")) or {}
+    problems.raise_any()
+    rows = _rows(methods, networks, settings, seeds[0], problems)
+    published = problems.of(published_in, tree.get("published") or {}, [r.label for r in rows])
+    slurm = tree.get("slurm") or {}
+    if not isinstance(slurm, dict):
+        problems.add(f"slurm is {slurm!r}: give parameters, such as timeout_min: 240")
+    problems.raise_any()
+    return Comparison(file, rows, seeds, published or {}, slurm)
+
+
+def _rows(
+    methods: dict[str, dict[str, Any]],
+    networks: list[dict[str, Any]],
+    settings: dict[str, Any],
+    seed: int,
+    problems: Problems,
+) -> list[Row]:
+    """Every method with every network, after the baselines that they need.
+
+    Rows that only a network's own peers and shared make the same stand once.
+    """
+    baselines: dict[str, Row] = {}
+    rows: list[Row] = []
+    for network in networks:
+        suffix = f", {network['network']}" if len(networks) > 1 else ""
+        usual = network.get("peers", settings.get("peers", Config().peers))
+        for label, entry in methods.items():
+            where = f"methods: {label}{suffix}"
+            config = problems.of(_config, entry, network, settings, seed, where)
+            if config is None:
+                continue
+            of_peers = "" if config.peers == usual else f" x{config.peers}"
+            baseline = f"{BASELINE}{of_peers}{suffix}"
+            if baseline not in baselines:
+                alone = {"name": BASELINE, "peers": config.peers, "shared": 0}
+                bar = _config(alone, network | alone, settings, seed, baseline)
+                baselines[baseline] = Row(baseline, bar, baseline)
+            row = Row(f"{label}{suffix}", config, baseline)
+            same = [r for r in (baselines[baseline], *rows) if r.config == config]
+            if not same:
+                rows.append(row)
+            elif same[0].label != row.label and not network.keys() & {*OF_AN_ENTRY}:
+                problems.add(f"{where}: it is the same as {same[0].label!r}: leave it out")
+    _refuse_doubles([*baselines.values(), *rows], problems)
+    return [*baselines.values(), *rows]
+
+
+def _config(
+    entry: dict[str, Any],
+    network: dict[str, Any],
+    settings: dict[str, Any],
+    seed: int,
+    where: str,
+) -> Config:
+    """The settings of a method with a network; the network's own win over the method's."""
+    options = {key: value for key, value in entry.items() if key not in OF_AN_ENTRY}
+    own = {key: entry[key] for key in OF_AN_ENTRY if key in entry}
+    over = {key: value for key, value in network.items() if key in ("network", *OF_AN_ENTRY)}
+    try:
+        _refuse_settings(options)
+        return config_of(settings | own | over | {"method": options, "seed": seed}, where)
+    except InputError as error:
+        text = str(error)
+        raise InputError(text if text.startswith(where) else f"{where}: {text}") from error
+
+
+def _refuse_settings(options: dict[str, Any]) -> None:
+    """Raises InputError where an entry changes what has to be the same for all."""
+    from codistill.methods import method_class
+
+    takes = inspect.signature(method_class(options["name"])).parameters
+    for key in sorted(options.keys() - {"name"} - takes.keys()):
+        group = key.partition(".")[0]
+        if group in {f.name for f in dataclasses.fields(Config)} - {"method"}:
+            raise InputError(
+                f"{key!r} is the same for all: it belongs to settings; a method may "
+                "change its own options, peers and shared"
+            )
+
+
+def _refuse_doubles(rows: list[Row], problems: Problems) -> None:
+    labels: dict[str, Row] = {}
+    folders: dict[str, Row] = {}
+    for row in rows:
+        if row.label in labels:
+            problems.add(
+                f"methods: {row.label!r} is the label of the networks alone and apart (shared: 0), "
+                "which are always compared: give this one another, such as 'branches alone'"
+            )
+        elif other := folders.get(row.folder(0)):
+            problems.add(f"methods: {row.label!r} and {other.label!r} are too alike: rename one")
+        labels[row.label] = folders[row.folder(0)] = row

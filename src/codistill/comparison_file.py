@@ -1,0 +1,129 @@
+"""The sections of a comparison's file, each checked by itself; docs/compare.md has the format."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from codistill.arguments import as_settings, read_recipe
+from codistill.config import Config
+from codistill.errors import InputError, MissingExtraError, did_you_mean
+
+OF_AN_ENTRY = ("peers", "shared")
+"""Settings that may differ between rows, beside the method and the network."""
+_ELSEWHERE = {"method": "methods", "network": "networks", "seed": "seeds", "out": "--out"}
+
+_T = TypeVar("_T")
+
+
+class Problems:
+    """What is wrong with a file, gathered until it is told."""
+
+    def __init__(self, file: Path):
+        self.file = file
+        self.found: list[str] = []
+
+    def add(self, problem: str) -> None:
+        if problem not in self.found:
+            self.found.append(problem)
+
+    def of(self, read: Callable[..., _T], *arguments: Any) -> _T | None:
+        """What `read` returns; None where it finds a problem."""
+        try:
+            return read(*arguments)
+        except (InputError, MissingExtraError, OSError) as error:
+            self.add(str(error))
+            return None
+
+    def raise_any(self) -> None:
+        raise_all(str(self.file), self.found)
+
+
+def raise_all(where: str, problems: list[str]) -> None:
+    """Raises one InputError with all problems, unless there are none."""
+    if len(problems) == 1:
+        raise InputError(f"{where}: {problems[0]}")
+    if problems:
+        numbered = "; ".join(f"({i}) {problem}" for i, problem in enumerate(problems, 1))
+        raise InputError(f"{where}: {len(problems)} problems: {numbered}")
+
+
+def settings_in(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """What is the same for all, unless a row says otherwise: the recipe's, and those over it."""
+    settings: dict[str, Any] = {}
+    recipe = tree.get("recipe")
+    if recipe is not None:
+        settings = read_recipe(str(Path(str(recipe)).expanduser()))
+    own = tree.get("settings") or {}
+    if not isinstance(own, dict):
+        raise InputError(f"settings is {own!r}: give settings, such as epochs: 10")
+    own = as_settings(own, "settings")
+    for key in _ELSEWHERE.keys() & own.keys():
+        raise InputError(f"settings: {key!r} has a place of its own: {_ELSEWHERE[key]}")
+    data = settings.get("data", {}) | own.pop("data", {})
+    return settings | own | ({"data": data} if data else {})
+
+
+def seeds_in(seeds: Any) -> list[int]:
+    if (
+        not isinstance(seeds, list)
+        or not seeds
+        or not all(type(seed) is int and seed >= 0 for seed in seeds)
+        or len(set(seeds)) < len(seeds)
+    ):
+        raise InputError(f"seeds are {seeds!r}: give each once, such as [0, 1, 2]")
+    return seeds
+
+
+def networks_in(networks: Any, settings: dict[str, Any]) -> list[dict[str, Any]]:
+    if networks is None:
+        return [{"network": settings.get("network", Config().network)}]
+    if not isinstance(networks, list) or not networks:
+        raise InputError(f"networks are {networks!r}: give a list, such as [resnet8]")
+    found = [{"network": n} if isinstance(n, str) else n for n in networks]
+    for network in found:
+        if not isinstance(network, dict) or not isinstance(network.get("network"), str):
+            raise InputError(f"networks: {network!r} is none: give a name, or network: NAME")
+        if unknown := network.keys() - {"network", *OF_AN_ENTRY}:
+            raise InputError(
+                f"networks: {min(unknown)!r} is the same for all: it belongs to settings; beside "
+                "the network, peers and shared may stand here"
+            )
+        network["network"] = ",".join(name.strip() for name in network["network"].split(","))
+    names = [network["network"] for network in found]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise InputError(f"networks: {twice} is given twice")
+    return found
+
+
+def methods_in(methods: Any) -> dict[str, dict[str, Any]]:
+    if not isinstance(methods, dict) or not methods:
+        raise InputError("methods are missing: give a label and options of each, such as dml: {}")
+    found = {}
+    for label, entry in methods.items():
+        if not isinstance(label, str) or not slug(label) or re.search(r"[|\n]", label):
+            raise InputError(f"methods: the label {label!r} cannot be used: give a name without |")
+        entry = {"name": entry} if isinstance(entry, str) else entry or {}
+        if not isinstance(entry, dict) or not isinstance(entry.get("name", ""), str):
+            raise InputError(f"methods: {label} is {entry!r}: give options, such as {{name: ffl}}")
+        found[label] = {"name": label} | entry
+    return found
+
+
+def published_in(published: Any, labels: Iterable[str]) -> dict[str, dict[str, str]]:
+    if not isinstance(published, dict):
+        raise InputError(f"published is {published!r}: give a figure for each label")
+    for label, figure in published.items():
+        if label not in (labels := list(labels)):
+            raise InputError(f"published: {label!r} is no row: {did_you_mean(str(label), labels)}")
+        if not isinstance(figure, dict) or figure.keys() != {"value", "source", "differs"}:
+            raise InputError(
+                f"published: {label} is {figure!r}: give value, source, and how its recipe differs "
+                "from this one (differs)"
+            )
+    return {name: {k: str(v) for k, v in f.items()} for name, f in published.items()}
+
+
+def slug(text: str) -> str:
+    """A name for files: letters, digits, dots and signs of the text, in lower case."""
+    return re.sub(r"[^\w.+-]+", "_", text.lower()).strip("_.")

@@ -1,0 +1,127 @@
+"""Which methods helped: each run less the networks alone of the same seed, and what that says.
+
+A pair has the same first weights, order of images and augmentation. Only seeds that both sides
+have make pairs.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from codistill.finished_runs import Result
+from codistill.paired import Paired, holm, paired
+from codistill.results import accuracy, peers_of
+
+Epoch = Literal["last", "best_by_validation"]
+EPOCHS: tuple[Epoch, ...] = ("last", "best_by_validation")
+SIGNIFICANT = 0.05
+
+BySeed = Mapping[int, Result]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A classifier of a method against one of the networks alone.
+
+    Attributes:
+        label: of the method's row.
+        classifier: of the method, or "mean peer".
+        against: a classifier of the networks alone, or "mean peer".
+        kind: of comparison; p values are corrected among those of a kind.
+        epoch: the last one, or that which the held-out images chose.
+        seeds: of the pairs.
+        statistics: of the differences in top-1 accuracy, in percentage points.
+        p: that of the statistics after Holm's correction.
+        comparisons: how many were made of this kind.
+    """
+
+    label: str
+    classifier: str
+    against: str
+    kind: Literal["mean peer", "peer", "ensemble", "its own"]
+    epoch: Epoch
+    seeds: tuple[int, ...]
+    statistics: Paired
+    p: float | None = None
+    comparisons: int = 0
+
+    @property
+    def verdict(self) -> str:
+        """helped, hurt, undecided; "-" where nothing could be tested."""
+        if self.p is None:
+            return "-"
+        if self.p >= SIGNIFICANT:
+            return "undecided"
+        return "helped" if self.statistics.mean > 0 else "hurt"
+
+
+def differences(results: Mapping[str, BySeed], baselines: Mapping[str, str]) -> list[Difference]:
+    """Every comparison of a table, corrected for their number.
+
+    Args:
+        results: finished runs of every row by seed.
+        baselines: for each row, the one that it is compared with; its own for a baseline.
+    """
+    found = [
+        difference
+        for label, runs in results.items()
+        if baselines[label] != label
+        for epoch in EPOCHS
+        for difference in _of_row(label, runs, results.get(baselines[label], {}), epoch)
+    ]
+    kinds: dict[tuple[str, Epoch], list[int]] = defaultdict(list)
+    for i, difference in enumerate(found):
+        kinds[difference.kind, difference.epoch].append(i)
+    for places in kinds.values():
+        corrected = holm([found[i].statistics.p for i in places])
+        count = sum(p is not None for p in corrected)
+        for i, p in zip(places, corrected, strict=True):
+            found[i] = replace(found[i], p=p, comparisons=count)
+    return found
+
+
+def missing_seeds(results: Mapping[str, BySeed], seeds: Sequence[int]) -> list[str]:
+    """What to say of rows that do not have all seeds."""
+    notes = []
+    for label, runs in results.items():
+        absent = [str(seed) for seed in seeds if seed not in runs]
+        if absent:
+            plural = "s" if len(absent) > 1 else ""
+            notes.append(f"{label}: seed{plural} {', '.join(absent)} missing")
+    return notes
+
+
+def _of_row(label: str, runs: BySeed, alone: BySeed, epoch: Epoch) -> Iterator[Difference]:
+    seeds = tuple(sorted(runs.keys() & alone.keys()))
+    if not seeds:
+        return
+    first, bar = runs[seeds[0]], alone[seeds[0]]
+    for classifier in ["mean peer", *first.summary["last"]]:
+        if classifier in first.networks:  # a teacher that the method was given
+            continue
+        kind, against = _opponent(classifier, first, bar)
+        pairs = [
+            (
+                accuracy(runs[s].summary, epoch, classifier),
+                accuracy(alone[s].summary, epoch, against),
+            )
+            for s in seeds
+        ]
+        values = [a - b for a, b in pairs if a is not None and b is not None]
+        if len(values) == len(seeds):
+            yield Difference(label, classifier, against, kind, epoch, seeds, paired(values))
+
+
+def _opponent(
+    classifier: str, result: Result, alone: Result
+) -> tuple[Literal["mean peer", "peer", "ensemble", "its own"], str]:
+    """What a classifier is compared with: one network with one, several with several."""
+    if classifier == "mean peer":
+        return "mean peer", "mean peer"
+    if classifier in peers_of(result.summary):
+        return "peer", classifier
+    if classifier in result.students:  # a leader, a mean teacher: as large and fast as a peer
+        return "its own", f"peer{result.students[classifier]}"
+    several = "ensemble" if "ensemble" in alone.summary["last"] else "peer0"
+    return ("ensemble" if classifier == "ensemble" else "its own"), several

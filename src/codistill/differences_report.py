@@ -1,0 +1,166 @@
+"""The differences of a comparison as tables: for the terminal, for a repository, for programs."""
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from codistill import files
+from codistill.differences import EPOCHS, Difference, Epoch
+from codistill.finished_runs import Result
+from codistill.report import markdown, spread_of
+from codistill.results import accuracy
+
+_HALF = ("difference [95 % CI]", "sd", "g", "p", "verdict")
+HEAD = (
+    "setting",
+    "classifier",
+    "against",
+    "n",
+    *(f"{epoch}: {column}" for epoch in ("last epoch", "by validation") for column in _HALF),
+)
+CAPTION = (
+    "Test top-1 in percentage points: each run less the networks alone, trained apart "
+    "(independent) with the same seed, as mean over n seeds with its 95 % confidence interval "
+    "(paired t). One network is compared with one: peers, and a leader or mean teacher of peer "
+    "k, with peer k; several with several: the ensemble, and classifiers that fuse peers, with "
+    "the ensemble of the networks alone. sd: standard deviation of the differences. g: Hedges' "
+    "g_z, mean / sd less its small-sample bias; - for n = 2, where nothing is left of it. p: "
+    "paired t test, two-sided, after Holm's correction for all comparisons of its kind (mean "
+    "peer; each peer; ensemble; its own) in its column. verdict: helped or hurt where p < 0.05."
+    " by validation: the epoch that the held-out images chose, in each run."
+)
+_SHORT_CAPTION = (
+    "Test top-1 in points, each run less the networks alone (independent) of the same seed: mean "
+    "[95 % CI]. Peers against peers; ensembles and fused classifiers against the ensemble of the "
+    "networks alone. p: paired t test, last epoch, Holm-corrected; by val: the epoch that the "
+    "held-out images chose."
+)
+
+
+def print_differences(
+    alone: Mapping[str, Sequence[Result]], found: Sequence[Difference], notes: Iterable[str]
+) -> None:
+    """The table in the terminal, 80 columns wide.
+
+    Args:
+        alone: the runs of the networks alone, by label, which stand first with their accuracies.
+        found: all comparisons.
+        notes: what the reader has to know of them.
+    """
+    table = Table(
+        caption=_SHORT_CAPTION, caption_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
+    table.add_column("classifier", max_width=16, overflow="fold")
+    for column in ("last epoch", "by val", "p", "verdict", "n"):
+        table.add_column(column, justify="right", overflow="fold")
+    for label, results in alone.items():
+        table.add_row(Text(f"{label}, %", style="bold"))
+        for classifier in ("mean peer", "ensemble"):
+            cells = [_accuracy(results, epoch, classifier) for epoch in EPOCHS]
+            if cells != ["-", "-"]:
+                table.add_row(Text(f" {classifier}"), *cells, "", "", str(len(results)))
+    for label, of_row in groupby(_side_by_side(found), key=lambda pair: pair[0].label):
+        table.add_row(Text(label, style="bold"))
+        for last, best in of_row:
+            table.add_row(
+                Text(f" {last.classifier}"),
+                _interval(last, short=True),
+                _interval(best, short=True) if best else "-",
+                _p(last.p),
+                last.verdict,
+                str(last.statistics.n),
+            )
+    Console().print(table)
+    for note in notes:
+        Console().print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+
+
+def write_differences(
+    found: Sequence[Difference], notes: Sequence[str], published: Sequence[str], folder: Path
+) -> list[Path]:
+    """Writes differences.md and differences.csv; returns where.
+
+    Args:
+        found: all comparisons.
+        notes: what the reader has to know of them, such as seeds that are missing.
+        published: lines on figures of others.
+        folder: where to.
+    """
+    rows = [
+        [last.label, last.classifier, last.against, str(last.statistics.n), *_half(last)]
+        + (_half(best) if best else ["-"] * len(_HALF))
+        for last, best in _side_by_side(found)
+    ]
+    text = markdown(HEAD, rows, CAPTION)
+    for title, lines in (("Notes", notes), ("Published", published)):
+        if lines:
+            text += f"\n**{title}**\n\n" + "".join(f"- {line}\n" for line in lines)
+    files.write_text(folder / "differences.md", text)
+    files.write_text(folder / "differences.csv", _csv(found))
+    return [folder / "differences.md", folder / "differences.csv"]
+
+
+def _side_by_side(found: Sequence[Difference]) -> list[tuple[Difference, Difference | None]]:
+    """The last epoch's, each with that of the epoch which validation chose."""
+    last, best = ([d for d in found if d.epoch == epoch] for epoch in EPOCHS)
+    other = {(d.label, d.classifier): d for d in best}
+    return [(d, other.get((d.label, d.classifier))) for d in last]
+
+
+def _half(d: Difference) -> list[str]:
+    s = d.statistics
+    sd = "-" if s.sd is None else f"{s.sd:.2f}"
+    effect = "-" if s.effect is None else f"{s.effect:+.2f}"
+    return [_interval(d), sd, effect, _p(d.p), d.verdict]
+
+
+def _accuracy(results: Sequence[Result], epoch: Epoch, classifier: str) -> str:
+    """Mean and standard deviation over seeds; "-" where a run did not measure it."""
+    measured = [accuracy(r.summary, epoch, classifier) for r in results]
+    values = [value for value in measured if value is not None]
+    return spread_of(values) if values and len(values) == len(measured) else "-"
+
+
+def _interval(d: Difference, short: bool = False) -> str:
+    s = d.statistics
+    if s.interval is None:
+        return f"{s.mean:+.2f}"
+    low, high = s.interval
+    digits = 2 if not short else 1 if max(abs(low), abs(high)) < 9.95 else 0
+    return f"{s.mean:+.2f} [{low:+.{digits}f}, {high:+.{digits}f}]"
+
+
+def _p(p: float | None) -> str:
+    if p is None:
+        return "-"
+    return "<.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _csv(found: Sequence[Difference]) -> str:
+    table = io.StringIO()
+    writer = csv.writer(table)
+    writer.writerow(
+        ["setting", "classifier", "against", "epoch", "n", "seeds", "differences", "mean", "sd"]
+        + ["ci_low", "ci_high", "hedges_g", "p", "kind", "comparisons", "p_holm", "verdict"]
+    )
+    for d in found:
+        s = d.statistics
+        low, high = s.interval or (None, None)
+        writer.writerow(
+            [d.label, d.classifier, d.against, d.epoch, s.n, " ".join(map(str, d.seeds))]
+            + [" ".join(f"{x:.4f}" for x in s.differences)]
+            + [_number(x) for x in (s.mean, s.sd, low, high, s.effect, s.p)]
+            + [d.kind, str(d.comparisons), _number(d.p), d.verdict]
+        )
+    return table.getvalue()
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}"

@@ -1,0 +1,161 @@
+"""Trains the runs of a comparison, some at a time; those that fail once more."""
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from filelock import FileLock, Timeout
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from codistill import files
+from codistill.launch import HEAD, Job, Launcher
+from codistill.planned_runs import PlannedRun
+from codistill.results import headline
+
+_ATTEMPTS = 2
+_SECONDS_BETWEEN_LOOKS = 0.2
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that did not end well, twice.
+
+    Attributes:
+        run: which.
+        reason: the last line that it printed, and how it ended.
+    """
+
+    run: PlannedRun
+    reason: str
+
+
+def train_all(
+    runs: Sequence[PlannedRun], launcher: Launcher, parallel: int, console: Console
+) -> list[Failure]:
+    """Trains all runs that are not finished, `parallel` at a time; returns those that failed.
+
+    When it is interrupted it ends the runs in training first. They have their checkpoints.
+    """
+    grid = _Grid(runs, launcher, parallel, console)
+    columns = (
+        TextColumn("epochs of all runs"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left:"),
+        TimeRemainingColumn(),
+    )
+    with Progress(
+        *columns,
+        console=console,
+        disable=not console.is_terminal,
+        speed_estimate_period=600,  # seconds: epochs take minutes
+    ) as progress:
+        bar = progress.add_task("", total=sum(run.config.epochs for run in runs))
+        try:
+            while grid.step():
+                if console.is_terminal:
+                    progress.update(bar, completed=sum(run.epochs_done() for run in runs))
+                time.sleep(_SECONDS_BETWEEN_LOOKS)
+        finally:
+            grid.stop()
+    return grid.failures
+
+
+class _Grid:
+    def __init__(
+        self, runs: Sequence[PlannedRun], launcher: Launcher, parallel: int, console: Console
+    ):
+        self.launcher, self.console = launcher, console
+        self.total = len(runs)
+        self.waiting = [run for run in runs if not run.finished()]
+        self.training: dict[int, tuple[PlannedRun, Job]] = {}
+        self.places = range(parallel)
+        self.attempts: Counter[str] = Counter()
+        self.elsewhere: set[str] = set()
+        self.failures: list[Failure] = []
+
+    def step(self) -> bool:
+        """Sees what has ended and starts what there is room for; False when all is over."""
+        for place, (run, job) in list(self.training.items()):
+            ended = job.poll()
+            if ended is not None:
+                del self.training[place]
+                self._end(run, ended)
+        for place in self.places:
+            if place not in self.training and (following := self._next()):
+                self._begin(following, place)
+        return bool(self.training or self.waiting)
+
+    def stop(self) -> None:
+        """Ends what is still training."""
+        jobs = [job for _, job in self.training.values()]
+        for job in jobs:
+            job.stop()
+        for job in jobs:
+            job.wait()
+
+    def _next(self) -> PlannedRun | None:
+        """The first that nobody trains: processes of a call that was killed take moments to end."""
+        for run in list(self.waiting):
+            if run.finished():  # by others
+                self.waiting.remove(run)
+                self._say("finished", run, "by another process")
+            elif not _is_trained(run):
+                self.waiting.remove(run)
+                return run
+            elif run.name not in self.elsewhere:
+                self.elsewhere.add(run.name)
+                self._say("waits", run, "another process trains it")
+        return None
+
+    def _begin(self, run: PlannedRun, place: int) -> None:
+        how = f"goes on after epoch {run.epochs_done()}" if run.begun() else "begins"
+        self.attempts[run.name] += 1
+        self.training[place] = run, self.launcher.start(run, place)
+        self._say(how, run, f"log: {run.log}")
+
+    def _end(self, run: PlannedRun, ended: str) -> None:
+        if not ended and run.finished():
+            self._say("finished", run, headline(files.read_json(run.path / "result.json")))
+            return
+        reason = f"{_last_line(run)} ({ended or 'exit status 0, but no result'})"
+        if self.attempts[run.name] < _ATTEMPTS:
+            self._say("once more", run, reason)
+            self.waiting.insert(0, run)
+        else:
+            self._say("failed", run, reason)
+            self.failures.append(Failure(run, reason))
+
+    def _say(self, what: str, run: PlannedRun, more: str) -> None:
+        rest = len(self.waiting) + len(self.training)
+        count = f"[{self.total - rest}/{self.total}]"
+        line = f"{count} {run.name} {what}: {more}"
+        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _is_trained(run: PlannedRun) -> bool:
+    """Whether a process holds the lock of a run."""
+    if not (run.path / ".lock").exists():
+        return False
+    try:
+        with FileLock(run.path / ".lock", timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+def _last_line(run: PlannedRun) -> str:
+    """The last that a run printed, of its last process."""
+    lines = run.log.read_text(errors="replace").splitlines() if run.log.exists() else []
+    last = next((line.strip() for line in reversed(lines) if line.strip()), HEAD)
+    return "it printed nothing" if last.startswith(HEAD) else last

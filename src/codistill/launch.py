@@ -1,0 +1,208 @@
+"""Where the runs of a comparison train: processes of this machine, or jobs of a cluster."""
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+
+from codistill import files
+from codistill.errors import InputError, MissingExtraError
+from codistill.planned_runs import PlannedRun
+
+LAUNCHERS = ("processes", "slurm", "submitit-local")
+HEAD = "---"
+"""Begins the line that a log has for each process."""
+_SECONDS_TO_END = 15.0  # more than a worker gives itself
+
+
+@runtime_checkable
+class Job(Protocol):
+    """A run in training."""
+
+    def poll(self) -> str | None:
+        """None while it trains, "" once it ended well, else how it ended."""
+
+    def stop(self) -> None:
+        """Asks it to end; it has its checkpoints."""
+
+    def wait(self) -> None:
+        """Sees to it that it has ended."""
+
+
+@runtime_checkable
+class Launcher(Protocol):
+    """Starts runs."""
+
+    def start(self, run: PlannedRun, place: int) -> Job:
+        """Starts a run.
+
+        Args:
+            run: begun before or not.
+            place: of those that train at a time, 0 to their number - 1.
+        """
+
+
+class Processes:
+    """Processes of this machine, in places that take turns with its GPUs.
+
+    Args:
+        gpus: as CUDA_VISIBLE_DEVICES names them. None leaves all to every process.
+    """
+
+    def __init__(self, gpus: Sequence[str] = ()):
+        self.gpus = list(gpus)
+
+    def start(self, run: PlannedRun, place: int) -> Job:
+        own = {"CUDA_VISIBLE_DEVICES": self.gpus[place % len(self.gpus)]} if self.gpus else {}
+        return _Process(worker_command(run), run.log, own)
+
+
+class Submitit:
+    """Jobs of submitit: of SLURM, or its own processes on this machine.
+
+    Args:
+        cluster: "slurm" or "local".
+        folder: of the comparison.
+        parameters: of submitit's executor.
+    """
+
+    def __init__(self, cluster: str, folder: Path, parameters: dict[str, Any]):
+        try:
+            import submitit
+        except ImportError as error:
+            raise MissingExtraError("submitit", "slurm", "the launcher") from error
+        self.folder = folder.absolute()
+        try:
+            self.executor = submitit.AutoExecutor(self.folder / "logs" / "submitit", cluster)
+            self.executor.update_parameters(**{"timeout_min": 24 * 60} | parameters)
+        except (RuntimeError, NameError, ValueError, TypeError, AssertionError) as error:
+            raise InputError(f"slurm: {error}") from error
+
+    def start(self, run: PlannedRun, place: int) -> Job:
+        # One after the other, should jobs of an earlier call still wait: each finds what is done.
+        name = f"codistill {self.folder} {run.name}"
+        self.executor.update_parameters(name=name, slurm_dependency="singleton")
+        return _SubmittedJob(self.executor.submit(Training(worker_command(run), run.log)), run.log)
+
+
+def worker_command(run: PlannedRun) -> list[str]:
+    """What trains a run, as long as its standard input is open."""
+    places = str(run.recipe.absolute()), str(run.path.absolute())
+    return [sys.executable, "-m", "codistill.worker", *places]
+
+
+def gpus_of_this_machine(device: str) -> list[str]:
+    """Those among which runs may be spread: none where the device is settled."""
+    if device not in ("auto", "cuda"):
+        return []
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [name.strip() for name in visible.split(",") if name.strip()]
+    return [str(k) for k in range(torch.cuda.device_count())]
+
+
+class _Process:
+    """A worker, which ends when its pipe from here is closed."""
+
+    def __init__(self, command: Sequence[str], log: Path, environment: dict[str, str]):
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("a") as file:
+            file.write(f"{HEAD} {datetime.now():%Y-%m-%d %H:%M:%S}, {' '.join(command)}\n")
+            file.flush()
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env=os.environ | environment,
+                start_new_session=True,  # Ctrl-C is for us, who then end the workers
+            )
+
+    def poll(self) -> str | None:
+        status = self.process.poll()
+        if not status:
+            return "" if status == 0 else None
+        return f"exit status {status}" if status > 0 else signal.Signals(-status).name
+
+    def stop(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+
+    def wait(self) -> None:
+        try:
+            self.process.wait(_SECONDS_TO_END)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+@dataclasses.dataclass
+class Training:
+    """What a job of a cluster does. When its time is over it is queued again, and goes on.
+
+    Args:
+        command: of the worker.
+        log: its output.
+    """
+
+    command: list[str]
+    log: Path
+
+    def __call__(self) -> str:
+        """How it ended, as `Job.poll` says it."""
+        process = _Process(self.command, self.log, {})
+        try:
+            process.process.wait()
+        finally:  # as when submitit ends a job
+            process.stop()
+            process.wait()
+        return process.poll() or ""
+
+    def checkpoint(self) -> Any:
+        """Called by submitit before a job is stopped: what to submit in its place."""
+        import submitit
+
+        return submitit.helpers.DelayedSubmission(Training(self.command, self.log))
+
+
+class _SubmittedJob:
+    def __init__(self, job: Any, log: Path):
+        self.job, self.log = job, log
+
+    def poll(self) -> str | None:
+        if not self.job.done():
+            return None
+        import submitit
+
+        try:
+            return self.job.result()
+        except submitit.core.utils.UncompletedJobError as error:
+            reason = str(error).strip().splitlines()
+            return f"job {self.job.job_id} is not complete: {reason[0] if reason else 'no reason'}"
+        except submitit.core.utils.FailedJobError as error:
+            return f"job {self.job.job_id} failed: {str(error).strip().splitlines()[-1]}"
+
+    def stop(self) -> None:
+        self.job.cancel()
+
+    def wait(self) -> None:
+        pass  # the cluster sees to it
+
+
+def write_recipe(run: PlannedRun, threads: int | None) -> None:
+    """Writes the settings that a run is begun with.
+
+    Args:
+        run: to be started.
+        threads: of its process, unless the comparison says so.
+    """
+    run.recipe.parent.mkdir(parents=True, exist_ok=True)
+    config = dataclasses.replace(run.config, threads=run.config.threads or threads)
+    files.write_text(run.recipe, config.to_yaml())

@@ -1,0 +1,164 @@
+"""The runs of a comparison: which folder is whose, how far it is, and whether it belongs there."""
+
+import dataclasses
+import json
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from codistill import files
+from codistill.assemble import (
+    Data,
+    build_data,
+    build_method,
+    choose_device,
+    network_files,
+    require_held_out,
+    resolve,
+)
+from codistill.comparison import Comparison, Row
+from codistill.comparison_file import Problems
+from codistill.config import Config, flatten
+from codistill.display import remarks
+from codistill.errors import InputError
+from codistill.finished_runs import what_is_compared
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run of a comparison. What it has reached is read off its folder, and kept nowhere else.
+
+    Attributes:
+        row: the setting.
+        seed: of the run.
+        folder: of the comparison.
+        config: its settings.
+    """
+
+    row: Row
+    seed: int
+    folder: Path
+    config: Config
+
+    @property
+    def name(self) -> str:
+        return self.row.folder(self.seed)
+
+    @property
+    def path(self) -> Path:
+        """Its folder."""
+        return self.folder / "runs" / self.name
+
+    @property
+    def recipe(self) -> Path:
+        """The file of its settings, which it is begun with."""
+        return self.folder / "recipes" / f"{self.name}.yaml"
+
+    @property
+    def log(self) -> Path:
+        """What its processes printed."""
+        return self.folder / "logs" / f"{self.name}.log"
+
+    def begun(self) -> bool:
+        return (self.path / "config.yaml").exists()
+
+    def finished(self) -> bool:
+        return (self.path / "result.json").exists()
+
+    def epochs_done(self) -> int:
+        try:
+            return (self.path / "history.jsonl").read_text().count("\n")
+        except OSError:
+            return 0
+
+
+def plan_runs(comparison: Comparison, folder: Path, check: bool = True) -> list[PlannedRun]:
+    """All runs, seed by seed; the baselines of a seed first.
+
+    Raises InputError with all that speaks against beginning: data that are not there, methods that
+    do not take their options or these networks, folders that hold something else.
+
+    Args:
+        comparison: what is compared.
+        folder: of the comparison.
+        check: build the data and every method, and write out every default. Without it only the
+            folders are looked at.
+    """
+    problems = Problems(comparison.file)
+    rows, data = comparison.rows, None
+    if check:
+        data = build_data(rows[0].config, torch.device("cpu"))  # the same for all rows
+        rows = [r for row in rows if (r := problems.of(_checked, row, data))]
+    runs = [
+        PlannedRun(row, seed, folder, dataclasses.replace(row.config, seed=seed))
+        for seed in comparison.seeds
+        for row in rows
+    ]
+    for run in runs:
+        if run.begun():
+            problems.of(_belongs, run, data)
+    problems.raise_any()
+    return runs
+
+
+def strangers(runs: Iterable[PlannedRun], folder: Path) -> list[str]:
+    """The names of runs in a comparison's folder that its file does not ask for."""
+    known = {run.name for run in runs}
+    there = (folder / "runs").iterdir() if (folder / "runs").is_dir() else ()
+    return sorted(path.name for path in there if path.name not in known)
+
+
+def use_device(config: Config) -> None:
+    """Raises InputError where the device of a comparison is not on this machine."""
+    choose_device(config.device)
+
+
+def _checked(row: Row, data: Data) -> Row:
+    """The row with every default written out, once its method was built."""
+    try:
+        method = build_method(row.config, len(data.classes), data.image_size)
+        require_held_out(method, row.config.method["name"], data)
+    except InputError as error:
+        raise InputError(f"methods: {row.label}: {error}") from error
+    for remark in remarks(method, row.config):
+        _log.warning("codistill: note: %s: %s", row.label, remark)
+    config = dataclasses.replace(resolve(row.config, data), threads=row.config.threads)
+    return dataclasses.replace(row, config=config)
+
+
+def _belongs(run: PlannedRun, data: Data | None) -> None:
+    """Raises InputError where a folder holds another run than the file asks for."""
+    config = Config.from_yaml((run.path / "config.yaml").read_text())
+    manifest = files.read_json(run.path / "manifest.json")
+    fingerprint = manifest["data"]["fingerprint"]
+    networks, weights = manifest.get("networks", {}), manifest.get("weights", [])
+    there = what_is_compared(config, fingerprint, networks, weights)
+    asked = what_is_compared(
+        Config.from_yaml(run.config.to_yaml()),
+        data.fingerprint if data else fingerprint,
+        {k: files.sha256(path) for k, path in network_files(run.config.method).items()},
+        [files.sha256(path) for path in run.config.start_weights() if path and path.exists()],
+    )
+    different = list(_differences(asked, there))
+    if config.seed != run.seed:
+        different.append(f"seed {config.seed}, not {run.seed}")
+    if different:
+        raise InputError(
+            f"{run.path} does not belong to it any more, it was made with {', '.join(different)}: "
+            "put the file back, rename the method, move the folder away, or give another --out"
+        )
+
+
+def _differences(asked: dict[str, Any], there: dict[str, Any]) -> Iterator[str]:
+    """The settings that are not as asked for; None asks for nothing."""
+    before = dict(flatten(json.loads(json.dumps(there))))
+    for key, value in flatten(json.loads(json.dumps(asked))):
+        if value is not None and value != before.get(key):
+            name = "data" if key == "data.root" else key
+            yield f"{name} {before.get(key)}, not {value}"

@@ -1,0 +1,307 @@
+"""`codistill compare`: what it trains, what it takes up, what it refuses, what it writes."""
+
+import contextlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from test_run import untimed
+
+import codistill.compare
+from codistill import worker
+from codistill.cli import main
+from codistill.comparison import read_comparison
+from codistill.planned_runs import PlannedRun
+
+ROOT = Path(__file__).parents[1]
+TREE: dict[str, Any] = {
+    "settings": {"data": "digits", "peers": 2, "epochs": 1, "batch_size": 128, "threads": 1},
+    "networks": ["resnet8"],
+    "seeds": [0, 1],
+    "methods": {"dml": {}},
+}
+
+
+class Ended:
+    def __init__(self, ended: str):
+        self.ended = ended
+
+    def poll(self) -> str:
+        return self.ended
+
+    def stop(self) -> None:
+        pass
+
+    wait = stop
+
+
+class InThisProcess:
+    """Trains a run before it returns, in this process: a launcher for quick tests."""
+
+    def __init__(self) -> None:
+        self.started: list[str] = []
+
+    def start(self, run: PlannedRun, place: int) -> Ended:
+        self.started.append(run.name)
+        run.log.parent.mkdir(exist_ok=True)
+        with (
+            run.log.open("a") as log,
+            contextlib.redirect_stdout(log),
+            contextlib.redirect_stderr(log),
+        ):
+            status = main(worker.arguments(run.recipe, run.path))
+        return Ended(f"exit status {status}" if status else "")
+
+
+@pytest.fixture(name="launcher")
+def _launcher(monkeypatch: pytest.MonkeyPatch) -> InThisProcess:
+    launcher = InThisProcess()
+    monkeypatch.setattr(codistill.compare, "_launcher", lambda *_: launcher)
+    monkeypatch.setattr("codistill.grid._SECONDS_BETWEEN_LOOKS", 0.0)
+    return launcher
+
+
+def compare(folder: Path, tree: dict[str, Any], *options: str) -> int:
+    file = folder / "digits.yaml"
+    file.write_text(yaml.safe_dump(tree, sort_keys=False))
+    return main(["compare", str(file), "--out", str(folder / "out"), *options])
+
+
+def test_a_comparison_from_its_first_run_to_its_last_table(
+    tmp_path: Path, launcher: InThisProcess, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    figure = {"value": 12.5, "source": "A paper, table 1", "differs": "300 epochs"}
+    tree = TREE | {"seeds": [0], "published": {"dml": figure}}
+    assert compare(tmp_path, tree) == 0
+    assert launcher.started == ["independent_resnet8_seed0", "dml_resnet8_seed0"]
+    said = capsys.readouterr()
+    assert "[2/2] dml_resnet8_seed0 finished: test top-1 mean peer " in said.err
+    assert "one pair (n = 1) has no interval" in said.out
+    manifests = [json.loads(p.read_text()) for p in sorted(out.glob("runs/*/manifest.json"))]
+    assert len({m["data"]["fingerprint"] for m in manifests}) == 1
+    first = untimed(out / "runs" / "dml_resnet8_seed0")
+    before = (out / "runs" / "dml_resnet8_seed0" / "result.json").stat().st_mtime_ns
+    # Seeds and methods that are added to the file add runs, and leave the others alone.
+    tree |= {
+        "seeds": [0, 1],
+        "methods": {"dml": {}, "branches": {"name": "independent", "shared": 2}},
+    }
+    assert compare(tmp_path, tree) == 0
+    assert launcher.started[2:] == [
+        "branches_resnet8_seed0",
+        "independent_resnet8_seed1",
+        "dml_resnet8_seed1",
+        "branches_resnet8_seed1",
+    ]
+    assert untimed(out / "runs" / "dml_resnet8_seed0") == first
+    assert (out / "runs" / "dml_resnet8_seed0" / "result.json").stat().st_mtime_ns == before
+    assert "by another process" not in capsys.readouterr().err
+    # Everything is finished: nothing is trained, and the report is the same.
+    text = (out / "differences.md").read_text()
+    assert compare(tmp_path, tree) == 0
+    assert compare(tmp_path, tree, "--report-only") == 0
+    assert len(launcher.started) == 6
+    assert (out / "differences.md").read_text() == text
+    assert "| dml | mean peer | mean peer | 2 | " in text
+    assert "- dml: 12.5 (A paper, table 1). 300 epochs\n" in text
+    assert "| dml | 12.5 |" in _columns(out / "compared.md", 0, -1)
+    assert "| independent | - |" in _columns(out / "compared.md", 0, -1)
+    assert "| branches | peer1 |" in (out / "table.md").read_text()
+    assert (out / "curves.png").stat().st_size > 20_000
+    # The numbers are those of the runs.
+    pairs = []
+    for seed in (0, 1):
+        dml, alone = (
+            json.loads((out / "runs" / f"{m}_resnet8_seed{seed}" / "result.json").read_text())
+            for m in ("dml", "independent")
+        )
+        pairs.append(dml["last"]["ensemble"]["test/top1"] - alone["last"]["ensemble"]["test/top1"])
+    assert f"| dml | ensemble | ensemble | 2 | {sum(pairs) / 2:+.2f} [" in text
+    printed = capsys.readouterr().out
+    assert max(len(x) for x in printed.splitlines() if "─" in x) <= 80
+    # A run that is taken away is missed, and said to be.
+    (out / "runs" / "dml_resnet8_seed1").rename(out / "runs" / "else")
+    assert compare(tmp_path, tree, "--report-only") == 0
+    printed = capsys.readouterr().out
+    assert "note: dml: seed 1 missing" in printed
+    assert "note: runs/else belongs to no row of the file" in printed
+    text = (out / "differences.md").read_text()
+    assert "| dml | mean peer | mean peer | 1 | " in text
+    assert "| branches | mean peer | mean peer | 2 | " in text
+
+
+def _columns(file: Path, *places: int) -> str:
+    lines = [x.strip("|").split("|") for x in file.read_text().splitlines() if x.startswith("|")]
+    return "\n".join("|" + "|".join(cells[i] for i in places) + "|" for cells in lines)
+
+
+def test_a_run_that_fails_is_tried_twice_and_named_and_the_others_go_on(
+    tmp_path: Path, launcher: InThisProcess, capsys: pytest.CaptureFixture[str]
+) -> None:
+    methods = {"bad": {"name": "dml", "temperature": 1e-38}, "dml": {}}
+    assert compare(tmp_path, TREE | {"seeds": [0], "methods": methods}) == 1
+    assert launcher.started == [
+        "independent_resnet8_seed0",
+        *["bad_resnet8_seed0"] * 2,
+        "dml_resnet8_seed0",
+    ]
+    error = capsys.readouterr().err
+    (line,) = [x for x in error.splitlines() if x.startswith("codistill: failed: ")]
+    assert "bad_resnet8_seed0: codistill: error: loss term" in line
+    assert "is not finite" in line
+    assert "(exit status 2); log: " in line
+    log = Path(line.rpartition("log: ")[2])
+    assert log.read_text().count("is not finite") == 2
+    text = (tmp_path / "out" / "differences.md").read_text()
+    assert "- bad: seed 0 missing" in text
+    assert "| dml | mean peer |" in text
+
+
+def test_a_changed_file_is_told_before_anything_is_trained(
+    tmp_path: Path, launcher: InThisProcess, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree = TREE | {"seeds": [0]}
+    assert compare(tmp_path, tree) == 0
+    count = len(launcher.started)
+    capsys.readouterr()
+    changed = [
+        (tree | {"settings": tree["settings"] | {"lr": 0.2}}, "with lr 0.1, not 0.2"),
+        (tree | {"methods": {"dml": {"temperature": 4}}}, "method.temperature 3.0, not 4.0"),
+        (tree | {"settings": tree["settings"] | {"data.pad": 2}}, "with data.pad 1, not 2"),
+    ]
+    for other, answer in changed:
+        for option in ([], ["--report-only"]):
+            assert compare(tmp_path, other, *option) == 2
+            (line,) = capsys.readouterr().err.splitlines()
+            assert answer in line
+            assert "dml_resnet8_seed0 does not belong to it any more" in line
+    assert "2 problems" in line  # the networks alone had that padding, too
+    assert len(launcher.started) == count
+    # What the file leaves open is what it is by default.
+    config = tmp_path / "out" / "runs" / "dml_resnet8_seed0" / "config.yaml"
+    text = config.read_text()
+    config.write_text(text.replace("pad: 1", "pad: 2"))
+    assert compare(tmp_path, tree) == 2
+    assert "with data.pad 2, not 1" in capsys.readouterr().err
+    config.write_text(text)
+    # Where the images, the device and the threads are is no part of what is compared.
+    moved = tree | {"settings": tree["settings"] | {"threads": 2, "device": "cpu"}}
+    assert compare(tmp_path, moved) == 0
+    assert len(launcher.started) == count
+
+
+def test_all_that_cannot_be_built_is_told_before_the_first_run(
+    tmp_path: Path, launcher: InThisProcess, capsys: pytest.CaptureFixture[str]
+) -> None:
+    methods = {
+        "codistillation": {"shared": 2},
+        "kd": {},
+        "ffl": {"peers": 1},
+        "kdcl": {"target": "general"},
+        "dml": {},
+    }
+    settings = TREE["settings"] | {"data": {"name": "digits", "val_fraction": 0.0}}
+    assert compare(tmp_path, TREE | {"methods": methods, "settings": settings}) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "4 problems" in line
+    for problem in (
+        "methods: codistillation: codistillation is for networks",
+        "methods: kd: KD needs a teacher",
+        "methods: ffl:",
+        "methods: kdcl: method 'kdcl', as it is set, measures its peers on held-out images",
+    ):
+        assert problem in line
+    assert launcher.started == []
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_probably_not_meant_is_remarked(
+    tmp_path: Path, launcher: InThisProcess, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert compare(tmp_path, TREE | {"seeds": [0], "methods": {"ffl": {"shared": 2}}}) == 0
+    assert "ffl: method.ramp_up is 80 epochs, and the run has 1" in caplog.text
+
+
+def test_a_run_whose_images_are_others_is_told(
+    tmp_path: Path, launcher: InThisProcess, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert compare(tmp_path, TREE | {"seeds": [0]}) == 0
+    manifest = tmp_path / "out" / "runs" / "dml_resnet8_seed0" / "manifest.json"
+    other = json.loads(manifest.read_text())
+    other["data"]["fingerprint"] = "0" * 64
+    manifest.write_text(json.dumps(other))
+    capsys.readouterr()
+    assert compare(tmp_path, TREE | {"seeds": [0]}) == 2
+    assert f"data {'0' * 64}, not" in capsys.readouterr().err
+    assert compare(tmp_path, TREE | {"seeds": [0]}, "--report-only") == 2
+    assert "saw different images" in capsys.readouterr().err
+
+
+def test_pairs_of_different_versions_are_told(
+    tmp_path: Path, launcher: InThisProcess, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert compare(tmp_path, TREE | {"seeds": [0]}) == 0
+    assert "different versions" not in capsys.readouterr().out
+    manifest = tmp_path / "out" / "runs" / "dml_resnet8_seed0" / "manifest.json"
+    other = json.loads(manifest.read_text())
+    other["processes"][0]["git"] = {"commit": "0123456789abcdef", "changed": False}
+    manifest.write_text(json.dumps(other))
+    assert compare(tmp_path, TREE | {"seeds": [0]}, "--report-only") == 0
+    assert "seed 0 by 012345678" in capsys.readouterr().out
+    assert "different versions of codistill" in (tmp_path / "out" / "differences.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "answer"),
+    [
+        (["--parallel", "0"], "--parallel is 0: give 1 or more"),
+        (["--launcher", "cloud"], "invalid choice"),
+        (["--report-only"], "holds no finished run"),
+        (["--launcher", "slurm"], "slurm: "),
+    ],
+)
+def test_bad_options_get_one_line(
+    options: list[str], answer: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert compare(tmp_path, TREE, *options) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert answer in line
+
+
+def test_two_calls_do_not_work_in_one_folder(
+    tmp_path: Path, launcher: InThisProcess, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from codistill.run_folder import locked
+
+    (tmp_path / "out").mkdir()
+    with locked(tmp_path / "out"):
+        assert compare(tmp_path, TREE) == 2
+    assert "another process" in capsys.readouterr().err
+    assert launcher.started == []
+
+
+def test_the_example_runs(tmp_path: Path, launcher: InThisProcess) -> None:
+    tree = yaml.safe_load((ROOT / "examples" / "compare_digits.yaml").read_text())
+    tree["seeds"] = tree["seeds"][:1]
+    tree["settings"]["epochs"] = 1
+    assert compare(tmp_path, tree) == 0
+    assert (
+        "| ffl, not teaching | fused | ensemble |"
+        in (tmp_path / "out" / "differences.md").read_text()
+    )
+
+
+def test_the_page_shows_the_example_and_a_file_that_is_understood(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "compare.md").read_text()
+    example, everything = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    assert example == (ROOT / "examples" / "compare_digits.yaml").read_text()
+    readme = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    for i, text in enumerate([everything, *readme]):
+        file = tmp_path / f"{i}.yaml"
+        file.write_text(text)
+        rows = read_comparison(file).rows
+        assert len(rows) == (11 if i == 0 else 3)

@@ -1,0 +1,207 @@
+"""Comparisons whose runs are processes: killed, interrupted, taken up; and jobs of submitit."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from commands_of import command
+from test_compare import TREE, Ended, InThisProcess, compare
+from test_run import assert_same_run, progress_of
+
+import codistill.compare
+from codistill.comparison import Row
+from codistill.config import Config
+from codistill.launch import Processes, gpus_of_this_machine
+from codistill.planned_runs import PlannedRun
+
+# A checkpoint after every step: runs are slow enough to be met in the middle.
+SLOW = TREE | {
+    "settings": TREE["settings"] | {"epochs": 4, "checkpoint_seconds": 0.0},
+    "seeds": [0],
+    "methods": {"dml": {}, "ffl": {"shared": 2, "ramp_up": 1}},
+}
+
+
+def until(happened: Callable[[], bool], seconds: float = 120.0) -> None:
+    end = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.01)
+
+
+def children_of(pid: int) -> list[int]:
+    try:
+        return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+    except OSError:
+        return []
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def in_training(out: Path) -> list[Path]:
+    """Runs with a checkpoint and without a result."""
+    runs = sorted((out / "runs").glob("*"))
+    return [r for r in runs if progress_of(r) and not (r / "result.json").exists()]
+
+
+@pytest.fixture(name="start")
+def _start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts `codistill compare` on SLOW in a process; ends what is left of it."""
+    (tmp_path / "slow.yaml").write_text(yaml.safe_dump(SLOW, sort_keys=False))
+    started = []
+
+    def start(*options: str) -> subprocess.Popen[str]:
+        arguments = command("compare", tmp_path / "slow.yaml", "--out", tmp_path / "out", *options)
+        process = subprocess.Popen(
+            arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.slow
+def test_a_comparison_that_is_killed_goes_on_and_ends_with_the_same_bits(
+    tmp_path: Path,
+    start: Callable[..., "subprocess.Popen[str]"],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The parent with kill -9 while two children train; then one of the children."""
+    out = tmp_path / "out"
+    parent = start("--parallel", "2")
+    until(lambda: len(in_training(out)) == 2 or parent.poll() is not None)
+    workers = children_of(parent.pid)
+    parent.kill()
+    assert len(workers) == 2
+    until(lambda: not any(map(alive, workers)), seconds=15)  # nobody is left behind
+    assert not list(out.glob("runs/*/result.json")), "the comparison ended before it was killed"
+
+    parent = start("--parallel", "2")
+    until(lambda: len(children_of(parent.pid)) == 2 or parent.poll() is not None)
+    os.kill(children_of(parent.pid)[0], signal.SIGKILL)
+    text, _ = parent.communicate(timeout=240)
+    assert parent.returncode == 0, text
+    assert "3 runs: 0 finished, 2 begun, 1 to begin; 2 at a time" in text
+    assert "once more: it printed nothing (SIGKILL)" in text
+    assert "goes on after epoch" in text
+
+    monkeypatch.setattr(codistill.compare, "_launcher", lambda *_: InThisProcess())
+    (tmp_path / "whole").mkdir()
+    assert compare(tmp_path / "whole", SLOW) == 0
+    for run in (tmp_path / "whole" / "out" / "runs").iterdir():
+        assert_same_run(run, out / "runs" / run.name)
+    tables = [
+        (folder / "out" / "differences.md").read_text() for folder in (tmp_path, tmp_path / "whole")
+    ]
+    assert tables[0] == tables[1]
+
+
+@pytest.mark.slow
+def test_an_interrupt_ends_the_runs_with_their_checkpoints(
+    tmp_path: Path, start: Callable[..., "subprocess.Popen[str]"]
+) -> None:
+    parent = start("--parallel", "1")
+    until(lambda: len(in_training(tmp_path / "out")) == 1 or parent.poll() is not None)
+    workers = children_of(parent.pid)
+    parent.send_signal(signal.SIGINT)
+    text, _ = parent.communicate(timeout=60)
+    assert parent.returncode == 130
+    assert "Traceback" not in text
+    assert "stopped; the same command goes on" in text
+    assert workers
+    assert not any(map(alive, workers))
+    (log,) = (tmp_path / "out" / "logs").iterdir()
+    assert "codistill: interrupted" in log.read_text()  # in its own time, not by force
+    assert "stopped; go on with" in log.read_text()
+
+
+@pytest.mark.slow
+def test_jobs_of_submitit_train_and_write_the_same_report(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("submitit")
+    bad = {"name": "dml", "temperature": 1e-38}
+    tree = TREE | {"seeds": [0], "methods": {"bad": bad}, "slurm": {"timeout_min": 10}}
+    assert compare(tmp_path, tree, "--launcher", "submitit-local") == 1
+    said = capsys.readouterr()
+    assert "[1/2] independent_resnet8_seed0 finished: test top-1" in said.err
+    (line,) = [x for x in said.err.splitlines() if x.startswith("codistill: failed: ")]
+    assert "bad_resnet8_seed0: codistill: error: loss term" in line
+    assert list((tmp_path / "out" / "logs" / "submitit").glob("*_result.pkl"))
+    manifest = tmp_path / "out" / "runs" / "independent_resnet8_seed0" / "manifest.json"
+    assert json.loads(manifest.read_text())["command"][0].endswith("worker.py")
+
+
+def test_parameters_of_the_cluster_are_checked_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("submitit")
+    tree: dict[str, Any] = TREE | {"slurm": {"timeout_hours": 10}}
+    assert compare(tmp_path, tree, "--launcher", "submitit-local") == 2
+    assert "timeout_hours" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "runs").exists()
+
+
+def test_a_worker_does_not_outlive_its_parent() -> None:
+    """Nor where interrupts are ignored, as in a shell's background."""
+    code = (
+        "import signal, threading, time, codistill.worker as w\n"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "w._SECONDS_TO_END = 0.2\n"
+        "threading.Thread(target=w._end_with_parent, daemon=True).start()\n"
+        "print('ready', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdin
+    assert process.stdout
+    assert process.stdout.readline() == "ready\n"
+    assert process.poll() is None
+    process.stdin.close()
+    assert process.wait(10) == 130
+    process.stdout.close()
+
+
+def test_places_take_turns_with_the_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def process(command: list[str], log: Path, environment: dict[str, str]) -> Ended:
+        seen.append(environment.get("CUDA_VISIBLE_DEVICES"))
+        return Ended("")
+
+    monkeypatch.setattr("codistill.launch._Process", process)
+    config = Config(network="resnet8")
+    run = PlannedRun(Row("ffl", config, "independent"), 0, tmp_path, config)
+    for place in range(4):
+        Processes(["2", "5", "7"]).start(run, place)
+    Processes().start(run, 0)
+    assert seen == ["2", "5", "7", "2", None]
+
+
+def test_the_gpus_are_those_that_are_visible(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert gpus_of_this_machine("auto") == ["0", "1", "2"]
+    assert gpus_of_this_machine("cuda:1") == []
+    assert gpus_of_this_machine("cpu") == []
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4, 6")
+    assert gpus_of_this_machine("cuda") == ["4", "6"]

@@ -1,0 +1,191 @@
+"""What is paired with what, what is left out, and the tables of it."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from codistill.config import Config
+from codistill.differences import Difference, differences, missing_seeds
+from codistill.differences_report import print_differences, write_differences
+from codistill.finished_runs import Result
+
+ALONE = {"peer0": 60.0, "peer1": 62.0, "ensemble": 66.0}
+
+
+def run(
+    classifiers: dict[str, float],
+    seed: int = 0,
+    students: dict[str, int] | None = None,
+    best: dict[str, float] | None = None,
+    networks: dict[str, str] | None = None,
+) -> Result:
+    def measured(values: dict[str, float]) -> dict[str, dict[str, float]]:
+        return {name: {"test/top1": value} for name, value in values.items()}
+
+    return Result(
+        path=Path("run"),
+        config=Config(method={"name": "independent"}, seed=seed),
+        summary={"last": measured(classifiers), "best_by_validation": measured(best or {})},
+        history=[],
+        parameters={},
+        fingerprint="f",
+        networks=networks or {},
+        weights=[],
+        students=students or {"peer0": 0, "peer1": 1},
+        versions=(),
+    )
+
+
+def found_in(**rows: dict[int, Result]) -> dict[tuple[str, str, str], Difference]:
+    baselines = dict.fromkeys(rows, "independent")
+    found = differences(rows, baselines)
+    return {(d.label, d.classifier, d.epoch): d for d in found}
+
+
+def plus(values: dict[str, float], more: float, **others: float) -> dict[str, float]:
+    return {name: value + more for name, value in values.items()} | others
+
+
+def test_one_network_is_compared_with_one_and_several_with_several() -> None:
+    own = {
+        "peer0": 61.0,
+        "peer1": 64.0,
+        "ensemble": 65.0,
+        "fused": 67.0,
+        "leader": 64.5,
+        "mean_teacher0": 59.0,
+        "teacher": 80.0,
+    }
+    students = {"leader": 1, "mean_teacher0": 0}
+    method = run(own, students=students, networks={"teacher": "sha"})
+    found = found_in(independent={0: run(ALONE)}, own={0: method})
+    assert {(c, d.against, d.kind, d.statistics.mean) for (_, c, _), d in found.items()} == {
+        ("mean peer", "mean peer", "mean peer", 1.5),
+        ("peer0", "peer0", "peer", 1.0),
+        ("peer1", "peer1", "peer", 2.0),
+        ("ensemble", "ensemble", "ensemble", -1.0),
+        ("fused", "ensemble", "its own", 1.0),
+        ("leader", "peer1", "its own", 2.5),
+        ("mean_teacher0", "peer0", "its own", -1.0),
+    }
+
+
+def test_a_single_network_is_the_bar_where_there_is_no_ensemble() -> None:
+    found = found_in(
+        independent={0: run({"peer0": 60.0})}, own={0: run({"peer0": 61.0, "x": 63.0})}
+    )
+    assert (found["own", "x", "last"].against, found["own", "x", "last"].statistics.mean) == (
+        "peer0",
+        3.0,
+    )
+
+
+def test_pairs_are_of_one_seed() -> None:
+    alone = {s: run(plus(ALONE, s), seed=s) for s in (2, 0, 1)}
+    better = {s: run(plus(ALONE, s + d), seed=s) for s, d in ((0, 1.0), (1, 2.0), (2, 4.0))}
+    d = found_in(independent=alone, own=better)["own", "mean peer", "last"]
+    assert d.seeds == (0, 1, 2)
+    assert d.statistics.differences == (1.0, 2.0, 4.0)
+
+
+def test_a_seed_that_one_side_lacks_makes_no_pair_and_is_told() -> None:
+    alone = {s: run(ALONE, seed=s) for s in (0, 1)}
+    own = {s: run(plus(ALONE, 1.0 + s), seed=s) for s in (1, 2)}
+    d = found_in(independent=alone, own=own)["own", "peer0", "last"]
+    assert (d.seeds, d.statistics.n, d.statistics.mean) == ((1,), 1, 2.0)
+    assert missing_seeds({"independent": alone, "own": own}, [0, 1, 2]) == [
+        "independent: seed 2 missing",
+        "own: seed 0 missing",
+    ]
+
+
+def test_rows_without_a_common_seed_are_not_compared() -> None:
+    assert not found_in(independent={0: run(ALONE)}, own={1: run(ALONE, seed=1)})
+    assert not found_in(independent={}, own={1: run(ALONE, seed=1)})
+
+
+def test_the_best_epoch_is_compared_with_the_best_epoch() -> None:
+    alone = run(ALONE, best=plus(ALONE, 5.0))
+    own = run(plus(ALONE, 1.0), best=plus(ALONE, 8.0))
+    found = found_in(independent={0: alone}, own={0: own})
+    assert found["own", "peer0", "last"].statistics.mean == 1.0
+    assert found["own", "peer0", "best_by_validation"].statistics.mean == 3.0
+
+
+def test_what_was_not_measured_in_every_run_is_not_compared() -> None:
+    alone = {s: run(ALONE, seed=s, best=ALONE) for s in (0, 1)}
+    own = {0: run(ALONE, best=ALONE), 1: run(ALONE, seed=1, best={"peer0": 70.0})}
+    found = found_in(independent=alone, own=own)
+    assert ("own", "peer0", "best_by_validation") in found
+    for classifier in ("mean peer", "peer1", "ensemble"):
+        assert ("own", classifier, "last") in found
+        assert ("own", classifier, "best_by_validation") not in found
+
+
+def test_p_values_are_corrected_for_the_comparisons_of_a_kind() -> None:
+    alone = {s: run(ALONE, seed=s) for s in range(3)}
+    shifts = {"one": (1.0, 1.1, 1.2), "two": (1.0, 2.0, 3.0), "equal": (1.0, 1.0, 1.0)}
+    rows = {
+        name: {s: run(plus(ALONE, shift[s]), seed=s) for s in range(3)}
+        for name, shift in shifts.items()
+    }
+    found = found_in(independent=alone, **rows)
+    one, two = found["one", "mean peer", "last"], found["two", "mean peer", "last"]
+    assert one.statistics.p is not None
+    assert one.comparisons == 2  # equal differences cannot be tested
+    assert one.p == pytest.approx(2 * one.statistics.p)
+    assert (one.verdict, two.verdict) == ("helped", "undecided")
+    assert found["equal", "mean peer", "last"].verdict == "-"
+    assert found["one", "peer0", "last"].comparisons == 4  # two peers of two methods
+    assert found["one", "peer0", "last"].p == pytest.approx(4 * one.statistics.p)
+
+
+def test_what_is_worse_hurt() -> None:
+    alone = {s: run(ALONE, seed=s) for s in range(3)}
+    own = {s: run(plus(ALONE, -1.0 - s / 10), seed=s) for s in range(3)}
+    assert found_in(independent=alone, own=own)["own", "mean peer", "last"].verdict == "hurt"
+
+
+def test_the_tables(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    alone = {s: run(ALONE, seed=s, best=ALONE) for s in range(3)}
+    better = {s: plus(ALONE, s + 1.0, mean_teacher12=99.0) for s in range(3)}
+    own = {s: run(better[s], seed=s, best=plus(ALONE, 30.0 * s)) for s in range(3)}
+    rows = {"independent": alone, "a method with a long name, resnet110": own}
+    found = differences(rows, dict.fromkeys(rows, "independent"))
+    write_differences(found, ["a note"], ["a figure"], tmp_path)
+    text = (tmp_path / "differences.md").read_text()
+    half = "+2.00 [-0.48, +4.48] | 1.00 | +1.13 | 0.074 | undecided"
+    best = "+30.00 [-44.52, +104.52] | 30.00 | +0.56 | 0.225 | undecided"
+    assert (
+        f"| a method with a long name, resnet110 | mean peer | mean peer | 3 | {half} | {best} |"
+    ) in text
+    assert "mean_teacher12 | ensemble | 3 |" in text
+    assert "- a note\n" in text
+    assert "- a figure\n" in text
+    with (tmp_path / "differences.csv").open() as file:
+        line = next(csv.DictReader(file))
+    assert (line["seeds"], line["differences"]) == ("0 1 2", "1.0000 2.0000 3.0000")
+    assert [float(line[k]) for k in ("mean", "sd", "ci_low", "p", "p_holm")] == pytest.approx(
+        [2.0, 1.0, -0.484138, 0.0741799, 0.0741799]
+    )
+    print_differences({"independent": list(alone.values())}, found, ["a note"])
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= 80
+    assert "…" not in printed
+    assert "61.00 ± 0.00" in printed
+    assert "+2.00 [-0.5, +4.5]" in printed
+    assert "+30.00 [-45, +105]" in printed
+    assert "note: a note" in printed
+
+
+def test_one_pair_shows_no_interval(tmp_path: Path) -> None:
+    rows = {"independent": {0: run(ALONE)}, "own": {0: run(plus(ALONE, 1.0))}}
+    write_differences(differences(rows, dict.fromkeys(rows, "independent")), [], [], tmp_path)
+    text = (tmp_path / "differences.md").read_text()
+    assert "| own | peer0 | peer0 | 1 | +1.00 | - | - | - | - | - | - | - | - | - |" in text
+    assert json.dumps(text).count("nan") == 0
