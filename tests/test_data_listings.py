@@ -106,7 +106,7 @@ def test_an_empty_class_folder_is_told(tmp_path):
     write_classes(tmp_path / "test", {"cat": 2, "dog": 0})
     found = list_dataset("folder", tmp_path)
     assert found.notes == ("no images in the class folder train/ox, test/dog",)
-    assert found.classes == ("cat", "dog", "ox")
+    assert found.classes == ("cat", "dog")
 
 
 def test_a_class_that_only_the_test_images_have_is_a_class(tmp_path):
@@ -440,3 +440,44 @@ def test_every_listed_image_can_be_read(name, request):
     for split in list_dataset(name, request.getfixturevalue(name)).splits.values():
         assert all(split.read(i) for i in range(len(split)))
         assert all(not Path(split.name(i)).is_absolute() for i in range(len(split)))
+
+
+def test_images_beside_a_train_folder_that_is_divided_are_refused(tmp_path):
+    write_classes(tmp_path, {"car": 2, "bus": 1})
+    write_classes(tmp_path / "train", {"steam": 2, "electric": 1})
+    with pytest.raises(InputError, match=r"images in bus, car beside train/"):
+        list_dataset("folder", tmp_path)
+
+
+def test_what_is_left_out_is_told(tmp_path):
+    write_classes(tmp_path / "train", {"cat": 2, "dog": 1})
+    write_classes(tmp_path / "test", {"cat": 1, "dog": 1})
+    write_classes(tmp_path, {"extra": 3})
+    for loose in ("a.jpg", "train/b.png", ".hidden.jpg"):
+        (tmp_path / loose).write_bytes(encoded(picture(1)))
+    notes = list_dataset("folder", tmp_path).notes
+    assert "images that lie in no class folder, and are not used: 2" in notes
+    assert "folders beside those of the splits, which are not used: extra" in notes
+
+
+def test_names_that_differ_in_their_writing_only_are_told(tmp_path):
+    write_classes(tmp_path, {"caf\u00e9": 1, "cafe\u0301": 1, "Dog": 1, "dog": 1})
+    notes = " ".join(list_dataset("folder", tmp_path).notes)
+    assert "classes of nearly the same name: cafe\u0301, caf\u00e9" in notes
+    assert "classes of nearly the same name: Dog, dog" in notes
+
+
+def test_a_link_to_the_root_is_no_class(tmp_path):
+    write_classes(tmp_path, {"cat": 2, "dog": 1})
+    (tmp_path / "self").symlink_to(tmp_path)
+    (tmp_path / "cat" / "up").symlink_to(tmp_path)
+    found = list_dataset("folder", tmp_path)
+    assert found.classes == ("cat", "dog")
+    assert counts(tmp_path) == {"all": [2, 1]}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_pipe_is_no_image(tmp_path):
+    write_classes(tmp_path, {"cat": 2, "dog": 1})
+    os.mkfifo(tmp_path / "dog" / "pipe.jpg")
+    assert counts(tmp_path) == {"all": [2, 1]}

@@ -1,5 +1,6 @@
 """Any kind of image file becomes the pixels that a person sees; what is broken is named."""
 
+import io
 import math
 import random
 
@@ -96,12 +97,14 @@ def turned(orientation: int, image: Image.Image, kind: str = "PNG") -> bytes:
     return encoded(image, kind, exif=exif)
 
 
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "JPEG", "WEBP"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_an_image_is_turned_as_exif_says(orientation):
+def test_an_image_is_turned_as_exif_says(orientation, kind):
     from PIL import ImageOps
 
-    content = turned(orientation, picture(1, 6, 4))
-    stored = Image.open(__import__("io").BytesIO(content))
+    content = turned(orientation, picture(1, 48, 32), kind)
+    stored = Image.open(io.BytesIO(content))
+    stored.load()
     assert np.array_equal(whole(content), np.asarray(ImageOps.exif_transpose(stored)))
 
 

@@ -77,8 +77,8 @@ def test_other_settings_stand_apart(tmp_path: Path) -> None:
         write_run(tmp_path / "c", [70.0], data=DataConfig(val_fraction=0.2)),
     ]
     assert [(r[0], r[2]) for r in rows(load_results(runs))] == [
-        ("independent resnet32 x1 val_fraction=0.1 lr=0.1", "50.00"),
-        ("independent resnet32 x1 val_fraction=0.1 lr=0.2", "60.00"),
+        ("independent resnet32 x1 val_fraction=None lr=0.1", "50.00"),
+        ("independent resnet32 x1 val_fraction=None lr=0.2", "60.00"),
         ("independent resnet32 x1 val_fraction=0.2 lr=0.1", "70.00"),
     ]
 

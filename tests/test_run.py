@@ -112,6 +112,7 @@ def test_the_manifest_says_where_the_run_comes_from(finished: Path) -> None:
         "peer1": 78042,
         "peers": 136420,
         "method": 10378,
+        "adapters": 0,
         "frozen": 0,
     }
     assert len(manifest["data"]["fingerprint"]) == 64

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from codistill.errors import InputError as InputError
+    from codistill.export import load_photograph as load_photograph
     from codistill.export import load_student as load_student
     from codistill.export import save_student as save_student
     from codistill.method import Batch as Batch
@@ -33,6 +34,7 @@ _HOMES = {
     "build_network": "codistill.networks",
     "evaluate": "codistill.train",
     "fit": "codistill.train",
+    "load_photograph": "codistill.export",
     "load_student": "codistill.export",
     "minimize": "codistill.method",
     "save_student": "codistill.export",

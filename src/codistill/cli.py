@@ -1,6 +1,7 @@
 """The command `codistill`."""
 
 import errno
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -31,6 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     0 when done; 1 when some runs of a comparison failed; 2 when what was given cannot be used; 130
     when interrupted.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files may be no text
     arguments = list(sys.argv[1:] if argv is None else argv)
     traceback = arguments[:1] == ["--traceback"]
     arguments = arguments[traceback:]

@@ -3,12 +3,15 @@
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from codistill.arguments import parse_config, recipes
 from codistill.config import Config
 from codistill.errors import InputError, did_you_mean
 from codistill.names import DATASETS, FAMILIES, METHODS, NETWORKS
+
+if TYPE_CHECKING:
+    from codistill.run import Run
 
 
 class Parser(argparse.ArgumentParser):
@@ -28,7 +31,7 @@ def train(argv: list[str]) -> int:
 
     if isinstance(options, Config):
         return train_with_display(Run.create(options))
-    return train_with_display(Run(options.resume, options.device, getattr(options, "data.root")))
+    return train_with_display(_open(options.resume, options))
 
 
 def evaluate(argv: list[str]) -> int:
@@ -49,17 +52,18 @@ def evaluate(argv: list[str]) -> int:
     options = parser.parse_args(argv)
 
     from codistill.display import print_metrics
-    from codistill.run import Run
     from codistill.train import evaluate
 
-    run = Run(options.run, options.device, getattr(options, "data.root"))
+    run = _open(options.run, options)
     run.load_weights(options.weights)
     sets = run.data().evaluate_on
     if options.split not in sets:
         raise InputError(f"{run.path} held no images out: it has no split {options.split!r}")
     metrics = evaluate(run.method, sets[options.split])
-    count = sets[options.split].images
-    title = f"{run.path}: {options.weights} weights, {count:,} images of {options.split}"
+    broken = len(run.data().broken.found)
+    count = f"{sets[options.split].images - broken:,} images of {options.split}"
+    count += f", without {broken:,} broken ones" if broken else ""
+    title = f"{run.path}: {options.weights} weights, {count}"
     print_metrics(title, metrics)
     return 0
 
@@ -206,9 +210,20 @@ def _resume_options(argv: list[str]) -> argparse.Namespace:
     return options
 
 
+def _open(path: str, options: argparse.Namespace) -> "Run":
+    """A run, with the places that options tell."""
+    from codistill.run import Run
+
+    root, workers = (getattr(options, f"data.{name}") for name in ("root", "workers"))
+    return Run(path, options.device, root, workers)
+
+
 def _add_places(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="another than the run was made with")
     parser.add_argument("--data.root", metavar="ROOT", help="where the same images are now")
+    parser.add_argument(
+        "--data.workers", metavar="N", type=int, help="processes that read images now"
+    )
 
 
 def _list_methods() -> None:

@@ -94,6 +94,8 @@ class DataConfig:
                 raise InputError(f"data.{name} is {value}: give three numbers, red, green, blue")
         if self.std is not None and min(self.std) <= 0:
             raise InputError(f"data.std is {self.std}: it has to be above 0")
+        if self.root is not None and not self.root.strip():
+            raise InputError("data.root is empty: give a place, or leave it out")
         if abs(self.split_seed) >= 2**63:
             raise InputError(f"data.split_seed is {self.split_seed}: it has to be below {2**63}")
 

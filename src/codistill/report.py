@@ -7,15 +7,11 @@ nothing here.
 
 import csv
 import io
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
-
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from codistill import files
 from codistill.curves import draw_curves
@@ -95,21 +91,28 @@ def _parameters(parameters: dict[str, int], classifier: str) -> int | str:
 
 def print_table(groups: dict[str, list[Result]]) -> None:
     """The table in the terminal: 80 columns wide, so without the top-5 accuracy."""
-    table = Table(caption=CAPTION, caption_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     left_out = COLUMNS.index("top-5 %")
-    table.add_column(COLUMNS[1], max_width=30, overflow="fold")  # names of settings, too
-    for i, column in enumerate(COLUMNS):
-        if i not in (0, 1, left_out):
-            table.add_column(column, justify="right", no_wrap=True)
-    before = None
-    for row in rows(groups):
+    table = [[*row] for row in (COLUMNS, *rows(groups))]
+    for row in table:
         del row[left_out]
-        label, name, *cells = row
-        if label != before:
-            table.add_row(Text(label, style="bold"))
-        table.add_row(Text(f"  {name}"), *cells)
-        before = label
-    Console().print(table)
+    widths = [max(map(len, column)) for column in list(zip(*table, strict=True))[1:]]
+
+    def line(row: list[str]) -> str:
+        name, *cells = (
+            f"{cell:>{width}}" if i else f"{cell:<{width}}"
+            for i, (cell, width) in enumerate(zip(row[1:], widths, strict=True))
+        )
+        return "  ".join([f"  {name}", *cells])
+
+    head, *lines = table
+    print(line(head), "-" * len(line(head)), sep="\n")
+    before = None
+    for row in lines:
+        if row[0] != before:
+            print(*textwrap.wrap(row[0], 79, subsequent_indent="    "), sep="\n")
+        print(line(row))
+        before = row[0]
+    print("", *textwrap.wrap(CAPTION, 79), sep="\n")
     for note in version_notes(groups):
         print(f"note: {note}")
 

@@ -67,9 +67,16 @@ class Run:
         path: the folder of a run that `Run.create` made.
         device: another than that of its configuration.
         root: another place of the same images than that of its configuration.
+        workers: another number of processes that read images, which changes nothing else.
     """
 
-    def __init__(self, path: Path | str, device: str | None = None, root: str | None = None):
+    def __init__(
+        self,
+        path: Path | str,
+        device: str | None = None,
+        root: str | None = None,
+        workers: int | None = None,
+    ):
         self.path = Path(path)
         self._data: Data | None = None
         try:
@@ -87,6 +94,9 @@ class Run:
             torch.set_num_threads(self.config.threads)
         self.config.device = device or self.config.device
         self.config.data.root = root or self.config.data.root
+        if workers is not None:
+            self.config.data.workers = workers
+            self.config.data.check()
         for option in self.config.method:
             if (own := self.path / copy_name(option)).exists():
                 self.config.method[option] = str(own)
@@ -210,6 +220,12 @@ class Run:
         """The batches of the run, which have to be those that it began with."""
         data = self._data or build_data(self.config, self.device)
         data.train.views = self.method.views
+        if (now := list(data.classes)) != (before := self.manifest["classes"]):
+            named = ", ".join(sorted({*now} ^ {*before})[:5]) or "their order"
+            raise InputError(
+                f"the classes of the data are not those that {self.path} began with ({named}): "
+                "restore them, or begin a new run"
+            )
         expected = self.manifest["data"]["fingerprint"]
         if data.fingerprint != expected:
             raise InputError(
@@ -278,6 +294,7 @@ class Run:
             "mean": list(data.normalisation.mean),
             "std": list(data.normalisation.std),
             "image_size": list(data.image_size),
+            "crop": data.crop,
         }
         student = self.path / f"student{suffix}.safetensors"
         save_student(student, peers.student(k), about)

@@ -9,13 +9,14 @@ from typing import Any
 import torch
 
 from codistill.config import Config, DataConfig
-from codistill.data.balance import balance_notes, count_classes
+from codistill.data.balance import balance_notes, count_classes, shorten
 from codistill.data.broken import BrokenImages
 from codistill.data.dataset import S
 from codistill.data.division import Division, divide
 from codistill.data.encoded import EncodedDataset, EncodedSplit
 from codistill.data.in_memory import Augmentation, EvalBatches, Normalisation, TrainBatches
 from codistill.data.listings import list_dataset
+from codistill.data.photograph import EVAL_CROP
 from codistill.data.sources import IN_MEMORY, check_name, load_dataset
 from codistill.data.streamed import CropAugmentation, StreamedEvalBatches, StreamedTrainBatches
 from codistill.data.workers import available_cores
@@ -46,6 +47,7 @@ class Data:
         settings: with every default written out that depends on the data.
         notes: what is remarkable about the data, one line each.
         broken: the images that turn out to be broken while they are read.
+        crop: the share of the largest middle square that evaluation sees.
     """
 
     train: TrainBatches | StreamedTrainBatches
@@ -57,6 +59,7 @@ class Data:
     settings: DataConfig
     notes: tuple[str, ...]
     broken: BrokenImages
+    crop: float = 1.0
 
 
 def build_data(config: Config, device: torch.device) -> Data:
@@ -179,6 +182,7 @@ def _build_streamed(config: Config, device: torch.device) -> Data:
         ),
         notes=(*dataset.notes, *_notes(division, dataset.classes)),
         broken=broken,
+        crop=EVAL_CROP,
     )
 
 
@@ -197,7 +201,16 @@ def _evaluated(division: Division[S]) -> dict[str, S]:
 
 
 def _notes(division: Division[S], classes: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(balance_notes(count_classes(division.train.labels, len(classes)), classes))
+    counts = {
+        split: count_classes(images.labels, len(classes))
+        for split, images in {"train": division.train, **_evaluated(division)}.items()
+    }
+    notes = list(balance_notes(counts.pop("train"), classes))
+    for split, numbers in counts.items():
+        absent = [name for name, n in zip(classes, numbers, strict=True) if not n]
+        if absent:
+            notes.append(f"no image of {split} has the class {shorten(absent)}")
+    return tuple(notes)
 
 
 def _count(dataset: EncodedDataset) -> int:

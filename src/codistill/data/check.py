@@ -167,7 +167,10 @@ def _duplicates(images: Sequence[Image]) -> Iterator[str]:
         shown = shown if len(shown) > 1 else group[:2]
         examples.setdefault((what, where), " = ".join(image.name for image in shown))
     for (what, where), count in sorted(extra.items()):
-        yield f"{what} more than once {where}: {count:,} too many, such as {examples[what, where]}"
+        undivided = where == "in the data set"
+        drawn = ", which may be drawn into train and test at once" if undivided else ""
+        example = examples[what, where]
+        yield f"{what} more than once {where}: {count:,} too many{drawn}, such as {example}"
 
 
 def _balance(counts: dict[str, list[int]]) -> Iterator[str]:

@@ -56,7 +56,11 @@ def divide(
         if not len(test):
             raise InputError(
                 f"data.test_fraction {test_fraction} of {len(splits['all'])} images is not one "
-                "per class: give more"
+                "per class: give more, and 3 images or more of a class"
+            )
+        if not len(train):
+            raise InputError(
+                f"data.test_fraction {test_fraction} leaves not one image to train on: give less"
             )
     elif test_fraction is not None:
         raise InputError(
@@ -79,5 +83,9 @@ def divide(
         raise InputError(
             f"data.val_fraction {val_fraction} of {len(train)} images is not one per class: "
             "give more, or 0"
+        )
+    if not len(left):
+        raise InputError(
+            f"data.val_fraction {val_fraction} leaves not one image to train on: give less"
         )
     return Division(left, held if len(held) else None, test, val_fraction, test_fraction)

@@ -10,10 +10,9 @@ from jaxtyping import Int64
 
 from codistill.data.encoded import EncodedDataset, Listed, make_dataset
 from codistill.data.index import number_labels
+from codistill.data.tables import LABELS
 from codistill.data.trees import SPLIT_NAMES
 from codistill.errors import InputError, MissingExtraError, did_you_mean
-
-_LABELS = ("label", "labels", "fine_label", "class", "target")
 
 
 @dataclass(frozen=True)
@@ -128,7 +127,7 @@ def _columns(features: Any, label_column: str | None, name: str) -> tuple[str, s
             f"{name} has no column of labels called {label_column!r}: "
             f"{did_you_mean(label_column, labels)}"
         )
-    likely = [n for n in _LABELS if n in labels]
+    likely = [n for n in LABELS if n in labels]
     label = label_column or next(iter([*likely, *numbered, *labels]), None)
     if len(images) != 1 or label is None:
         raise InputError(

@@ -28,9 +28,17 @@ Box = tuple[int | float, int | float, int | float, int | float]
 
 EVAL_CROP = 0.875  # of the short side, as 224 of 256
 
+EVAL_SPARE = 2.0  # what is measured should not depend on how it is decoded: see `load_crops`
 _ORIENTATION = 274  # EXIF's tag
 _QUARTER_TURNS = 5  # orientations from here on have width and height exchanged
-_OF_THE_MACHINE = {errno.ENOMEM, errno.EMFILE, errno.ENFILE}  # no image is to blame for these
+_OF_THE_MACHINE = {  # no image is to blame for these
+    errno.ENOMEM,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.EIO,
+    errno.ESTALE,
+    errno.ETIMEDOUT,
+}
 
 
 class BrokenImageError(ValueError):
@@ -138,6 +146,8 @@ def _opened(read: Callable[[], bytes]) -> Iterator["Image"]:
             if not encoded:
                 raise BrokenImageError("the file is empty")
             image = Image.open(io.BytesIO(encoded), formats=FORMATS)
+            if image.format == "TIFF":
+                image.load()  # newer versions of Pillow turn it then, and take the tag away
         with image:
             yield image
 

@@ -19,6 +19,7 @@ from codistill.data.encoded import EncodedSplit, Store
 from codistill.data.in_memory import Normalisation, check_batch_size, count_batches, mix
 from codistill.data.photograph import (
     EVAL_CROP,
+    EVAL_SPARE,
     Box,
     BrokenImageError,
     centre_box,
@@ -32,8 +33,6 @@ from codistill.errors import InputError
 from codistill.method import Batch
 
 _TRIES = 20  # images to take in place of a broken one; a tenth may be broken: 1 in 10**20 fails
-
-_EVAL_SPARE = 2.0  # what is measured should not depend on how it is decoded
 
 
 @dataclass(frozen=True)
@@ -271,7 +270,7 @@ class _Centred:
         for place in key.places:
             read = functools.partial(self.store.read, int(self.index[place]))
             try:
-                (image,) = load_crops(read, _middle, self.size, _EVAL_SPARE)
+                (image,) = load_crops(read, _middle, self.size, EVAL_SPARE)
             except BrokenImageError as error:
                 broken.append((place, str(error)))
             else:

@@ -29,7 +29,7 @@ from codistill.data.index import (
 from codistill.errors import InputError, MissingExtraError, did_you_mean
 
 _IMAGES = ("image", "img", "jpg", "png", "picture", "photo")
-_LABELS = ("label", "labels", "fine_label", "class", "target", "cls")
+LABELS = ("label", "labels", "fine_label", "class", "target", "cls")
 _ROWS = 256  # in memory at a time
 _ANNOUNCED = 1 << 30  # bytes from which on it is said that they are copied
 
@@ -163,7 +163,7 @@ def _columns(schema: Any, label_column: str | None, file: Path) -> tuple[str, st
             f"{file} has no column of labels called {label_column!r}: "
             f"{did_you_mean(label_column, labels)}"
         )
-    label = label_column or _pick(labels, _LABELS)
+    label = label_column or _pick(labels, LABELS)
     if image is None or label is None:
         what = "of image bytes" if image is None else "of labels (or name it: data.label_column)"
         raise InputError(

@@ -1,6 +1,7 @@
 """Folders of photographs: one folder per class, with or without a split above."""
 
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -25,10 +26,14 @@ class Tree:
     Attributes:
         images: split -> class -> name relative to the root and size in bytes, in order.
         ignored: how many files had each suffix that no image has.
+        loose: how many images lie in no class folder.
+        unused: folders beside those of the splits.
     """
 
     images: dict[str, dict[str, list[tuple[str, int]]]] = field(default_factory=dict)
     ignored: Counter[str] = field(default_factory=Counter)
+    loose: int = 0
+    unused: list[str] = field(default_factory=list)
 
     @property
     def classes(self) -> list[str]:
@@ -36,7 +41,7 @@ class Tree:
         return sorted({name for kinds in self.images.values() for name in kinds})
 
     def notes(self) -> Iterator[str]:
-        """Empty folders, and files that are no images."""
+        """What was left out, and names that may be meant to be one."""
         empty = [
             name if split == "all" else f"{split}/{name}"
             for split, kinds in self.images.items()
@@ -48,6 +53,16 @@ class Tree:
         if self.ignored:
             kinds = ", ".join(f"{n:,} {suffix}" for suffix, n in self.ignored.most_common(5))
             yield f"files that are not taken for images: {kinds}"
+        if self.loose:
+            yield f"images that lie in no class folder, and are not used: {self.loose:,}"
+        if self.unused:
+            yield f"folders beside those of the splits, which are not used: {shorten(self.unused)}"
+        alike: dict[str, list[str]] = {}
+        for name in self.classes:
+            alike.setdefault(unicodedata.normalize("NFC", name).casefold(), []).append(name)
+        for names in alike.values():
+            if len(names) > 1:
+                yield f"classes of nearly the same name: {shorten(names)}"
 
 
 def list_folder(root: Path) -> EncodedDataset:
@@ -60,7 +75,7 @@ def list_folder(root: Path) -> EncodedDataset:
             f"{root} has {found}: give a folder with two or more folders, one for each class, "
             "such as cat/1.jpg and dog/2.jpg, perhaps inside train/ and test/"
         )
-    return dataset_of_tree("folder", root, tree, tree.classes, tree.classes)
+    return dataset_of_tree("folder", root, tree, filled, filled)
 
 
 def find_splits(root: Path) -> dict[str, Path]:
@@ -81,6 +96,13 @@ def find_splits(root: Path) -> dict[str, Path]:
             others = " and ".join(f"{folder.name}/" for folder in found.values())
             raise InputError(f"{root} has {others} but no train/")
         return {"all": root}
+    if len(found) == 1 and subfolders(found["train"]):
+        beside = [f.name for f in inside if f != found["train"] and _has_images(f)]
+        if beside:
+            raise InputError(
+                f"{root} has images in {shorten(beside)} beside train/, which has folders of its "
+                "own: give a folder of classes, or one that is divided into train/ and test/"
+            )
     if not subfolders(found["train"]):
         if len(found) == 1 and len(inside) > 1:
             return {"all": root}  # a class of trains among other classes
@@ -98,6 +120,10 @@ def list_tree(root: Path, folders: Mapping[str, Path]) -> Tree:
         folders: split -> the folder with its class folders.
     """
     tree = Tree()
+    places = {root, *folders.values()}
+    tree.loose = sum(_is_image(file) for place in places for file in place.iterdir())
+    if root not in folders.values() and len(folders) > 1:
+        tree.unused = [f.name for f in subfolders(root) if f not in folders.values()]
     for split in ("train", "val", "test", "all"):
         if split in folders:
             tree.images[split] = {
@@ -115,7 +141,8 @@ def list_images(root: Path, folder: Path, ignored: Counter[str]) -> Iterator[tup
         folder: in root.
         ignored: counts the suffixes of other files. Hidden files count nowhere.
     """
-    yield from _walk(str(folder), folder.relative_to(root).as_posix(), ignored, ())
+    above = tuple((stat.st_dev, stat.st_ino) for stat in map(os.stat, {root, folder.parent}))
+    yield from _walk(str(folder), folder.relative_to(root).as_posix(), ignored, above)
 
 
 def _walk(
@@ -131,10 +158,22 @@ def _walk(
             inner = f"{name}/{entry.name}"
             if entry.is_dir():
                 yield from _walk(entry.path, inner, ignored, (*above, here))
-            elif (suffix := os.path.splitext(entry.name)[1].lower()) in SUFFIXES:
+                continue
+            suffix = os.path.splitext(entry.name)[1].lower()
+            # A pipe would be waited for; a link to nothing is broken, as will be found.
+            if suffix in SUFFIXES and (entry.is_file() or entry.is_symlink()):
                 yield inner, _size(entry)
             else:
                 ignored[suffix or "without a suffix"] += 1
+
+
+def _is_image(file: Path) -> bool:
+    hidden = file.name.startswith(".")
+    return not hidden and file.suffix.lower() in SUFFIXES and file.is_file()
+
+
+def _has_images(folder: Path) -> bool:
+    return any(map(_is_image, folder.iterdir()))
 
 
 def _size(entry: os.DirEntry[str]) -> int:
