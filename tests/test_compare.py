@@ -1,8 +1,11 @@
 """`codistill compare`: what it trains, what it takes up, what it refuses, what it writes."""
 
 import contextlib
+import fcntl
 import json
+import os
 import re
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -282,6 +285,23 @@ def test_two_calls_do_not_work_in_one_folder(
         assert compare(tmp_path, TREE) == 2
     assert "another process" in capsys.readouterr().err
     assert launcher.started == []
+
+
+def test_a_run_that_another_process_trains_is_waited_for(
+    tmp_path: Path, launcher: InThisProcess, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As the workers of a call that was killed, which take moments to end."""
+    folder = tmp_path / "out" / "runs" / "independent_resnet8_seed0"
+    folder.mkdir(parents=True)
+    held = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    letting_go = threading.Timer(1.5, os.close, [held])
+    letting_go.start()
+    assert compare(tmp_path, TREE | {"seeds": [0]}) == 0
+    letting_go.join()
+    assert launcher.started == ["dml_resnet8_seed0", "independent_resnet8_seed0"]
+    said = capsys.readouterr().err
+    assert said.count("independent_resnet8_seed0 waits: another process trains it") == 1
 
 
 def test_the_example_runs(tmp_path: Path, launcher: InThisProcess) -> None:

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +21,7 @@ from test_run import assert_same_run, progress_of
 import codistill.compare
 from codistill.comparison import Row
 from codistill.config import Config
-from codistill.launch import Processes, gpus_of_this_machine
+from codistill.launch import Processes, _SubmittedJob, gpus_of_this_machine
 from codistill.planned_runs import PlannedRun
 
 # A checkpoint after every step: runs are slow enough to be met in the middle.
@@ -144,9 +146,72 @@ def test_jobs_of_submitit_train_and_write_the_same_report(
     assert "[1/2] independent_resnet8_seed0 finished: test top-1" in said.err
     (line,) = [x for x in said.err.splitlines() if x.startswith("codistill: failed: ")]
     assert "bad_resnet8_seed0: codistill: error: loss term" in line
+    assert "(exit status 2)" in line
     assert list((tmp_path / "out" / "logs" / "submitit").glob("*_result.pkl"))
     manifest = tmp_path / "out" / "runs" / "independent_resnet8_seed0" / "manifest.json"
     assert json.loads(manifest.read_text())["command"][0].endswith("worker.py")
+
+
+SCRIPTS = {
+    "sbatch": """
+script=${@: -1}
+cp "$script" "$0.script"
+export SLURM_JOB_ID=$$ SLURM_JOB_NUM_NODES=1 SLURM_NTASKS=1 SLURM_NODEID=0 SLURM_PROCID=0
+export SLURM_LOCALID=0 SLURM_JOB_NODELIST=here
+bash "$script" >"$0.log" 2>&1 &
+echo "Submitted batch job $$"
+""",
+    "srun": 'while [[ $1 != *python* ]]; do shift; done\nexec "$@"\n',
+    "sacct": 'echo "JobID|State|NodeList"\n',
+    "scancel": 'echo "$@" >>"$0.log"\n',
+    "scontrol": "echo here\n",
+}
+"""A cluster of one machine, as far as submitit sees it."""
+
+
+@pytest.mark.slow
+def test_jobs_of_a_cluster(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("submitit")
+    for name, text in SCRIPTS.items():
+        script = tmp_path / name
+        script.write_text(f"#!/bin/bash\n{text}")
+        script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    tree = TREE | {"seeds": [0], "slurm": {"slurm_partition": "gpu", "timeout_min": 7}}
+    assert compare(tmp_path, tree, "--launcher", "slurm") == 0
+    assert "2 at a time" in capsys.readouterr().err
+    assert (tmp_path / "out" / "differences.md").exists()
+    submitted = (tmp_path / "sbatch.script").read_text()
+    for line in ("--dependency=singleton", "--partition=gpu", "--time=7"):
+        assert f"#SBATCH {line}\n" in submitted
+    assert re.search(r"--job-name=codistill-[0-9a-f]{8}-dml_resnet8_seed0\n", submitted)
+    (tmp_path / "sbatch").write_text("#!/bin/bash\necho 'invalid partition' >&2; exit 1\n")
+    shutil.rmtree(tmp_path / "out")
+    assert compare(tmp_path, tree, "--launcher", "slurm") == 2
+    assert "codistill: error: slurm: " in capsys.readouterr().err
+
+
+def test_a_job_that_does_not_end_well_says_how() -> None:
+    utils = pytest.importorskip("submitit.core.utils")
+
+    class FakeJob:
+        job_id = "7"
+
+        def __init__(self, error: Exception):
+            self.error = error
+
+        def done(self) -> bool:
+            return True
+
+        def result(self) -> str:
+            raise self.error
+
+    lost = utils.UncompletedJobError("Job 7 (task: 0)\nhas not produced any output\nlog\nlog")
+    assert _SubmittedJob(FakeJob(lost)).poll() == "Job 7 (task: 0) has not produced any output"
+    failed = utils.FailedJobError("Job 7 failed\nTraceback\nOSError: no space left\n")
+    assert _SubmittedJob(FakeJob(failed)).poll() == "job 7 failed: OSError: no space left"
 
 
 def test_parameters_of_the_cluster_are_checked_first(
@@ -188,7 +253,7 @@ def test_places_take_turns_with_the_gpus(tmp_path: Path, monkeypatch: pytest.Mon
         seen.append(environment.get("CUDA_VISIBLE_DEVICES"))
         return Ended("")
 
-    monkeypatch.setattr("codistill.launch._Process", process)
+    monkeypatch.setattr("codistill.launch.WorkerProcess", process)
     config = Config(network="resnet8")
     run = PlannedRun(Row("ffl", config, "independent"), 0, tmp_path, config)
     for place in range(4):

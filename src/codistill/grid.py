@@ -17,8 +17,9 @@ from rich.progress import (
 )
 
 from codistill import files
-from codistill.launch import HEAD, Job, Launcher
+from codistill.launch import Job, Launcher
 from codistill.planned_runs import PlannedRun
+from codistill.processes import HEAD
 from codistill.results import headline
 
 _ATTEMPTS = 2

@@ -1,12 +1,11 @@
 """Where the runs of a comparison train: processes of this machine, or jobs of a cluster."""
 
 import dataclasses
+import hashlib
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -15,11 +14,9 @@ import torch
 from codistill import files
 from codistill.errors import InputError, MissingExtraError
 from codistill.planned_runs import PlannedRun
+from codistill.processes import Training, WorkerProcess
 
 LAUNCHERS = ("processes", "slurm", "submitit-local")
-HEAD = "---"
-"""Begins the line that a log has for each process."""
-_SECONDS_TO_END = 15.0  # more than a worker gives itself
 
 
 @runtime_checkable
@@ -61,7 +58,7 @@ class Processes:
 
     def start(self, run: PlannedRun, place: int) -> Job:
         own = {"CUDA_VISIBLE_DEVICES": self.gpus[place % len(self.gpus)]} if self.gpus else {}
-        return _Process(worker_command(run), run.log, own)
+        return WorkerProcess(worker_command(run), run.log, own)
 
 
 class Submitit:
@@ -87,9 +84,14 @@ class Submitit:
 
     def start(self, run: PlannedRun, place: int) -> Job:
         # One after the other, should jobs of an earlier call still wait: each finds what is done.
-        name = f"codistill {self.folder} {run.name}"
-        self.executor.update_parameters(name=name, slurm_dependency="singleton")
-        return _SubmittedJob(self.executor.submit(Training(worker_command(run), run.log)), run.log)
+        folder = hashlib.sha256(str(self.folder).encode()).hexdigest()[:8]
+        name = f"codistill-{folder}-{run.name}"
+        try:
+            self.executor.update_parameters(name=name, slurm_dependency="singleton")
+            job = self.executor.submit(Training(worker_command(run), run.log.absolute()))
+        except (RuntimeError, subprocess.CalledProcessError) as error:
+            raise InputError(f"slurm: {error}") from error
+        return _SubmittedJob(job)
 
 
 def worker_command(run: PlannedRun) -> list[str]:
@@ -108,86 +110,21 @@ def gpus_of_this_machine(device: str) -> list[str]:
     return [str(k) for k in range(torch.cuda.device_count())]
 
 
-class _Process:
-    """A worker, which ends when its pipe from here is closed."""
-
-    def __init__(self, command: Sequence[str], log: Path, environment: dict[str, str]):
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("a") as file:
-            file.write(f"{HEAD} {datetime.now():%Y-%m-%d %H:%M:%S}, {' '.join(command)}\n")
-            file.flush()
-            self.process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                env=os.environ | environment,
-                start_new_session=True,  # Ctrl-C is for us, who then end the workers
-            )
-
-    def poll(self) -> str | None:
-        status = self.process.poll()
-        if not status:
-            return "" if status == 0 else None
-        return f"exit status {status}" if status > 0 else signal.Signals(-status).name
-
-    def stop(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-
-    def wait(self) -> None:
-        try:
-            self.process.wait(_SECONDS_TO_END)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-
-
-@dataclasses.dataclass
-class Training:
-    """What a job of a cluster does. When its time is over it is queued again, and goes on.
-
-    Args:
-        command: of the worker.
-        log: its output.
-    """
-
-    command: list[str]
-    log: Path
-
-    def __call__(self) -> str:
-        """How it ended, as `Job.poll` says it."""
-        process = _Process(self.command, self.log, {})
-        try:
-            process.process.wait()
-        finally:  # as when submitit ends a job
-            process.stop()
-            process.wait()
-        return process.poll() or ""
-
-    def checkpoint(self) -> Any:
-        """Called by submitit before a job is stopped: what to submit in its place."""
-        import submitit
-
-        return submitit.helpers.DelayedSubmission(Training(self.command, self.log))
-
-
 class _SubmittedJob:
-    def __init__(self, job: Any, log: Path):
-        self.job, self.log = job, log
+    def __init__(self, job: Any):
+        self.job = job
 
     def poll(self) -> str | None:
         if not self.job.done():
             return None
-        import submitit
+        from submitit.core.utils import FailedJobError, UncompletedJobError
 
         try:
             return self.job.result()
-        except submitit.core.utils.UncompletedJobError as error:
-            reason = str(error).strip().splitlines()
-            return f"job {self.job.job_id} is not complete: {reason[0] if reason else 'no reason'}"
-        except submitit.core.utils.FailedJobError as error:
+        except FailedJobError as error:
             return f"job {self.job.job_id} failed: {str(error).strip().splitlines()[-1]}"
+        except UncompletedJobError as error:
+            return " ".join(str(error).split("\n")[:2])  # without the job's output
 
     def stop(self) -> None:
         self.job.cancel()
