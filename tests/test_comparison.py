@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from codistill.arguments import read_yaml
+from codistill.cli import main
 from codistill.comparison import Comparison, read_comparison
 from codistill.errors import InputError
 
@@ -167,3 +169,9 @@ def test_what_is_no_comparison_is_named(text: str, tmp_path: Path) -> None:
     file.write_text(text)
     with pytest.raises(InputError, match="comparison.yaml"):
         read_comparison(file)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    assert main(["compare", str(tmp_path / "no.yaml")]) == 2
+    with pytest.raises(InputError, match=r"there is no file .*no\.yaml$"):
+        read_yaml(tmp_path / "no.yaml")

@@ -92,6 +92,8 @@ def read_yaml(file: Path) -> Any:
     """What a YAML file holds; 1e-4 is a number, and a key given twice a mistake."""
     try:
         return yaml.load(file.read_text(), _Loader)
+    except FileNotFoundError as error:
+        raise InputError(f"there is no file {file}") from error
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise InputError(f"{file} cannot be read as YAML: {_one_line(str(error))}") from error
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from codistill import files
+from codistill.assemble import choose_device
 from codistill.comparison import Comparison, read_comparison
 from codistill.differences import differences, missing_seeds
 from codistill.differences_report import print_differences, write_differences
@@ -21,7 +22,7 @@ from codistill.launch import (
     write_recipe,
 )
 from codistill.paired import scipy_stats
-from codistill.planned_runs import PlannedRun, plan_runs, strangers, use_device
+from codistill.planned_runs import PlannedRun, plan_runs, strangers
 from codistill.report import write_report
 from codistill.run_folder import locked
 
@@ -63,7 +64,7 @@ def compare(
 def _launcher(name: str, comparison: Comparison, folder: Path) -> Launcher:
     if name == "processes":
         config = comparison.rows[0].config
-        use_device(config)
+        choose_device(config.device)  # which has to be on this machine
         return Processes(gpus_of_this_machine(config.device))
     cluster = "slurm" if name == "slurm" else "local"
     return Submitit(cluster, folder, comparison.slurm)

@@ -48,16 +48,8 @@ def train_with_display(run: Run) -> int:
 
 def follow(run: Run, console: Console, label: str) -> None:
     """Trains a run to its end: a line per epoch, and a live bar below where there is a terminal."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left:"),
-        TimeRemainingColumn(),
-    )
     epochs = run.config.epochs
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    with live_bars(console) as progress:
         whole = progress.add_task("epochs", total=epochs, completed=len(run.history()))
         part = progress.add_task("steps", total=None)
 
@@ -68,6 +60,26 @@ def follow(run: Run, console: Console, label: str) -> None:
             line = f"{label}: epoch {record['epoch']}/{epochs}  {one_line(record)}"
             console.print(line, highlight=False, markup=False, soft_wrap=True)
             progress.update(whole, completed=int(record["epoch"]))
+
+
+def live_bars(console: Console, speed_estimate_period: float = 30.0) -> Progress:
+    """Bars with counts and times, where there is a terminal.
+
+    Args:
+        console: where to.
+        speed_estimate_period: seconds that the time left is estimated from.
+    """
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left:"),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+        speed_estimate_period=speed_estimate_period,
+    )
 
 
 def one_line(record: Record) -> str:

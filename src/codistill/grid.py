@@ -7,16 +7,9 @@ from dataclasses import dataclass
 
 from filelock import FileLock, Timeout
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from codistill import files
+from codistill.display import live_bars
 from codistill.launch import Job, Launcher
 from codistill.planned_runs import PlannedRun
 from codistill.processes import HEAD
@@ -47,21 +40,8 @@ def train_all(
     When it is interrupted it ends the runs in training first. They have their checkpoints.
     """
     grid = _Grid(runs, launcher, parallel, console)
-    columns = (
-        TextColumn("epochs of all runs"),
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left:"),
-        TimeRemainingColumn(),
-    )
-    with Progress(
-        *columns,
-        console=console,
-        disable=not console.is_terminal,
-        speed_estimate_period=600,  # seconds: epochs take minutes
-    ) as progress:
-        bar = progress.add_task("", total=sum(run.config.epochs for run in runs))
+    with live_bars(console, speed_estimate_period=600.0) as progress:  # epochs take minutes
+        bar = progress.add_task("epochs of all runs", total=sum(run.config.epochs for run in runs))
         try:
             while grid.step():
                 if console.is_terminal:

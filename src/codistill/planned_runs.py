@@ -15,7 +15,6 @@ from codistill.assemble import (
     Data,
     build_data,
     build_method,
-    choose_device,
     network_files,
     require_held_out,
     resolve,
@@ -112,11 +111,6 @@ def strangers(runs: Iterable[PlannedRun], folder: Path) -> list[str]:
     known = {run.name for run in runs}
     there = (folder / "runs").iterdir() if (folder / "runs").is_dir() else ()
     return sorted(path.name for path in there if path.name not in known)
-
-
-def use_device(config: Config) -> None:
-    """Raises InputError where the device of a comparison is not on this machine."""
-    choose_device(config.device)
 
 
 def _checked(row: Row, data: Data) -> Row:
