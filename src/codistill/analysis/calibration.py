@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass
 
+import torch
+
 from codistill.analysis.predictions import Predictions
+from codistill.errors import require_positive
 
 BINS = 15  # as Guo et al. 2017
 
@@ -48,4 +51,29 @@ class Calibration:
 
 def calibration(predictions: Predictions, classifier: str, bins: int = BINS) -> Calibration:
     """How far one classifier's confidence can be believed."""
-    raise NotImplementedError
+    require_positive(bins=bins)
+    guesses = predictions.of[classifier]
+    confidence = guesses.confidence.double()
+    right = predictions.right(classifier).double()
+    edges = torch.linspace(0, 1, bins + 1, dtype=torch.float64)
+    place = torch.bucketize(confidence, edges[1:-1])  # in bin b: edge b < confidence <= edge b + 1
+    counts = torch.bincount(place, minlength=bins)
+    sums = [torch.bincount(place, weights, minlength=bins) for weights in (confidence, right)]
+    gaps = (sums[1] - sums[0]).abs()  # count * |accuracy - confidence|
+    n = len(confidence)
+    return Calibration(
+        bins=tuple(
+            Bin(low, high, count, c / count if count else None, r / count if count else None)
+            for low, high, count, c, r in zip(
+                edges[:-1].tolist(),
+                edges[1:].tolist(),
+                counts.tolist(),
+                *(s.tolist() for s in sums),
+                strict=True,
+            )
+        ),
+        ece=float(gaps.sum()) / n,
+        overconfidence=float(confidence.mean() - right.mean()),
+        nll=float(guesses.nll.double().mean()),
+        brier=float(guesses.brier.double().mean()),
+    )

@@ -1,8 +1,18 @@
 """Which classes one classifier knows better than another."""
 
-from dataclasses import dataclass
+import functools
+from dataclasses import dataclass, replace
+from math import sqrt
+
+import numpy as np
+import torch
+from jaxtyping import Bool
+from torch import Tensor
 
 from codistill.analysis.predictions import Predictions
+from codistill.paired import holm, scipy_stats
+
+SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True)
@@ -40,7 +50,8 @@ class ClassChange:
     @property
     def standard_error(self) -> float:
         """Of the difference, in percentage points, if images of the class were drawn anew."""
-        raise NotImplementedError
+        n, gained, lost = self.images, self.gained, self.lost
+        return 100 * sqrt(gained + lost - (gained - lost) ** 2 / n) / n
 
 
 @dataclass(frozen=True)
@@ -68,22 +79,71 @@ class ClassChanges:
 
     def most_improved(self, n: int = 5) -> list[ClassChange]:
         """Up to n classes that the second knows better, the most improved first."""
-        raise NotImplementedError
+        return [change for change in self.classes if change.difference > 0][:n]
 
     def most_hurt(self, n: int = 5) -> list[ClassChange]:
         """Up to n classes that the first knows better, the most hurt first."""
-        raise NotImplementedError
+        return [change for change in reversed(self.classes) if change.difference < 0][:n]
 
 
 def class_accuracies(
     predictions: Predictions, classifier: str, num_classes: int
 ) -> list[float | None]:
     """Accuracy of a classifier in each class, in %; None where there is no image."""
-    raise NotImplementedError
+    labels, right = predictions.labels, predictions.right(classifier)
+    counts = torch.bincount(labels, minlength=num_classes).tolist()
+    rights = torch.bincount(labels[right], minlength=num_classes).tolist()
+    return [100 * r / n if n else None for r, n in zip(rights, counts, strict=True)]
 
 
 def class_changes(
     predictions: Predictions, first: str, second: str, names: tuple[str, ...]
 ) -> ClassChanges:
-    """Where two classifiers differ, class by class, in alphabetical order where they tie."""
-    raise NotImplementedError
+    """Where two classifiers differ, class by class; classes that tie in the order of labels.
+
+    Raises:
+        MissingExtraError: scipy is not installed.
+    """
+    labels, one, two = predictions.labels, predictions.right(first), predictions.right(second)
+    found = []
+    for label, name in enumerate(names):
+        members = labels == label
+        if members.any():
+            found.append(_change(label, name, one[members], two[members]))
+    corrected = holm([change.p for change in found])
+    found = [
+        replace(c, corrected=p) for c, p in zip(found, corrected, strict=True) if p is not None
+    ]
+    return ClassChanges(
+        first,
+        second,
+        overall=_change(-1, "all", one, two),
+        classes=tuple(sorted(found, key=lambda change: -change.difference)),
+        findings=sum(change.corrected < SIGNIFICANT for change in found),
+        uncorrected=sum(change.p < SIGNIFICANT for change in found),
+        by_chance=sum(_chance(change.gained + change.lost) for change in found),
+    )
+
+
+def _change(
+    label: int, name: str, first: Bool[Tensor, "n"], second: Bool[Tensor, "n"]
+) -> ClassChange:
+    """Of n images: which the first and which the second classifier is right about, (n,) bool."""
+    n = len(first)
+    gained, lost = int((second & ~first).sum()), int((first & ~second).sum())
+    p = _sign_test(gained, gained + lost)
+    before, after = (100 * int(right.sum()) / n for right in (first, second))
+    return ClassChange(label, name, n, before, after, gained, lost, p, p)
+
+
+@functools.cache
+def _sign_test(gained: int, changed: int) -> float:
+    return float(scipy_stats().binomtest(gained, changed).pvalue) if changed else 1.0
+
+
+@functools.cache
+def _chance(changed: int) -> float:
+    """How probable p < 0.05 is where gains and losses are equally likely: the largest such p."""
+    fewer = np.arange(changed // 2 + 1)
+    p = 2 * scipy_stats().binom.cdf(fewer, changed, 0.5)
+    return float(p[p < SIGNIFICANT].max(initial=0.0))
