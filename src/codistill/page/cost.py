@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from codistill.errors import InputError
 from codistill.finished_runs import Result
 from codistill.page.drawing import FILLS, canvas, name_points, point, sd, svg_of
-from codistill.page.parts import Figure, Figures, Part, Section, Table
+from codistill.page.parts import Figure, Figures, Fold, Part, Section, Table
 from codistill.page.settings import Setting, key_of, top1_of
 from codistill.report import spread_of
 from codistill.results import kept_top1
@@ -48,10 +48,11 @@ def accuracy_and_cost(settings: Sequence[Setting]) -> Section:
             built = _Built({}, s.results[0].students)
             missing.append(f"FLOPs of {s.title} are not known: {error}.")
         used[s] = _used(s, built)
+    table = _table(used)
     parts: list[Part] = [
         Figures([f for f in (_figure(used, axis) for axis in _AXES) if f]),
         key_of(settings, "cost-key"),
-        _table(used),
+        table if len(settings) <= 3 else Fold(table.caption, [table]),
     ]
     machines = {_where(r) for s in settings for r in s.results}
     if len(machines) > 1:
@@ -64,9 +65,10 @@ def accuracy_and_cost(settings: Sequence[Setting]) -> Section:
         "Accuracy and cost",
         "The higher and the further to the left, the better. Filled: the network that is kept; "
         "hollow: the ensemble, which costs as much as all peers; half-filled: a classifier that "
-        "the method adds. Bars are one standard deviation over seeds. FLOPs are those of convolutions and matrix products, 2 per "
-        "multiply-add, forward, for one image. Seconds are those of training, without evaluation "
-        "and the reading of data before it; what else the machine did at that time is in them.",
+        "the method adds. Bars are one standard deviation over seeds. FLOPs are those of "
+        "convolutions and matrix products, 2 per multiply-add, forward, for one image. Seconds "
+        "are those of training, without evaluation and the reading of data before it; what else "
+        "the machine did at that time is in them.",
         parts,
         missing,
     )

@@ -35,7 +35,7 @@ def learning_curves(settings: Sequence[Setting]) -> Section:
 
 
 def _overview(settings: Sequence[Setting], what: str, split: str) -> Figure | None:
-    """One kind of classifier of all settings; of several that a method adds, the best at the end."""
+    """One kind of classifier of all settings; of several that a method adds, the best one."""
     curves = {s: columns for s in settings if any(columns := _of_kind(s, what, split))}
     if not curves:
         return None
@@ -45,7 +45,7 @@ def _overview(settings: Sequence[Setting], what: str, split: str) -> Figure | No
         integer_epochs(axes)
         axes.set_ylabel(f"{split} top-1 [%]")
         ends = {str(s.number): sum(c[-1]) / len(c[-1]) for s, c in curves.items() if c[-1]}
-        name_at_end(axes, ends, max(map(len, curves.values())))
+        name_at_end(axes, {str(s.number): columns for s, columns in curves.items()})
         svg = svg_of(figure, f"curves-{what.replace(' ', '-')}")
     ranked = sorted(ends.items(), key=lambda item: -item[1])
     text = ", ".join(f"{number}: {y:.2f}" for number, y in ranked)

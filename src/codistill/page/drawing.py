@@ -27,6 +27,7 @@ _STYLE: dict[str, Any] = {
     "grid.alpha": 0.35,
     "legend.fontsize": 8,
     "legend.frameon": False,
+    "text.parse_math": False,  # names are text
     "svg.fonttype": "none",  # letters stay letters: small, and read aloud
     "svg.hashsalt": "codistill",
 }
@@ -165,14 +166,15 @@ def _overlap(a: Sequence[float], b: Sequence[float]) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
-def name_at_end(axes: Any, ends: dict[str, float], x: float) -> None:
+def name_at_end(axes: Any, curves: dict[str, Sequence[Sequence[float]]]) -> None:
     """Names at the right end of curves, moved apart where they would cover one another.
 
     Args:
         axes: of matplotlib, with all curves drawn and its limits final.
-        ends: the last y of each curve by the name to write.
-        x: of the last point.
+        curves: for each name to write the columns that `band` drew.
     """
+    last = {name: max(i for i, c in enumerate(cs) if c) for name, cs in curves.items() if any(cs)}
+    ends = {name: mean(curves[name][i]) for name, i in last.items()}
     low, high = axes.get_ylim()
     step = (high - low) * 0.048
     places: list[float] = []
@@ -183,7 +185,7 @@ def name_at_end(axes: Any, ends: dict[str, float], x: float) -> None:
     for (name, y), place in zip(ordered, places, strict=True):
         axes.annotate(
             name,
-            xy=(x, y),
+            xy=(1 + last[name], y),
             xytext=(1.045, (place - low) / (high - low)),
             textcoords="axes fraction",
             va="center",

@@ -73,7 +73,7 @@ def _overview(settings: Sequence[Setting], kind: str) -> Figure | None:
         axes.set_ylabel(KINDS[kind])
         axes.set_ylim(bottom=0)
         ends = {str(s.number): mean(c[-1]) for s, c in curves.items() if c[-1]}
-        name_at_end(axes, ends, max(map(len, curves.values())))
+        name_at_end(axes, {str(s.number): columns for s, columns in curves.items()})
         svg = svg_of(figure, f"flow-{kind}")
     text = ", ".join(f"{k}: {v:.3g}" for k, v in sorted(ends.items(), key=lambda item: item[1]))
     return Figure(

@@ -7,7 +7,7 @@ from statistics import mean
 
 from codistill.config import flatten
 from codistill.finished_runs import Result, what_is_compared
-from codistill.page.drawing import FILLS, canvas, point, sd, svg_of
+from codistill.page.dots import dots
 from codistill.page.parts import Code, Figure, Figures, Fold, Paragraph, Part, Section, Table
 from codistill.page.settings import Setting, numbered, top1_of
 from codistill.report import CAPTION, COLUMNS, COMPARED, COMPARED_CAPTION, compared, rows
@@ -37,7 +37,10 @@ def what_was_compared(settings: Sequence[Setting], notes: Sequence[str]) -> Sect
         "known. One seed has no “±”.",
         headers=2,
     )
-    parts: list[Part] = [*(Paragraph(note, note=True) for note in notes), table]
+    parts: list[Part] = [
+        *(Paragraph(f"{note[0].upper()}{note[1:]}.", note=True) for note in notes),
+        table,
+    ]
     parts += [Paragraph(line) for line in _data(settings)]
     if any(own.values()):
         differing = [(str(s.number), s.label, ", ".join(own[s.label]) or "-") for s in settings]
@@ -57,7 +60,9 @@ def what_was_compared(settings: Sequence[Setting], notes: Sequence[str]) -> Sect
     )
 
 
-def tables(settings: Sequence[Setting], published: Mapping[str, str]) -> Section:
+def tables(
+    settings: Sequence[Setting], published: Mapping[str, str], sources: Sequence[str] = ()
+) -> Section:
     """The tables of the report."""
     groups = {s.label: list(s.results) for s in settings}
     head, lines = ["#", *COMPARED], numbered(settings, compared(groups))
@@ -80,42 +85,29 @@ def tables(settings: Sequence[Setting], published: Mapping[str, str]) -> Section
         [
             Figures([_dots(settings)]),
             Table("Settings side by side", head, lines, COMPARED_CAPTION, headers=2),
+            *(Paragraph(f"Published: {source}") for source in sources),
             Fold("Every classifier of every setting", [every], open=len(settings) <= 4),
         ],
     )
 
 
 def _dots(settings: Sequence[Setting]) -> Figure:
-    """Mean peer, ensemble and the method's best own classifier of each setting, in a row."""
-    said = []
-    with canvas(height=0.6 + 0.36 * len(settings)) as (figure, axes):
-        for s in settings:
-            own = {n: mean(top1_of(s, n)) for n in s.own if n not in s.given}
-            for what in ("mean peer", "ensemble", *sorted(own, key=lambda n: -own[n])[:1]):
-                if values := top1_of(s, what):
-                    place = mean(values), -s.number
-                    point(axes, place, s.style, FILLS.get(what, "left"), xerr=sd(values))
-                    said.append(f"{s.number} {what} {mean(values):.2f}")
-            name = s.title if len(s.title) < 60 else f"{s.title[:58]} ..."
-            axes.annotate(
-                name.replace("$", r"\$"),
-                (0.01, 0.3 - s.number),
-                xycoords=("axes fraction", "data"),
-                fontsize=7.5,
-                va="bottom",
-            )
-        axes.set_yticks([-s.number for s in settings], [str(s.number) for s in settings])
-        axes.set(xlabel="test top-1 [%], last epoch", ylim=(-len(settings) - 0.5, -0.2))
-        svg = svg_of(figure, "dots")
-    return Figure(
+    """Mean peer, ensemble and the method's best own classifier of each setting."""
+    values = {}
+    for s in settings:
+        own = {n: mean(top1_of(s, n)) for n in s.own if n not in s.given}
+        best = sorted(own, key=lambda n: -own[n])[:1]
+        values[s] = {what: top1_of(s, what) for what in ("mean peer", "ensemble", *best)}
+    return dots(
+        values,
+        "test top-1 [%], last epoch",
+        "accuracy-dots",
         "Filled: mean of the peers. Hollow: their ensemble. Half-filled: what the method adds, its "
         "best. Bars: one standard deviation over seeds.",
-        svg,
-        f"Test top-1 in % by number of the setting: {', '.join(said)}.",
     )
 
 
-def seeds_that_lack(settings: Sequence[Setting]) -> list[str]:
+def what_seeds_lack(settings: Sequence[Setting]) -> list[str]:
     """What to say where settings have different seeds, or few."""
     every = sorted({r.config.seed for s in settings for r in s.results})
     notes = []
@@ -123,13 +115,13 @@ def seeds_that_lack(settings: Sequence[Setting]) -> list[str]:
         have = [r.config.seed for r in s.results]
         lack = [str(seed) for seed in every if seed not in have]
         if lack:
-            notes.append(f"{s.title} lacks seed {', '.join(lack)}, which others have.")
+            notes.append(f"{s.title} lacks seed {', '.join(lack)}, which others have")
     few = [str(s.number) for s in settings if len(s.results) < 3]
     if few:
         which = (
             "All settings have" if len(few) == len(settings) else f"Settings {', '.join(few)} have"
         )
-        notes.append(f"{which} fewer than three seeds: their spread is hardly known.")
+        notes.append(f"{which} fewer than three seeds: their spread is hardly known")
     return notes
 
 

@@ -58,6 +58,30 @@ class Figures:
 
 
 @dataclass(frozen=True)
+class Panel:
+    """A small photograph with a line of text.
+
+    Attributes:
+        uri: data: with the picture in it.
+        alt: what it shows.
+        text: below it.
+    """
+
+    uri: str
+    alt: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Panels:
+    """Photographs in rows and columns."""
+
+    caption: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[Panel]]
+
+
+@dataclass(frozen=True)
 class Code:
     """Lines to copy."""
 
@@ -85,7 +109,7 @@ class Fold:
     open: bool = False
 
 
-Part = Paragraph | Table | Figures | Code | Key | Fold
+Part = Paragraph | Table | Figures | Panels | Code | Key | Fold
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from codistill.page.parts import Code, Figures, Fold, Key, Paragraph, Part, Section, Table
+from codistill.page.parts import Code, Figures, Fold, Key, Panels, Paragraph, Part, Section, Table
 
 
 def render_markdown(title: str, lead: str, sections: Sequence[Section]) -> str:
@@ -27,7 +27,10 @@ def _blocks(part: Part) -> Iterator[str]:
                 yield _escaped(part.below)
         case Figures():
             for figure in part.figures:
-                yield f"*Figure in report.html: {_escaped(figure.title)}* {_escaped(figure.description)}"
+                yield f"*Figure: {_escaped(figure.title)}.* {_escaped(figure.description)}"
+        case Panels():
+            rows = [[cell.text for cell in row] for row in part.rows]
+            yield from _blocks(Table(part.caption, part.head, rows))
         case Code():
             yield f"{_escaped(part.caption)}:"
             yield "\n".join(["```sh", *part.lines, "```"])

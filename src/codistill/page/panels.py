@@ -1,0 +1,80 @@
+"""Grad-CAM of the same images in all settings, side by side."""
+
+import base64
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from codistill.analysis import Analysis, HeatMap, Picture
+from codistill.errors import MissingExtraError
+from codistill.page.measure import Measured
+from codistill.page.parts import Fold, Panel, Panels, Part, Section
+from codistill.page.settings import Setting
+
+_SIDE = 96  # pixels of a panel
+
+
+def where_they_look(measured: Measured, settings: Sequence[Setting]) -> Section:
+    """Panels of Grad-CAM for every setting."""
+    have, missing = measured.parts(lambda a: a.pictures)
+    first = {s: analyses[0] for s, analyses in have.items() if s.results}
+    parts: list[Part] = [
+        Fold(s.title, [_panels(s, a)], open=len(settings) <= 3) for s, a in first.items()
+    ]
+    return Section(
+        "looks",
+        "Where do they look?",
+        "Grad-CAM: the places of the last feature map that speak for a classifier's own first "
+        "guess are left bright, the rest is dark. The ensemble and a fused classifier read all "
+        "peers' maps. Of the first seed of each setting only, on the same test images all over; "
+        "where none were chosen (--images), those on which the classifiers of the first setting "
+        "disagree most: no fair sample of anything.",
+        parts,
+        missing,
+    )
+
+
+def _panels(setting: Setting, analysis: Analysis) -> Panels:
+    assert isinstance(analysis.pictures, tuple)
+    classifiers = [h.classifier for h in analysis.pictures[0].heat_maps]
+    rows = [_row(picture, analysis.classes) for picture in analysis.pictures]
+    seed = setting.results[0].config.seed
+    return Panels(f"{setting.label}, seed {seed}", ("image", *classifiers), rows)
+
+
+def _row(picture: Picture, classes: Sequence[str]) -> list[Panel]:
+    label = classes[picture.label]
+    cells = [Panel(_data_uri(picture.image, None), label, f"image {picture.index}: {label}")]
+    for heat_map in picture.heat_maps:
+        guess = classes[heat_map.guess]
+        right = "right" if heat_map.guess == picture.label else "wrong"
+        text = f"{guess} {heat_map.probability:.0%}, {right}"
+        text += "; no place speaks for it" if heat_map.blank else ""
+        cells.append(
+            Panel(_data_uri(picture.image, heat_map), f"{heat_map.classifier}: {text}", text)
+        )
+    return cells
+
+
+def _data_uri(image: np.ndarray[Any, Any], heat_map: HeatMap | None) -> str:
+    """A picture as JPEG, dark where a classifier does not look."""
+    pil = _pillow()
+    pixels = pil.fromarray(image).resize((_SIDE, _SIDE), pil.Resampling.BICUBIC)
+    if heat_map is not None:
+        heat = pil.fromarray(np.round(255 * heat_map.heat).astype(np.uint8))
+        light = np.asarray(heat.resize((_SIDE, _SIDE), pil.Resampling.BICUBIC)) / 255
+        dimmed = np.asarray(pixels) * (0.2 + 0.8 * light[..., None])
+        pixels = pil.fromarray(np.round(dimmed).astype(np.uint8))
+    file = io.BytesIO()
+    pixels.save(file, format="JPEG", quality=82)
+    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def _pillow() -> Any:
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise MissingExtraError("pillow", "images", "showing images") from error
+    return Image
