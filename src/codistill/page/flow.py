@@ -19,9 +19,10 @@ def flow_of_knowledge(settings: Sequence[Setting]) -> Section:
     if len(known) > 1:
         together = [_overview(known, kind) for kind in KINDS]
         parts += [Figures([f for f in together if f]), key_of(known, "flow-key")]
+    tops = {kind: max([_largest(s, kind) for s in known], default=0.0) for kind in KINDS}
     for s in known:
         figures = [_by_pair(s, kind) for kind in KINDS if pairs(s, kind)]
-        matrices = [_matrix(s, kind) for kind in KINDS if pairs(s, kind)]
+        matrices = [_matrix(s, kind, tops[kind]) for kind in KINDS if pairs(s, kind)]
         parts.append(Fold(s.title, [Figures(figures), *matrices], open=len(settings) <= 3))
     alone = [s for s in settings if len(s.peers) < 2]
     older = [s for s in settings if s not in known and s not in alone]
@@ -102,7 +103,13 @@ def _by_pair(setting: Setting, kind: str) -> Figure:
     return Figure(f"{setting.label}: {KINDS[kind]}, {setting.n}", svg, text)
 
 
-def _matrix(setting: Setting, kind: str) -> Table:
+def _largest(setting: Setting, kind: str) -> float:
+    """After the last epoch."""
+    return max((mean(c[-1]) for c in pairs(setting, kind).values() if c[-1]), default=0.0)
+
+
+def _matrix(setting: Setting, kind: str, top: float) -> Table:
+    """The values after the last epoch; `top` is the darkest on the page."""
     found = pairs(setting, kind)
     peers = [*dict.fromkeys(p for pair in found for p in pair)]
 
@@ -111,13 +118,14 @@ def _matrix(setting: Setting, kind: str) -> Table:
         return columns[-1] if columns else []
 
     values = [[last(i, j) for j in peers] for i in peers]
-    top = max((mean(v) for row in values for v in row if v), default=0.0) or 1.0
     return Table(
-        f"{KINDS[kind]} after the last epoch, mean ± standard deviation over {setting.n}",
+        f"{KINDS[kind]} after the last epoch",
         ("row ‖ column" if kind == "kl" else "", *peers),
         [
             [i, *(spread_of(v, 3 if kind == "kl" else 1) if v else "-" for v in row)]
             for i, row in zip_longest(peers, values)
         ],
-        shades=[[mean(v) / top if v else 0.0 for v in row] for row in values],
+        f"Mean ± standard deviation, {setting.n}. The darkest cells are those of the setting with "
+        "the largest value.",
+        shades=[[mean(v) / top if v and top else 0.0 for v in row] for row in values],
     )

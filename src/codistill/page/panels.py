@@ -18,19 +18,19 @@ _SIDE = 96  # pixels of a panel
 
 def where_they_look(measured: Measured, settings: Sequence[Setting]) -> Section:
     """Panels of Grad-CAM for every setting."""
-    have, missing = measured.parts(lambda a: a.pictures)
-    first = {s: analyses[0] for s, analyses in have.items() if s.results}
+    first = Measured({s: analyses[:1] for s, analyses in measured.of.items()}, measured.refused)
+    have, missing = first.parts(lambda a: a.pictures)
     parts: list[Part] = [
-        Fold(s.title, [_panels(s, a)], open=len(settings) <= 3) for s, a in first.items()
+        Fold(s.title, [_panels(s, a)], open=len(settings) <= 3) for s, (a,) in have.items()
     ]
     return Section(
         "looks",
         "Where do they look?",
         "Grad-CAM: the places of the last feature map that speak for a classifier's own first "
-        "guess are left bright, the rest is dark. The ensemble and a fused classifier read all "
+        "guess are clear, the rest fades into grey. The ensemble and a fused classifier read all "
         "peers' maps. Of the first seed of each setting only, on the same test images all over; "
-        "where none were chosen (--images), those on which the classifiers of the first setting "
-        "disagree most: no fair sample of anything.",
+        "where none were chosen (--images), some that only one of two classifiers of the first "
+        "setting is right about: no fair sample of anything.",
         parts,
         missing,
     )
@@ -59,14 +59,14 @@ def _row(picture: Picture, classes: Sequence[str]) -> list[Panel]:
 
 
 def _data_uri(image: np.ndarray[Any, Any], heat_map: HeatMap | None) -> str:
-    """A picture as JPEG, dark where a classifier does not look."""
+    """A picture as JPEG, grey where a classifier does not look."""
     pil = _pillow()
     pixels = pil.fromarray(image).resize((_SIDE, _SIDE), pil.Resampling.BICUBIC)
     if heat_map is not None:
         heat = pil.fromarray(np.round(255 * heat_map.heat).astype(np.uint8))
         light = np.asarray(heat.resize((_SIDE, _SIDE), pil.Resampling.BICUBIC)) / 255
-        dimmed = np.asarray(pixels) * (0.2 + 0.8 * light[..., None])
-        pixels = pil.fromarray(np.round(dimmed).astype(np.uint8))
+        faded = 128 + (np.asarray(pixels) - 128.0) * (0.1 + 0.9 * light[..., None])
+        pixels = pil.fromarray(np.round(faded).astype(np.uint8))
     file = io.BytesIO()
     pixels.save(file, format="JPEG", quality=82)
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -6,12 +6,12 @@ from itertools import groupby
 from codistill.differences import Difference
 from codistill.differences_report import CAPTION, HEAD, difference_rows
 from codistill.page.drawing import COLOURS, canvas, svg_of
-from codistill.page.parts import Figure, Figures, Fold, Section, Table
+from codistill.page.parts import Figure, Figures, Fold, Paragraph, Section, Table
 
 
 def what_helped(found: Sequence[Difference]) -> Section:
     """The paired differences as a figure and as the table of differences.md."""
-    table = Table("Differences to the networks alone", HEAD, difference_rows(found), CAPTION, 2)
+    last, best = _tables(found)
     kinds = {
         "Mean of the peers, less that of the networks alone": ("mean peer",),
         "Ensemble and what the method adds, less its opponent": ("ensemble", "its own"),
@@ -21,15 +21,32 @@ def what_helped(found: Sequence[Difference]) -> Section:
         for i, (title, kind) in enumerate(kinds.items())
         if any(d.epoch == "last" and d.kind in kind for d in found)
     ]
-    rows = len(table.rows)
+    few = len(last.rows) <= 12
     return Section(
         "versus",
         "What helped, what hurt",
         "Each run less the networks trained alone with the same seed, in points of test top-1. The "
         "bar is the 95 % confidence interval of the mean: where it holds 0, these seeds do not "
         "show that the method helped or hurt, which is not to say that it did neither.",
-        [Figures(figures), table if rows <= 12 else Fold(table.caption, [table])],
+        [
+            Figures(figures),
+            last if few else Fold(last.caption, [last]),
+            Fold(best.caption, [best]),
+            Paragraph(CAPTION),
+        ],
     )
+
+
+def _tables(found: Sequence[Difference]) -> list[Table]:
+    """The table of differences.md, half of its columns at a time."""
+    names = {"last epoch": "after the last epoch", "by validation": "in the epoch by validation"}
+    rows, tables = difference_rows(found), []
+    for prefix, title in names.items():
+        columns = [i for i, c in enumerate(HEAD) if ":" not in c or c.startswith(prefix)]
+        head = [HEAD[i].removeprefix(f"{prefix}: ") for i in columns]
+        cells = [[row[i] for i in columns] for row in rows]
+        tables.append(Table(f"Differences to the networks alone {title}", head, cells, headers=2))
+    return tables
 
 
 def _figure(title: str, shown: Sequence[Difference], name: str) -> Figure:
