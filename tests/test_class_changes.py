@@ -4,21 +4,12 @@ from math import comb
 
 import pytest
 import torch
+from toys import told
 
-from codistill.analysis import Guesses, Predictions, class_accuracies, class_changes
+from codistill.analysis import class_accuracies, class_changes
 from codistill.analysis.classes import _chance, _sign_test
 
 NAMES = ("ant", "bee", "cow", "dog")
-
-
-def told(labels: list[int], first: list[int], second: list[int]) -> Predictions:
-    """What "peer0" and "fused" guess."""
-    zeros = torch.zeros(len(labels))
-    of = {
-        name: Guesses(torch.tensor(guesses), zeros, zeros, zeros)
-        for name, guesses in (("peer0", first), ("fused", second))
-    }
-    return Predictions(torch.arange(len(labels)), torch.tensor(labels), of)
 
 
 # Of ants the second gains 8 and loses 1; of bees it loses 3 of 4; cows nothing; no dogs.
