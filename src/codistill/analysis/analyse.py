@@ -1,6 +1,6 @@
 """Everything that is measured of a finished run beyond its history, in one call."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -85,40 +85,46 @@ def analyse(
         InputError: the folder holds no finished run, or is damaged.
     """
     result = load_result(run.path if isinstance(run, Run) else Path(run))
-    manifest = files.read_json(result.path / "manifest.json")
-    kept, own = result.summary["student"][weights], _own(result)
-    facts = result.path, weights, split, tuple(manifest.get("classes", ())), kept, own
+    kept = result.summary["student"][weights]
+    classes = tuple(files.read_json(result.path / "manifest.json").get("classes", ()))
     try:
         _require_weights(result, weights)
         run = run if isinstance(run, Run) else Run(result.path, device, root, workers)
         run.load_weights(weights)
         if split not in (sets := run.data().evaluate_on):
             raise InputError(f"{result.path} held no images out: it has no split {split!r}")
-        batches = sets[split]
-        predictions = predict(run.method, batches)
+        method, batches = run.method, sets[split]
+        predictions = predict(method, batches)
     except (InputError, MissingExtraError) as error:
-        gone = Missing(str(error))
-        return Analysis(*facts, gone, gone, gone, gone, gone, gone)
+        own, gone = _own(result, result.students), Missing(str(error))
+        return Analysis(
+            result.path, weights, split, classes, kept, own, gone, gone, gone, gone, gone, gone
+        )
+    own = _own(result, method.students())
     return Analysis(
-        *facts,
+        result.path,
+        weights,
+        split,
+        classes,
+        kept,
+        own,
         predictions,
         {name: calibration(predictions, name) for name in predictions.of},
-        {name: class_accuracies(predictions, name, len(facts[3])) for name in predictions.of},
-        _part(lambda: _changes(predictions, kept, own, facts[3])),
-        _part(lambda: _similarity(run.method, batches, similarity_images)),
-        _part(lambda: _pictures(run.method, batches, pictures, predictions, kept, own)),
+        {name: class_accuracies(predictions, name, len(classes)) for name in predictions.of},
+        _part(lambda: _changes(predictions, kept, own, classes)),
+        _part(lambda: _similarity(method, batches, similarity_images)),
+        _part(lambda: _pictures(method, batches, pictures, predictions, kept, own)),
     )
 
 
-def _own(result: Result) -> str | None:
+def _own(result: Result, students: Iterable[str]) -> str | None:
     """The method's own classifier; the ensemble where there is none; None with one peer.
 
-    Not its peers, what is kept of them or copies them, and networks that it was given.
+    Not what is kept or may be kept, and no network that the method was given.
     """
-    peers = peers_of(result.summary)
-    others = [n for n in result.summary["last"] if n not in [*peers, *result.students]]
-    others = [name for name in others if name not in result.networks]
-    return others[-1] if others else None  # the ensemble comes first
+    others = {*peers_of(result.summary), *students, *result.config.method}
+    found = [name for name in result.summary["last"] if name not in others]
+    return found[-1] if found else None  # the ensemble comes first
 
 
 def _require_weights(result: Result, weights: str) -> None:

@@ -5,7 +5,6 @@ via Gradient-based Localization, ICCV 2017, equations 1 and 2.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain, zip_longest
 from typing import Any
@@ -13,15 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int64, UInt8
-from torch import Tensor, nn
+from torch import Tensor
 
+from codistill.analysis.map_places import MapPlace, map_of_network, maps_of_peers
 from codistill.analysis.predictions import Batches, Predictions
 from codistill.data import Normalisation
 from codistill.errors import InputError, MissingExtraError
 from codistill.method import Method
-from codistill.networks.cuts import Tapped
-from codistill.networks.network import Layout, as_map
-from codistill.peers import Peers
 from codistill.train import eval_mode
 
 
@@ -118,7 +115,8 @@ def grad_cam(method: Method, batches: Batches, index: Sequence[int]) -> tuple[Pi
                 )
             ]
     if len(pictures) < len(index):
-        broken = next(i for place, i in enumerate(index) if place not in set(chosen.unbroken()))
+        unbroken = chosen.unbroken().tolist()
+        broken = next(i for place, i in enumerate(index) if place not in unbroken)
         raise InputError(f"image {broken} is broken")
     return tuple(replace(picture, index=i) for picture, i in zip(pictures, index, strict=True))
 
@@ -129,15 +127,6 @@ def to_pixels(
     """Normalised images as pixels again: what `normalisation` was given."""
     mean, std = torch.tensor([normalisation.mean, normalisation.std], device=images.device)
     return (images.permute(0, 2, 3, 1) * std + mean).round().clamp(0, 255).to(torch.uint8)
-
-
-@dataclass(frozen=True)
-class _Map:
-    """Where a feature map is returned: by which module, and in which form; see `as_map`."""
-
-    module: nn.Module
-    layout: Layout
-    reduction: int
 
 
 def _heat_maps(method: Method, images: Float[Tensor, "B 3 H W"]) -> Iterator[list[HeatMap]]:
@@ -151,14 +140,14 @@ def _heat_maps(method: Method, images: Float[Tensor, "B 3 H W"]) -> Iterator[lis
             if peers is method.peers and name != f"peer{k}":
                 continue  # a leader: it is one of the peers
             network = peers.student(k).eval()
-            maps = [_last_map(network.stages[-1], network.layouts[-1], network.reductions[-1])]
+            maps = [map_of_network(network, images)]
             cam = _cam(network, maps, images, logits.argmax(dim=1))
         elif logits.requires_grad:
 
             def classify(x: Tensor, name: str = name) -> Tensor:
                 return method([x]).classifiers[name]
 
-            cam = _cam(classify, _last_maps(method.peers), images, logits.argmax(dim=1))
+            cam = _cam(classify, maps_of_peers(method.peers, images), images, logits.argmax(dim=1))
         else:
             continue  # a teacher, which reads no peer's map
         yield _as_heat_maps(name, logits.detach().softmax(dim=1), cam)
@@ -173,7 +162,7 @@ def _as_heat_maps(name: str, p: Float[Tensor, "B C"], cam: Float[Tensor, "B H W"
 
 def _cam(
     classify: Callable[[Tensor], Tensor],
-    maps: Sequence[_Map],
+    maps: Sequence[MapPlace],
     images: Float[Tensor, "B 3 H W"],
     guesses: Int64[Tensor, "B"],
 ) -> Float[Tensor, "B H W"]:
@@ -186,7 +175,7 @@ def _cam(
     height, width = images.shape[2:]
     total = images.new_zeros(len(images), 1, height, width)
     for one in maps:
-        with _passing_through(one, (height, width)) as layer:
+        with one.passed_on(height, width) as layer:
             cam = attr.LayerGradCam(classify, layer).attribute(
                 images,
                 target=guesses,
@@ -199,46 +188,6 @@ def _cam(
         cam = attr.LayerAttribution.interpolate(cam.detach(), (height, width), "bilinear")
         total += places * cam
     return total[:, 0].relu()
-
-
-def _last_maps(peers: Peers) -> list[_Map]:
-    """The maps that the heads read, each once: where all stages are shared, there is one."""
-    found = {}
-    for k, branch in enumerate(peers.branches):
-        stage = [*peers.trunk, *branch][-1]
-        found[stage] = _last_map(stage, peers.layouts[k][-1], peers.reductions[k][-1])
-    return list(found.values())
-
-
-def _last_map(stage: nn.Module, layout: Layout, reduction: int) -> _Map:
-    if layout != "tapped":
-        return _Map(stage, layout, reduction)
-    for module in stage.modules():
-        if isinstance(module, Tapped):
-            return _Map(module.model.get_submodule(module.name), module.layout, module.reduction)
-    raise InputError(
-        "a network tells its feature map beside its logits, which do not come from it: there is no "
-        "Grad-CAM of it"
-    )
-
-
-@contextmanager
-def _passing_through(one: _Map, size: tuple[int, int]) -> Iterator[nn.Module]:
-    """For a while, a module through which a map passes as (B, D, H, W): what captum looks at."""
-    layer = nn.Identity()
-
-    def pass_through(module: nn.Module, given: Any, returned: Tensor) -> Tensor:
-        x = layer(as_map(returned, one.layout, one.reduction, size))
-        if one.layout == "NCHW":
-            return x
-        x = x.permute(0, 2, 3, 1)
-        if one.layout == "NHWC":
-            return x
-        places = x.flatten(1, 2)
-        return torch.cat([returned[:, : returned.shape[1] - places.shape[1]], places], dim=1)
-
-    with one.module.register_forward_hook(pass_through):
-        yield layer
 
 
 def _captum_attr() -> Any:
