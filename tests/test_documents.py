@@ -48,7 +48,7 @@ def test_the_readme_runs(tmp_path: Path) -> None:
     assert len(commands) == 6
     for line in commands:
         run(shlex.split(line, comments=True), tmp_path)
-    assert (tmp_path / "report" / "curves.png").exists()
+    assert {"curves.png", "report.html"} <= {p.name for p in (tmp_path / "report").iterdir()}
     assert len(blocks(README, "python")) == 4
     for code in blocks(README, "python"):
         run([sys.executable, "-W", "error", "-c", code], tmp_path)

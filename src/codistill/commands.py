@@ -85,6 +85,7 @@ def report(argv: list[str]) -> int:
     _add_analysis(parser)
     _add_places(parser)
     options = parser.parse_args(argv)
+    how = _how(options)
 
     from codistill.finished_runs import load_results
     from codistill.page import require_page, write_page
@@ -96,7 +97,7 @@ def report(argv: list[str]) -> int:
         require_page()
         for file in write_report(results, Path(options.out)):
             print(file)
-        for file in write_page(results, Path(options.out), _how(options)):
+        for file in write_page(results, Path(options.out), how):
             print(file)
     return 0
 
@@ -125,12 +126,14 @@ def compare(argv: list[str]) -> int:
     if options.parallel is not None and options.parallel < 1:
         raise InputError(f"--parallel is {options.parallel}: give 1 or more")
 
+    how = _how(options)
+
     from codistill.compare import compare
 
     file = Path(options.file).expanduser()
     folder = Path(options.out).expanduser() if options.out else Path("runs", file.stem)
     parallel, launcher, report_only = options.parallel, options.launcher, options.report_only
-    return compare(file, folder, parallel, launcher, report_only, _how(options))
+    return compare(file, folder, parallel, launcher, report_only, how)
 
 
 def inspect(argv: list[str]) -> int:
@@ -250,13 +253,13 @@ def _add_analysis(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--images",
         metavar="3,17",
-        type=_places,
-        default=(),
         help="test images to show with Grad-CAM (default: some on which classifiers disagree)",
     )
 
 
-def _places(text: str) -> tuple[int, ...]:
+def _places(text: str | None) -> tuple[int, ...]:
+    if text is None:
+        return ()
     try:
         places = tuple(int(part) for part in text.split(","))
     except ValueError:
@@ -274,7 +277,7 @@ def _how(options: argparse.Namespace) -> "How | None":
         return None
     given = vars(options)
     root, workers = given.get("data.root"), given.get("data.workers")
-    return How(options.images, given.get("device"), root, workers)
+    return How(_places(options.images), given.get("device"), root, workers)
 
 
 def _list_methods() -> None:

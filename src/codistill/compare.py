@@ -129,6 +129,8 @@ def _report(
     sources = [f"{n}: {f['value']} ({f['source']}). {f['differs']}" for n, f in figures.items()]
     written = write_report(groups, folder, published)
     written += write_differences(found, notes, sources, folder)
+    alone = {row.label for row in comparison.rows if row.baseline == row.label}
+    print_differences({k: v for k, v in groups.items() if k in alone}, found, notes)
     written += write_page(
         groups,
         folder,
@@ -138,8 +140,6 @@ def _report(
         sources=sources,
         notes=notes,
     )
-    alone = {row.label for row in comparison.rows if row.baseline == row.label}
-    print_differences({k: v for k, v in groups.items() if k in alone}, found, notes)
     for path in written:
         print(path)
 

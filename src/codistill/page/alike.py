@@ -17,8 +17,8 @@ def likeness_of_maps(measured: Measured, settings: Sequence[Setting]) -> Section
     parts: list[Part] = []
     if have:
         parts += (Figures(list(_figures(have))), _last_stages(have))
-        stages = [_every_stage(s, analyses) for s, analyses in have.items()]
-        parts.append(Fold("Every pair of peers, after every stage", [*stages, *_notes(have)]))
+        every = _every_pair(have)
+        parts.append(Fold(every.caption, [every, *_notes(have)]))
     seen = [_of(a) for analyses in have.values() for a in analyses]
     images = sorted({f"{s.images:,} of {s.available:,}" for s in seen})
     return Section(
@@ -97,19 +97,17 @@ def _last_stages(have: dict[Setting, list[Analysis]]) -> Table:
     )
 
 
-def _every_stage(setting: Setting, analyses: Sequence[Analysis]) -> Table:
-    by_place: dict[tuple[str, str], list[MapSimilarity]] = {}
-    for a in analyses:
-        for p in _of(a).pairs:
-            stage = str(p.first_stage)
-            if p.first_stage != p.second_stage:
-                stage = f"{p.first_stage} and {p.second_stage}"
-            by_place.setdefault((f"{p.first} and {p.second}", stage), []).append(p)
+def _every_pair(have: dict[Setting, list[Analysis]]) -> Table:
     rows = []
-    for (pair, stage), of_seeds in by_place.items():
-        cosines: list[float] = [p.cosine for p in of_seeds if p.cosine is not None]
-        cka: list[float] = [p.cka for p in of_seeds]
-        shown = spread_of(cosines, 3) if cosines else "-"
-        rows.append([pair, stage, spread_of(cka, 3), shown, str(len(of_seeds))])
-    head = ("peers", "after stage", "CKA", "cosine", "n")
-    return Table(setting.title, head, rows, headers=2)
+    for s, analyses in have.items():
+        by_place: dict[tuple[str, str], list[MapSimilarity]] = {}
+        for p in (p for a in analyses for p in _of(a).pairs):
+            stages = dict.fromkeys((str(p.first_stage), str(p.second_stage)))
+            by_place.setdefault((f"{p.first}, {p.second}", " and ".join(stages)), []).append(p)
+        for place, of_seeds in by_place.items():
+            cka: list[float] = [p.cka for p in of_seeds]
+            cosines: list[float] = [p.cosine for p in of_seeds if p.cosine is not None]
+            cells = [spread_of(cka, 3), spread_of(cosines, 3) if cosines else "-"]
+            rows.append([str(s.number), s.label, *place, *cells, str(len(of_seeds))])
+    head = ("#", "setting", "peers", "after stage", "CKA", "cosine", "n")
+    return Table("Every pair of peers, after every stage", head, rows, headers=4)

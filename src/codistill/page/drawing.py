@@ -147,7 +147,8 @@ def name_points(axes: Any, names: Sequence[tuple[str, float, float]]) -> None:
     """Writes (name, x, y) beside points, where nothing stands yet."""
     axes.figure.draw_without_rendering()
     ordered = sorted(names, key=lambda n: (n[1], n[2], n[0]))
-    places = [axes.transData.transform((x, y)) * 72 / axes.figure.dpi for _, x, y in ordered]
+    pixels = axes.transData.transform([(x, y) for _, x, y in ordered])
+    places = (pixels * 72 / axes.figure.dpi).tolist()
     taken = [(x - 3, y - 3, x + 3, y + 3) for x, y in places]  # left, bottom, right, top in points
     for (name, *xy), (x, y) in zip(ordered, places, strict=True):
         width = 4.6 * len(name)

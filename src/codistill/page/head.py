@@ -108,21 +108,24 @@ def _dots(settings: Sequence[Setting]) -> Figure:
 
 
 def what_seeds_lack(settings: Sequence[Setting]) -> list[str]:
-    """What to say where settings have different seeds, or few."""
+    """What to say of settings that lack seeds which others have."""
     every = sorted({r.config.seed for s in settings for r in s.results})
     notes = []
     for s in settings:
         have = [r.config.seed for r in s.results]
         lack = [str(seed) for seed in every if seed not in have]
         if lack:
-            notes.append(f"{s.title} lacks seed {', '.join(lack)}, which others have")
-    few = [str(s.number) for s in settings if len(s.results) < 3]
-    if few:
-        which = (
-            "All settings have" if len(few) == len(settings) else f"Settings {', '.join(few)} have"
-        )
-        notes.append(f"{which} fewer than three seeds: their spread is hardly known")
+            plural = "s" if len(lack) > 1 else ""
+            notes.append(f"{s.title} lacks seed{plural} {', '.join(lack)}, which others have")
     return notes
+
+
+def few_seeds(settings: Sequence[Setting]) -> list[str]:
+    """What to say of settings with fewer than three seeds."""
+    few = [str(s.number) for s in settings if len(s.results) < 3]
+    which = f"setting{'s' if len(few) > 1 else ''} {', '.join(few)}"
+    which = "every setting" if len(few) == len(settings) else which
+    return [f"fewer than three seeds, so hardly known spread: {which}"] if few else []
 
 
 def _data(settings: Sequence[Setting]) -> Iterator[str]:

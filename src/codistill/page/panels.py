@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import UInt8
 
 from codistill.analysis import Analysis, HeatMap, Picture
 from codistill.errors import MissingExtraError
@@ -58,7 +59,7 @@ def _row(picture: Picture, classes: Sequence[str]) -> list[Panel]:
     return cells
 
 
-def _data_uri(image: np.ndarray[Any, Any], heat_map: HeatMap | None) -> str:
+def _data_uri(image: UInt8[np.ndarray, "H W 3"], heat_map: HeatMap | None) -> str:
     """A picture as JPEG, grey where a classifier does not look."""
     pil = _pillow()
     pixels = pil.fromarray(image).resize((_SIDE, _SIDE), pil.Resampling.BICUBIC)

@@ -58,7 +58,8 @@ def _seeds(analyses: Sequence[Analysis], classifier: str, number: str) -> list[f
 
 def _kinds(setting: Setting, analyses: Sequence[Analysis]) -> list[str]:
     """The ensemble, and the classifier of its own that the method is known by."""
-    return [n for n in dict.fromkeys(["ensemble", analyses[0].own]) if n and n in _of(analyses[0])]
+    names = [n for n in dict.fromkeys(["ensemble", analyses[0].own]) if n in _of(analyses[0])]
+    return [n for n in names if n and n not in setting.given]
 
 
 def _values(have: Have, number: str) -> dict[Setting, dict[str, list[float]]]:

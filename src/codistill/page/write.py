@@ -14,7 +14,7 @@ from codistill.page.cost import accuracy_and_cost
 from codistill.page.curves import learning_curves
 from codistill.page.drawing import require_matplotlib
 from codistill.page.flow import flow_of_knowledge
-from codistill.page.head import tables, what_seeds_lack, what_was_compared
+from codistill.page.head import few_seeds, tables, what_seeds_lack, what_was_compared
 from codistill.page.html import render_html, require_jinja
 from codistill.page.losses import loss_terms
 from codistill.page.measure import How, measure
@@ -55,7 +55,9 @@ def write_page(
     """
     require_page()
     settings = settings_of(groups)
-    notes = [*notes, *version_notes(groups), *what_seeds_lack(settings)]
+    if not differences:  # a comparison brings notes of its own
+        notes = [*notes, *version_notes(groups), *what_seeds_lack(settings)]
+    notes = [*notes, *few_seeds(settings)]
     if how is None:
         notes.append(
             "the networks were not measured (--no-analysis): feature maps, calibration, classes "
