@@ -82,6 +82,15 @@ def test_links_lead_somewhere() -> None:
                 assert (page.parent / link).exists(), f"{page}: {link}"
 
 
+def test_the_page_on_reports_has_every_section_of_a_report(digits_report: Path) -> None:
+    page = (ROOT / "docs" / "report.md").read_text()
+    sections = re.findall(r"^\| ([^|`]+) \| .* \| .*\|$", page, re.MULTILINE)
+    comparison = "What helped, what hurt"  # which a report of runs has not
+    titles = re.findall("^## (.+)$", (digits_report / "report.md").read_text(), re.MULTILINE)
+    assert [name for name in sections if name not in ("section", comparison)] == titles
+    assert comparison in sections
+
+
 def test_every_recipe_begins_with_what_it_is() -> None:
     for name, path in recipes().items():
         first = path.read_text().splitlines()[0]

@@ -101,7 +101,7 @@ def test_every_section_is_there_and_shows_something(page: Page) -> None:
         "cost",
     ]
     assert page.tags.count("svg") > 20
-    assert page.tags.count("img") == 2 * (1 + 4 + 1 + 1)
+    assert page.tags.count("img") == 2 * (3 + 1 + 4 + 1 + 1)  # both settings, then each
 
 
 def test_nothing_is_fetched_from_anywhere(digits_report: Path, page: Page) -> None:
@@ -250,7 +250,8 @@ def test_shares_of_loss_terms_are_those_of_their_sum(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", [10.0])
     record = json.loads((run / "history.jsonl").read_text()) | {"loss/ce": 3.0, "loss/cd": -1.0}
     (run / "history.jsonl").write_text(json.dumps(record) + "\n")
-    _, markdown = write_page(load_results([run]), tmp_path / "report")
+    html, markdown = write_page(load_results([run]), tmp_path / "report")
+    assert "mathdefault" not in html.read_text()  # TeX in the place of numbers
     assert "ce 75.0 %, cd 25.0 %" in markdown.read_text()
 
 

@@ -67,7 +67,7 @@ def test_nothing_but_tables_and_commands_is_cut_off(opened: Any) -> None:
 def test_every_picture_is_drawn(opened: Any) -> None:
     drawn = opened.evaluate("[...document.images].map(i => i.complete && i.naturalWidth > 0)")
     assert drawn == [True] * len(drawn)
-    assert len(drawn) == 14
+    assert len(drawn) == 20
     flat = opened.evaluate(
         """[...document.querySelectorAll('.drawing svg')].map(s => s.getBoundingClientRect())
         .filter(r => r.width < 200 || r.height < 60).length"""

@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from codistill.errors import InputError
 from codistill.finished_runs import Result
-from codistill.page.drawing import FILLS, canvas, name_points, point, sd, svg_of
+from codistill.page.drawing import FILLS, canvas, name_points, plain_ticks, point, sd, svg_of
 from codistill.page.parts import Figure, Figures, Fold, Part, Section, Table
 from codistill.page.settings import Setting, key_of, top1_of
 from codistill.report import spread_of
@@ -67,8 +67,8 @@ def accuracy_and_cost(settings: Sequence[Setting]) -> Section:
         "hollow: the ensemble, which costs as much as all peers; half-filled: a classifier that "
         "the method adds. Bars are one standard deviation over seeds. FLOPs are those of "
         "convolutions and matrix products, 2 per multiply-add, forward, for one image. Seconds "
-        "are those of training, without evaluation and the reading of data before it; what else "
-        "the machine did at that time is in them.",
+        "are those of the training steps, without evaluation; what else the machine did at that "
+        "time is in them.",
         parts,
         missing,
     )
@@ -160,6 +160,7 @@ def _figure(used: dict[Setting, list[Used]], axis: str) -> Figure | None:
         places = [x for *_, x in drawn]
         if max(places) > 20 * min(places) > 0:
             axes.set_xscale("log")
+            plain_ticks(axes.xaxis, between=False)
         name_points(axes, [(str(s.number), x, mean(u.top1)) for s, u, x in drawn])
         svg = svg_of(figure, f"cost-{_AXES.index(axis)}")
     text = "; ".join(f"{s.number} {u.what}: {x:.3g}, {mean(u.top1):.2f} %" for s, u, x in drawn)

@@ -202,6 +202,12 @@ def integer_epochs(axes: Any) -> None:
     axes.xaxis.get_major_locator().set_params(integer=True)
 
 
+def plain_ticks(axis: Any, between: bool) -> None:
+    """Writes the ticks of a logarithmic axis as numbers; those between the powers too, or not."""
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter("{x:g}" if between else "")
+
+
 def sample(style: Style, name: str) -> str:
     """A short piece of a curve, for the key: SVG of 44 x 12 pixels."""
     with canvas(width=0.6, height=0.17) as (figure, axes):

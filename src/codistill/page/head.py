@@ -3,6 +3,7 @@
 import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from statistics import mean
 
 from codistill.config import flatten
@@ -156,7 +157,7 @@ def _options(settings: Sequence[Setting]) -> tuple[dict[str, str], dict[str, lis
     for s in settings:
         r = s.results[0]
         compared_by = what_is_compared(r.config, r.fingerprint, r.networks, r.weights)
-        flat[s.label] = {k: json.dumps(v) for k, v in flatten(compared_by)}
+        flat[s.label] = {k: json.dumps(v) for k, v in flatten(compared_by) if k != "data.root"}
     keys = dict.fromkeys(k for options in flat.values() for k in options)
     same = [k for k in keys if len({options.get(k) for options in flat.values()}) == 1]
     common = {k: next(iter(flat.values()))[k] for k in same}
@@ -168,26 +169,36 @@ def _options(settings: Sequence[Setting]) -> tuple[dict[str, str], dict[str, lis
 
 
 def _common(common: Mapping[str, str]) -> Table:
-    lines = [(k, v.strip('"')) for k, v in common.items() if k != "data.root"]
+    lines = [(k, v.strip('"')) for k, v in common.items()]
     return Table("Options that all settings have in common", ("option", "value"), lines)
 
 
 def _made(settings: Sequence[Setting]) -> Iterator[Part]:
-    lines, machines = [], []
+    lines = []
+    machines: dict[tuple[str, ...], list[str]] = {}
     for s in settings:
         for r in s.results:
-            command = r.manifest.get("command") or []
-            words = shlex.join(["codistill", *command[1:]]) if command else "not recorded"
-            lines.append(f"{words}  # {r.path}")
-            for process in r.manifest.get("processes", [{}]) or [{}]:
-                machines.append((str(s.number), str(r.config.seed), *_machine(r, process)))
+            lines.append(f"{_command(r)}  # {r.path}")
+            for process in r.manifest.get("processes") or [{}]:
+                machines.setdefault((str(s.number), *_machine(r, process)), []).append(
+                    str(r.config.seed)
+                )
     yield Paragraph(
         "Each run's folder holds its resolved settings: codistill train --config RUN/config.yaml "
         "--out OTHER trains it again, on the same machine to the same bits."
     )
-    yield Code("Commands, and the folders that they made", lines)
-    head = ("#", "seed", "codistill", "torch", "python", "device", "threads", "platform")
-    yield Table("Versions and machines, one row for each process", head, machines, headers=2)
+    yield Code("Commands as they were given, and the folders of the runs", lines)
+    rows = [(n, ", ".join(dict.fromkeys(seeds)), *m) for (n, *m), seeds in machines.items()]
+    head = ("#", "seeds", "codistill", "torch", "python", "device", "threads", "platform")
+    yield Table("Versions and machines", head, rows, headers=2)
+
+
+def _command(result: Result) -> str:
+    command = result.manifest.get("command") or []
+    if not command:
+        return "not recorded"
+    program = Path(command[0]).name
+    return shlex.join(["codistill" if program == "cli.py" else program, *command[1:]])
 
 
 def _machine(result: Result, process: Mapping[str, object]) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from statistics import mean
 
-from codistill.page.drawing import Style, band, canvas, integer_epochs, svg_of
+from codistill.page.drawing import Style, band, canvas, integer_epochs, plain_ticks, svg_of
 from codistill.page.parts import Figure, Figures, Fold, Section
 from codistill.page.settings import Setting
 from codistill.train import Record
@@ -42,10 +42,9 @@ def _terms(setting: Setting, keys: Sequence[str]) -> Figure:
         axes.set_ylabel("loss")
         if min(lowest) > 0:
             axes.set_yscale("log")
-            axes.yaxis.set_major_formatter("{x:g}")
-            axes.yaxis.set_minor_formatter("{x:g}" if max(lowest) < 10 * min(lowest) else "")
         elif max(lowest) > 0:
             axes.set_yscale("symlog", linthresh=1e-3 * max(lowest))
+        plain_ticks(axes.yaxis, between=0 < max(lowest) < 10 * min(lowest))
         axes.legend(ncols=1 + (len(keys) > 4))
         svg = svg_of(figure, f"losses-{setting.name}-terms")
     last = [f"{k.removeprefix('loss/')} {_mean(setting.curve(k)[-1])}" for k in keys]

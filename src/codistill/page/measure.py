@@ -82,7 +82,7 @@ def measure(settings: Sequence[Setting], how: How, console: Console) -> Measured
                         root=how.root,
                         workers=how.workers,
                     )
-                except InputError as error:
+                except (InputError, ImportError, OSError) as error:
                     measured.refused.setdefault(s, []).append(str(error))
                 else:
                     measured.of[s].append(analysis)

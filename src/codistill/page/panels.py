@@ -21,9 +21,8 @@ def where_they_look(measured: Measured, settings: Sequence[Setting]) -> Section:
     """Panels of Grad-CAM for every setting."""
     first = Measured({s: analyses[:1] for s, analyses in measured.of.items()}, measured.refused)
     have, missing = first.parts(lambda a: a.pictures)
-    parts: list[Part] = [
-        Fold(s.title, [_panels(s, a)], open=len(settings) <= 3) for s, (a,) in have.items()
-    ]
+    parts: list[Part] = [_side_by_side(have)] if len(have) > 1 else []
+    parts += [Fold(s.title, [_panels(s, a)], open=len(settings) <= 3) for s, (a,) in have.items()]
     return Section(
         "looks",
         "Where do they look?",
@@ -37,12 +36,34 @@ def where_they_look(measured: Measured, settings: Sequence[Setting]) -> Section:
     )
 
 
-def _panels(setting: Setting, analysis: Analysis) -> Panels:
+def _side_by_side(have: dict[Setting, list[Analysis]]) -> Panels:
+    """One classifier of each setting: the method's own, else the ensemble, else the first."""
+    images = next(iter(have)).results[0].fingerprint
+    shown = {s: a for s, (a,) in have.items() if s.results[0].fingerprint == images}
+    columns, head = [], ["image"]
+    for s, a in shown.items():
+        classifiers = [h.classifier for h in _of(a)[0].heat_maps]
+        wanted = [name for name in (a.own, "ensemble", *classifiers) if name in classifiers]
+        head.append(f"{s.title}: {wanted[0]}")
+        columns.append([row[1 + classifiers.index(wanted[0])] for row in _rows(a)])
+    first = [row[0] for row in _rows(next(iter(shown.values())))]
+    rows = list(zip(first, *columns, strict=True))
+    return Panels("Settings side by side: what the method adds, else the ensemble", head, rows)
+
+
+def _of(analysis: Analysis) -> tuple[Picture, ...]:
     assert isinstance(analysis.pictures, tuple)
-    classifiers = [h.classifier for h in analysis.pictures[0].heat_maps]
-    rows = [_row(picture, analysis.classes) for picture in analysis.pictures]
+    return analysis.pictures
+
+
+def _rows(analysis: Analysis) -> list[list[Panel]]:
+    return [_row(picture, analysis.classes) for picture in _of(analysis)]
+
+
+def _panels(setting: Setting, analysis: Analysis) -> Panels:
+    classifiers = [h.classifier for h in _of(analysis)[0].heat_maps]
     seed = setting.results[0].config.seed
-    return Panels(f"{setting.label}, seed {seed}", ("image", *classifiers), rows)
+    return Panels(f"{setting.label}, seed {seed}", ("image", *classifiers), _rows(analysis))
 
 
 def _row(picture: Picture, classes: Sequence[str]) -> list[Panel]:

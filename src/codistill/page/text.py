@@ -35,7 +35,9 @@ def _blocks(part: Part) -> Iterator[str]:
             yield f"{_escaped(part.caption)}:"
             yield "\n".join(["```sh", *part.lines, "```"])
         case Fold():
-            yield f"### {_escaped(part.title)}"
+            first = part.parts[0] if part.parts else None
+            if not (isinstance(first, Table) and first.caption == part.title):
+                yield f"### {_escaped(part.title)}"
             for inner in part.parts:
                 yield from _blocks(inner)
         case Key():  # the numbers stand in every table
