@@ -109,10 +109,12 @@ def test_images_and_weights_can_be_chosen(finished: Path) -> None:
     assert found.calibration["fused"].nll == pytest.approx(best["val/nll/fused"], rel=1e-5)
     assert [p.index for p in found.pictures] == [5, 2]
     assert missing(found) == {"similarity": "feature maps were not to be compared"}
-    assert missing(analyse(run, pictures=0, similarity_images=0)).keys() == {
-        "similarity",
-        "pictures",
-    }
+    for none in (0, []):
+        found = analyse(run, pictures=none, similarity_images=3)
+        assert missing(found) == {
+            "similarity": "feature maps are compared on 4 images or more, not 3",
+            "pictures": "no pictures were asked for",
+        }
 
 
 def test_of_one_peer_there_is_what_needs_no_second(tmp_path: Path) -> None:

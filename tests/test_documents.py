@@ -42,7 +42,7 @@ def run(arguments: list[str], folder: Path) -> str:
 
 
 def test_the_readme_runs(tmp_path: Path) -> None:
-    """Every command on a run, in the README's order, then every block of Python."""
+    """Every command on a run, in the README's order; then its Python, and that of analysis.md."""
     lines = [x for block in blocks(README, "sh") for x in block.splitlines()]
     commands = [x for x in lines if x.startswith("codistill ") and "cifar100 " not in x]
     assert len(commands) == 6
@@ -50,7 +50,8 @@ def test_the_readme_runs(tmp_path: Path) -> None:
         run(shlex.split(line, comments=True), tmp_path)
     assert {"curves.png", "report.html"} <= {p.name for p in (tmp_path / "report").iterdir()}
     assert len(blocks(README, "python")) == 4
-    for code in blocks(README, "python"):
+    analysis = (ROOT / "docs" / "analysis.md").read_text()  # of the run that was made above
+    for code in blocks(README, "python") + blocks(analysis, "python"):
         run([sys.executable, "-W", "error", "-c", code], tmp_path)
 
 

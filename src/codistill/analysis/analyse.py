@@ -167,9 +167,9 @@ def _pictures(
     kept: str,
     own: str | None,
 ) -> tuple[Picture, ...]:
+    if not pictures:
+        raise InputError("no pictures were asked for")
     if isinstance(pictures, int):
-        if not pictures:
-            raise InputError("no pictures were asked for")
         pictures = disagreements(predictions, kept, own, pictures)
         if not pictures:
             raise InputError(f"{kept} and {own} agree on every image")

@@ -10,9 +10,8 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from codistill.analysis.predictions import Predictions
+from codistill.differences import SIGNIFICANT
 from codistill.paired import holm, scipy_stats
-
-SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True)

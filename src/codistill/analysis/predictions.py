@@ -54,7 +54,7 @@ class Predictions:
 
 
 def predict(method: Method, batches: Batches) -> Predictions:
-    """What every classifier says of every image, in eval mode and float32, batch by batch."""
+    """What every classifier says of every image, in eval mode, batch by batch."""
     found: dict[str, list[Guesses]] = {}
     labels = []
     with eval_mode(method), torch.inference_mode(), torch.random.fork_rng(devices=[]):

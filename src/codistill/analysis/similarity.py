@@ -103,7 +103,8 @@ def map_similarities(method: Method, batches: Batches, images: int = 2000) -> Si
                     cosines[pair].append(_cosines(*(maps[place] for place in pair)))
             seen += n
     if not seen:
-        raise InputError(f"feature maps are compared on {_FEWEST} images or more, not {available}")
+        fewer = min(images, available)
+        raise InputError(f"feature maps are compared on {_FEWEST} images or more, not {fewer}")
     return Similarities(
         seen,
         available,

@@ -35,10 +35,10 @@ def flow_of_knowledge(settings: Sequence[Setting]) -> Section:
     return Section(
         "flow",
         "Flow of knowledge between peers",
-        "On the test images after each epoch. KL(i ‖ j) is how surprised peer j would be by peer "
-        "i's probabilities, 0 where they say the same; disagreement is the share of images that "
+        "On the test images after each epoch. KL(i ‖ j) is large where peer i holds likely what "
+        "peer j does not, and 0 where they say the same; disagreement is the share of images that "
         "two peers classify differently. Curves that fall together mean that the peers become one "
-        "another's copies, which helps each and spoils their ensemble; it does not tell who taught "
+        "another's copies, which may help each and spoils their ensemble; they do not tell who taught "
         "whom.",
         parts,
         missing,
