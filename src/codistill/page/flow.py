@@ -38,8 +38,8 @@ def flow_of_knowledge(settings: Sequence[Setting]) -> Section:
         "On the test images after each epoch. KL(i ‖ j) is large where peer i holds likely what "
         "peer j does not, and 0 where they say the same; disagreement is the share of images that "
         "two peers classify differently. Curves that fall together mean that the peers become one "
-        "another's copies, which may help each and spoils their ensemble; they do not tell who taught "
-        "whom.",
+        "another's copies, which may help each and spoils their ensemble; they do not tell who "
+        "taught whom.",
         parts,
         missing,
     )
