@@ -59,7 +59,10 @@ class Setting:
     def given(self) -> set[str]:
         """The classifiers that the method was given, such as KD's teacher."""
         return {
-            n for r in self.results for n in self.own if n in r.networks or n in r.config.method
+            n
+            for r in self.results
+            for n in self.own
+            if n in r.networks or isinstance(r.config.method.get(n), str)
         }
 
     def keys(self, prefix: str) -> list[str]:

@@ -6,7 +6,7 @@ from itertools import groupby
 from codistill.differences import Difference
 from codistill.differences_report import CAPTION, HEAD, difference_rows
 from codistill.page.drawing import COLOURS, canvas, svg_of
-from codistill.page.parts import Figure, Figures, Fold, Paragraph, Section, Table
+from codistill.page.parts import Figure, Figures, Fold, Section, Table
 
 
 def what_helped(found: Sequence[Difference]) -> Section:
@@ -32,7 +32,6 @@ def what_helped(found: Sequence[Difference]) -> Section:
             Figures(figures),
             last if few else Fold(last.caption, [last]),
             Fold(best.caption, [best]),
-            Paragraph(CAPTION),
         ],
     )
 
@@ -45,7 +44,8 @@ def _tables(found: Sequence[Difference]) -> list[Table]:
         columns = [i for i, c in enumerate(HEAD) if ":" not in c or c.startswith(prefix)]
         head = [HEAD[i].removeprefix(f"{prefix}: ") for i in columns]
         cells = [[row[i] for i in columns] for row in rows]
-        tables.append(Table(f"Differences to the networks alone {title}", head, cells, headers=2))
+        caption = f"Differences to the networks alone {title}"
+        tables.append(Table(caption, head, cells, CAPTION, headers=2))
     return tables
 
 
