@@ -42,15 +42,16 @@ def run(arguments: list[str], folder: Path) -> str:
 
 
 def test_the_readme_runs(tmp_path: Path) -> None:
-    """Every command on a run, in the README's order, then every block of Python."""
+    """Every command on a run, in the README's order; then its Python, and that of analysis.md."""
     lines = [x for block in blocks(README, "sh") for x in block.splitlines()]
     commands = [x for x in lines if x.startswith("codistill ") and "cifar100 " not in x]
     assert len(commands) == 6
     for line in commands:
         run(shlex.split(line, comments=True), tmp_path)
-    assert (tmp_path / "report" / "curves.png").exists()
+    assert {"curves.png", "report.html"} <= {p.name for p in (tmp_path / "report").iterdir()}
     assert len(blocks(README, "python")) == 4
-    for code in blocks(README, "python"):
+    analysis = (ROOT / "docs" / "analysis.md").read_text()  # of the run that was made above
+    for code in blocks(README, "python") + blocks(analysis, "python"):
         run([sys.executable, "-W", "error", "-c", code], tmp_path)
 
 
@@ -80,6 +81,15 @@ def test_links_lead_somewhere() -> None:
         for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
             if not link.startswith("http"):
                 assert (page.parent / link).exists(), f"{page}: {link}"
+
+
+def test_the_page_on_reports_has_every_section_of_a_report(digits_report: Path) -> None:
+    page = (ROOT / "docs" / "report.md").read_text()
+    sections = re.findall(r"^\| ([^|`]+) \| .* \| .*\|$", page, re.MULTILINE)
+    comparison = "What helped, what hurt"  # which a report of runs has not
+    titles = re.findall("^## (.+)$", (digits_report / "report.md").read_text(), re.MULTILINE)
+    assert [name for name in sections if name not in ("section", comparison)] == titles
+    assert comparison in sections
 
 
 def test_every_recipe_begins_with_what_it_is() -> None:

@@ -94,6 +94,8 @@ def test_the_history_has_every_term_and_every_classifier(finished: Path) -> None
         for metric in ("top1", "top5", "nll")
         for name in classifiers
     }
+    expected |= {f"{split}/kl/peer{i}/peer{1 - i}" for split in ("val", "test") for i in (0, 1)}
+    expected |= {f"{split}/disagreement/peer0/peer1" for split in ("val", "test")}
     assert set(history[0]) == expected
 
 

@@ -5,6 +5,7 @@ import math
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from toys import C, assert_same_tensors, echo, make, sgd, tiny, toy_batches
@@ -33,6 +34,8 @@ def test_a_record_has_the_documented_keys():
             for metric in ("top1", "top5", "nll")
             for name in classifiers
         ),
+        *(f"{s}/kl/peer{i}/peer{1 - i}" for s in sets for i in (0, 1)),
+        *(f"{s}/disagreement/peer0/peer1" for s in sets),
     }
 
 
@@ -285,7 +288,50 @@ def test_metrics_are_means_over_images_whatever_the_batches(sizes):
 def test_every_classifier_is_evaluated():
     metrics = evaluate(make("ffl", K=2), toy_batches(n=1))
     names = ["peer0", "peer1", "ensemble", "fused"]
-    assert metrics.keys() == {f"{m}/{n}" for m in ("top1", "top5", "nll") for n in names}
+    evaluated = {f"{m}/{n}" for m in ("top1", "top5", "nll") for n in names}
+    assert {key for key in metrics if key.count("/") == 1} == evaluated
+
+
+class Shifted(Independent):
+    """Two peers: the pixels, and the same with other ones of some classes."""
+
+    def forward(self, views):
+        out = super().forward(views)
+        out.logits[1, :, 3:6] += torch.tensor([4.0, -1.0, 0.5])
+        return out
+
+
+@pytest.mark.parametrize("sizes", [(5,), (3, 2)])
+def test_peers_are_compared_by_divergence_and_by_first_guess(sizes):
+    metrics = evaluate(Shifted(Peers([echo(), echo()])), echoed(*sizes))
+    other = LOGITS.clone()
+    other[:, 3:6] += torch.tensor([4.0, -1.0, 0.5])
+    p, q = (
+        np.exp(x - np.log(np.exp(x).sum(1, keepdims=True))) for x in (LOGITS.numpy(), other.numpy())
+    )
+    assert {key: value for key, value in metrics.items() if key.count("/") == 2} == {
+        "kl/peer0/peer1": pytest.approx((p * np.log(p / q)).sum() / 5, rel=1e-5),
+        "kl/peer1/peer0": pytest.approx((q * np.log(q / p)).sum() / 5, rel=1e-5),
+        "disagreement/peer0/peer1": pytest.approx(80.0),  # all but that which 3 was the guess of
+    }
+
+
+def test_peers_that_say_the_same_do_not_differ():
+    metrics = evaluate(Independent(Peers([echo(), echo(), echo()])), echoed(5))
+    differences = {key: value for key, value in metrics.items() if key.count("/") == 2}
+    assert len(differences) == 3 * 2 + 3
+    assert set(differences.values()) == {0.0}
+
+
+def test_a_divergence_that_is_not_finite_is_not_hidden():
+    class Broken(Independent):
+        def forward(self, views):
+            out = super().forward(views)
+            out.logits[1] = math.nan
+            return out
+
+    metrics = evaluate(Broken(Peers([echo(), echo()])), echoed(5))
+    assert math.isnan(metrics["kl/peer0/peer1"])
 
 
 def test_with_fewer_than_five_classes_top5_is_always_right():

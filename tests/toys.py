@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from codistill import Batch, Network, Peers, fit
+from codistill.analysis import Guesses, Predictions
 from codistill.data.dataset import Split
 from codistill.methods import method_class
 
@@ -82,6 +83,15 @@ def toy_split(n=40, height=8, width=8, seed=0):
     rng = torch.Generator().manual_seed(seed)
     images = torch.randint(256, (n, height, width, 3), generator=rng, dtype=torch.uint8)
     return Split(images, torch.arange(n) % C)
+
+
+def told(labels, first, second):
+    """`Predictions` of "peer0" and "fused", by what they guess."""
+    of = {
+        name: Guesses(torch.tensor(guesses), *torch.zeros(3, len(labels)))
+        for name, guesses in (("peer0", first), ("fused", second))
+    }
+    return Predictions(torch.arange(len(labels)), torch.tensor(labels), of)
 
 
 def steps(method, batches, make_optimizer=sgd, epoch=1):

@@ -15,7 +15,7 @@ Trains several image classifiers that teach each other, and gives you the one yo
 
   train      train peers together: --config RECIPE, options, or both; --resume RUN goes on
   evaluate   RUN: how good every classifier of a run is
-  report     RUN ...: table and curves of runs, seeds of one setting together
+  report     RUN ...: tables of runs, seeds of one setting together; with --out a page on them
   compare    FILE: methods x networks x seeds beside the networks alone; what helped, what hurt
   inspect    as train, but only show: stages, parameters, FLOPs, what is shared, memory
   list       methods | networks | data | recipes

@@ -11,6 +11,7 @@ from codistill.errors import InputError, did_you_mean
 from codistill.names import DATASETS, FAMILIES, METHODS, NETWORKS
 
 if TYPE_CHECKING:
+    from codistill.page import How
     from codistill.run import Run
 
 
@@ -69,22 +70,34 @@ def evaluate(argv: list[str]) -> int:
 
 
 def report(argv: list[str]) -> int:
-    """`codistill report RUN ... [--out DIR]`."""
+    """`codistill report RUN ... [--out DIR] [--no-analysis] [--images 3,17]`."""
     parser = Parser(
         prog="codistill report",
-        description="A table and a picture of runs; runs that differ in the seed stand together.",
+        description="Tables and a page on runs; runs that differ in the seed stand together.",
     )
     parser.add_argument("runs", nargs="+", help="folders of finished runs")
-    parser.add_argument("--out", help="also write table.md, compared.md, runs.csv, curves.png")
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        help="also write report.html, a page that needs no other file; report.md; table.md, "
+        "compared.md, runs.csv, curves.png",
+    )
+    _add_analysis(parser)
+    _add_places(parser)
     options = parser.parse_args(argv)
+    how = _how(options)
 
     from codistill.finished_runs import load_results
+    from codistill.page import require_page, write_page
     from codistill.report import print_table, write_report
 
     results = load_results([Path(run) for run in options.runs])
     print_table(results)
     if options.out:
+        require_page()
         for file in write_report(results, Path(options.out)):
+            print(file)
+        for file in write_page(results, Path(options.out), how):
             print(file)
     return 0
 
@@ -108,15 +121,19 @@ def compare(argv: list[str]) -> int:
     parser.add_argument(
         "--report-only", action="store_true", help="of what is there; train nothing"
     )
+    _add_analysis(parser)
     options = parser.parse_args(argv)
     if options.parallel is not None and options.parallel < 1:
         raise InputError(f"--parallel is {options.parallel}: give 1 or more")
+
+    how = _how(options)
 
     from codistill.compare import compare
 
     file = Path(options.file).expanduser()
     folder = Path(options.out).expanduser() if options.out else Path("runs", file.stem)
-    return compare(file, folder, options.parallel, options.launcher, options.report_only)
+    parallel, launcher, report_only = options.parallel, options.launcher, options.report_only
+    return compare(file, folder, parallel, launcher, report_only, how)
 
 
 def inspect(argv: list[str]) -> int:
@@ -224,6 +241,43 @@ def _add_places(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data.workers", metavar="N", type=int, help="processes that read images now"
     )
+
+
+def _add_analysis(parser: argparse.ArgumentParser) -> None:
+    """What the page is to measure of the networks."""
+    parser.add_argument(
+        "--no-analysis",
+        action="store_true",
+        help="do not measure the networks on the test images for report.html",
+    )
+    parser.add_argument(
+        "--images",
+        metavar="3,17",
+        help="test images to show with Grad-CAM (default: some on which classifiers disagree)",
+    )
+
+
+def _places(text: str | None) -> tuple[int, ...]:
+    if text is None:
+        return ()
+    try:
+        places = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        places = (-1,)
+    if min(places) < 0:
+        raise InputError(f"--images is {text!r}: give places from 0, with commas, such as 3,17")
+    return tuple(dict.fromkeys(places))
+
+
+def _how(options: argparse.Namespace) -> "How | None":
+    """How the networks are to be measured; None where they are not."""
+    from codistill.page import How
+
+    if options.no_analysis:
+        return None
+    given = vars(options)
+    root, workers = given.get("data.root"), given.get("data.workers")
+    return How(_places(options.images), given.get("device"), root, workers)
 
 
 def _list_methods() -> None:

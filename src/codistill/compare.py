@@ -11,7 +11,7 @@ from codistill.assemble import choose_device
 from codistill.comparison import Comparison, read_comparison
 from codistill.differences import differences, missing_seeds
 from codistill.differences_report import print_differences, write_differences
-from codistill.errors import InputError, MissingExtraError
+from codistill.errors import InputError
 from codistill.finished_runs import Result, load_result, version_notes
 from codistill.grid import Failure, train_all
 from codistill.launch import (
@@ -21,6 +21,7 @@ from codistill.launch import (
     gpus_of_this_machine,
     write_recipe,
 )
+from codistill.page import How, require_page, write_page
 from codistill.paired import scipy_stats
 from codistill.planned_runs import PlannedRun, plan_runs, strangers
 from codistill.report import write_report
@@ -28,7 +29,12 @@ from codistill.run_folder import locked
 
 
 def compare(
-    file: Path, folder: Path, parallel: int | None, launcher: str, report_only: bool
+    file: Path,
+    folder: Path,
+    parallel: int | None,
+    launcher: str,
+    report_only: bool,
+    how: How | None = None,
 ) -> int:
     """Trains the runs of a comparison that are not finished, and writes its report.
 
@@ -40,12 +46,13 @@ def compare(
         parallel: how many runs train at a time. Default: one; on a cluster all of them.
         launcher: one of `launch.LAUNCHERS`.
         report_only: train nothing.
+        how: the networks are to be measured for the page; None: not at all.
     """
     comparison = read_comparison(file)
     _refuse_missing_extras()
     if report_only:
         runs = plan_runs(comparison, folder, check=False)
-        _report(comparison, runs, folder)
+        _report(comparison, runs, folder, how)
         return 0
     console = Console(stderr=True)
     starts = _launcher(launcher, comparison, folder)
@@ -55,7 +62,7 @@ def compare(
         files.write_text(folder / "comparison.yaml", file.read_text())
         failures = _train(runs, starts, parallel, launcher != "slurm", console)
         if any(run.finished() for run in runs):
-            _report(comparison, runs, folder)
+            _report(comparison, runs, folder, how)
     for failure in failures:
         _tell(failure, console)
     return 1 if failures else 0
@@ -93,7 +100,9 @@ def _train(
         raise
 
 
-def _report(comparison: Comparison, runs: Sequence[PlannedRun], folder: Path) -> None:
+def _report(
+    comparison: Comparison, runs: Sequence[PlannedRun], folder: Path, how: How | None
+) -> None:
     """Writes and prints what the finished runs say."""
     results: dict[str, dict[int, Result]] = {}
     for row in comparison.rows:
@@ -122,6 +131,15 @@ def _report(comparison: Comparison, runs: Sequence[PlannedRun], folder: Path) ->
     written += write_differences(found, notes, sources, folder)
     alone = {row.label for row in comparison.rows if row.baseline == row.label}
     print_differences({k: v for k, v in groups.items() if k in alone}, found, notes)
+    written += write_page(
+        groups,
+        folder,
+        how,
+        differences=found,
+        published=published,
+        sources=sources,
+        notes=notes,
+    )
     for path in written:
         print(path)
 
@@ -137,10 +155,7 @@ def _refuse_other_images(groups: dict[str, list[Result]]) -> None:
 def _refuse_missing_extras() -> None:
     """What the report needs is looked for before hours of training."""
     scipy_stats()
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError("matplotlib", "report", "drawing curves") from error
+    require_page()
 
 
 def _tell(failure: Failure, console: Console) -> None:

@@ -9,6 +9,7 @@ from rich.console import Console
 from codistill.config import Config, DataConfig
 from codistill.display import follow
 from codistill.finished_runs import load_results
+from codistill.page import How, write_page
 from codistill.report import print_table, write_report
 from codistill.run import Run
 
@@ -44,7 +45,7 @@ def run_demo(folder: Path, seeds: int, epochs: int) -> int:
     results = load_results(paths)
     print_table(results)
     print("independent, peer0: the network alone. Every peer is as large and as fast as it.")
-    for file in write_report(results, folder):
+    for file in [*write_report(results, folder), *write_page(results, folder, How())]:
         print(file)
     print(f"runs:    {folder}\nstudent: {paths[0] / 'student.safetensors'}")
     return 0

@@ -93,18 +93,22 @@ def write_differences(
         published: lines on figures of others.
         folder: where to.
     """
-    rows = [
-        [last.label, last.classifier, last.against, str(last.statistics.n), *_half(last)]
-        + (_half(best) if best else ["-"] * len(_HALF))
-        for last, best in _side_by_side(found)
-    ]
-    text = markdown(HEAD, rows, CAPTION)
+    text = markdown(HEAD, difference_rows(found), CAPTION)
     for title, lines in (("Notes", notes), ("Published", published)):
         if lines:
             text += f"\n**{title}**\n\n" + "".join(f"- {line}\n" for line in lines)
     files.write_text(folder / "differences.md", text)
     files.write_text(folder / "differences.csv", _csv(found))
     return [folder / "differences.md", folder / "differences.csv"]
+
+
+def difference_rows(found: Sequence[Difference]) -> list[list[str]]:
+    """The table of differences.md, in the columns of `HEAD`."""
+    return [
+        [last.label, last.classifier, last.against, str(last.statistics.n), *_half(last)]
+        + (_half(best) if best else ["-"] * len(_HALF))
+        for last, best in _side_by_side(found)
+    ]
 
 
 def _side_by_side(found: Sequence[Difference]) -> list[tuple[Difference, Difference | None]]:

@@ -3,7 +3,7 @@
 import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ class Result:
         weights: fingerprints of the files that its peers started from.
         students: for each classifier of which one is kept, the peer it is or copies.
         versions: of codistill that trained it: commits, or releases of the package.
+        manifest: its manifest.json: command, machines, classes, how many images.
     """
 
     path: Path
@@ -43,6 +44,7 @@ class Result:
     weights: list[str]
     students: dict[str, int]
     versions: tuple[str, ...]
+    manifest: dict[str, Any] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -119,6 +121,7 @@ def load_result(path: Path) -> Result:
             weights=manifest.get("weights", []),
             students=manifest.get("students", {}),
             versions=_versions(manifest),
+            manifest=manifest,
         )
     except (
         ValueError,

@@ -1,4 +1,4 @@
-"""How good predictions are."""
+"""How good predictions are, and how far apart those of peers."""
 
 from collections.abc import Iterable
 
@@ -24,3 +24,29 @@ def mean_metrics(sums: Iterable[Tensor], n: int) -> dict[str, float]:
     """Metrics of n images, from the sums of their batches: top1 and top5 in %, nll in nats."""
     top1, top5, nll = (torch.stack(list(sums)).cpu().double().sum(dim=0) / n).tolist()
     return {"top1": 100 * top1, "top5": 100 * top5, "nll": nll}
+
+
+def batch_differences(logits: Float[Tensor, "K B C"]) -> Float[Tensor, "2 K K"]:
+    """Sums over a batch: KL(p_i || p_j) in nats at T = 1, and how often i and j guess differently.
+
+    Row i, column j.
+    """
+    log_p = logits.float().log_softmax(dim=2)
+    p, guesses = log_p.exp(), log_p.argmax(dim=2)
+    kl = [(p_i * (log_p_i - log_p)).sum(dim=(1, 2)) for p_i, log_p_i in zip(p, log_p, strict=True)]
+    differ = (guesses[:, None] != guesses).sum(dim=2)  # (K, K)
+    return torch.stack([torch.stack(kl), differ])
+
+
+def mean_differences(sums: Iterable[Tensor], n: int) -> dict[str, float]:
+    """Of n images, from the sums of their batches: for peers i and j, "kl/peerI/peerJ" in nats.
+
+    "disagreement/peerI/peerJ", with i below j, is in % of the images.
+    """
+    kl, differ = (torch.stack(list(sums)).cpu().double().sum(dim=0) / n).tolist()
+    peers = range(len(kl))
+    # Rounding can leave equal predictions a hair below 0; what is not a number has to stay so.
+    flows = {f"kl/peer{i}/peer{j}": max(kl[i][j], 0.0) for i in peers for j in peers if i != j}
+    return flows | {
+        f"disagreement/peer{i}/peer{j}": 100 * differ[i][j] for i in peers for j in peers if i < j
+    }

@@ -53,6 +53,8 @@ from codistill.run_folder import START, copy_name, locked, refuse_occupied
 from codistill.tensorboard import tensorboard
 from codistill.train import Record, Training, fit
 
+WEIGHTS = {"last": "weights.safetensors", "best": "weights_best.safetensors"}
+
 _MANIFEST = {"classes", "data", "image_size", "processes"}
 
 _log = logging.getLogger(__name__)
@@ -210,9 +212,14 @@ class Run:
 
     def load_weights(self, which: str = "last") -> None:
         """Puts the weights after the last epoch, or "best" by validation, into `self.method`."""
-        name = {"last": "weights.safetensors", "best": "weights_best.safetensors"}[which]
+        name = WEIGHTS[which]
         if not (self.path / name).exists():
-            why = "it held no images out" if self.finished() else "it is not finished"
+            if not self.finished():
+                why = "it is not finished"
+            elif which == "best" and "val" not in self.manifest.get("images", {}):
+                why = "it held no images out"
+            else:
+                why = f"{name} is not in it"
             raise InputError(f"{self.path} has no {which} weights: {why}")
         files.load_into(self.method, files.read_weights(self.path / name)[0], self.path / name)
 

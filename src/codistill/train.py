@@ -13,7 +13,7 @@ from torch.optim import SGD, Optimizer
 
 from codistill.errors import InputError
 from codistill.method import Batch, Method
-from codistill.metrics import batch_metrics, mean_metrics
+from codistill.metrics import batch_differences, batch_metrics, mean_differences, mean_metrics
 
 Precision = Literal["fp32", "bf16"]
 MakeOptimizer = Callable[..., Optimizer]
@@ -181,7 +181,9 @@ def fit(
     Yields:
         "epoch", "lr", "images_per_second", "seconds", the mean of every loss term as
         "loss/NAME", and for each set S and classifier N "S/top1/N" and "S/top5/N" in %, and
-        "S/nll/N" in nats.
+        "S/nll/N" in nats; with two peers or more, for peers i and j, "S/kl/peerI/peerJ", the mean
+        KL(p_i || p_j) in nats, and for i below j "S/disagreement/peerI/peerJ", the share of images
+        in % that they call by different names.
     """
     if training is None:
         training = Training(method, make_optimizer)
@@ -260,9 +262,11 @@ def train_epoch(
 def evaluate(method: Method, batches: Batches) -> dict[str, float]:
     """How good every classifier of `method` is: "top1/NAME", "top5/NAME" in %, "nll/NAME".
 
-    In float32, in eval mode; modes and random numbers are afterwards as they were before.
+    And how far apart the peers are: "kl/peerI/peerJ", "disagreement/peerI/peerJ"; see `fit`. In
+    float32, in eval mode; modes and random numbers are afterwards as they were before.
     """
     sums: dict[str, list[Tensor]] = defaultdict(list)
+    differences: list[Tensor] = []
     n = 0
     with eval_mode(method), torch.inference_mode(), torch.random.fork_rng(devices=[]):
         for batch in map(as_batch, batches):
@@ -275,6 +279,8 @@ def evaluate(method: Method, batches: Batches) -> dict[str, float]:
                 out = method(batch.views)
             for name, logits in out.classifiers.items():
                 sums[name].append(batch_metrics(logits, batch.labels))
+            if len(out.logits) > 1:
+                differences.append(batch_differences(out.logits))
             n += len(batch.labels)
     if not n:
         raise InputError("there is not one image to evaluate on")
@@ -282,7 +288,7 @@ def evaluate(method: Method, batches: Batches) -> dict[str, float]:
         f"{metric}/{name}": value
         for name, values in sums.items()
         for metric, value in mean_metrics(values, n).items()
-    }
+    } | (mean_differences(differences, n) if differences else {})
 
 
 @contextmanager

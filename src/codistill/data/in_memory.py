@@ -221,6 +221,14 @@ class EvalBatches:
             images = self.normalisation(self.split.images[part])
             yield Batch([images], self.split.labels[part])
 
+    def take(self, index: Int64[Tensor, "n"]) -> "EvalBatches":
+        """Batches of some images of the split, in that order."""
+        return EvalBatches(self.split.take(index), self.batch_size, self.normalisation)
+
+    def unbroken(self) -> Int64[Tensor, "N"]:
+        """The places in the split of the images that a pass yields: all."""
+        return torch.arange(len(self.split))
+
 
 def check_batch_size(images: int, batch_size: int) -> None:
     """Raises InputError where nothing can be learnt from batches of that size."""

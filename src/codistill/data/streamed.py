@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Int64
 from torch import Tensor
 
 from codistill.data.broken import BrokenImages
@@ -151,8 +152,11 @@ class StreamedEvalBatches:
         self.split = split
         self.batch_size = batch_size
         self.normalisation = normalisation
+        self.image_size = image_size
+        self.workers = workers
         self.device = torch.device(device)
         self.broken = BrokenImages(len(split)) if broken is None else broken
+        self._left_out: set[int] = set()  # places
         work = _Centred(split.store, split.index, image_size)
         self._workers = Workers(work, min(workers, len(self)), self.device.type == "cuda")
 
@@ -172,6 +176,23 @@ class StreamedEvalBatches:
         for _, images, broken in self._workers(self._keys()):
             _note(self, broken)
             yield images[0]
+
+    def take(self, index: Int64[Tensor, "n"]) -> "StreamedEvalBatches":
+        """Batches of some images of the split, in that order."""
+        return StreamedEvalBatches(
+            self.split.take(index),
+            self.batch_size,
+            self.normalisation,
+            self.image_size,
+            self.workers,
+            self.device,
+            self.broken,
+        )
+
+    def unbroken(self) -> Int64[Tensor, "N"]:
+        """The places in the split of the images that a pass, which is over, has yielded."""
+        places = (place for place in range(len(self.split)) if place not in self._left_out)
+        return torch.tensor(list(places), dtype=torch.int64)
 
     def _keys(self) -> list["_Key"]:
         places, B = list(range(len(self.split))), self.batch_size
@@ -204,6 +225,8 @@ def _batches(
 
 def _note(of: StreamedTrainBatches | StreamedEvalBatches, broken: list[tuple[int, str]]) -> None:
     of.broken.add((of.split.name(place), reason) for place, reason in broken)
+    if isinstance(of, StreamedEvalBatches):
+        of._left_out.update(place for place, _ in broken)
 
 
 @dataclass(frozen=True)

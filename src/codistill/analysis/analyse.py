@@ -1,0 +1,176 @@
+"""Everything that is measured of a finished run beyond its history, in one call."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from codistill import files
+from codistill.analysis.calibration import Calibration, calibration
+from codistill.analysis.classes import ClassChanges, class_accuracies, class_changes
+from codistill.analysis.grad_cam import Picture, disagreements, grad_cam
+from codistill.analysis.missing import Missing
+from codistill.analysis.predictions import Batches, Predictions, predict
+from codistill.analysis.similarity import Similarities, map_similarities
+from codistill.errors import InputError, MissingExtraError
+from codistill.finished_runs import Result, load_result
+from codistill.method import Method
+from codistill.results import peers_of
+from codistill.run import WEIGHTS, Run
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What was measured of a finished run. A part that there is none of says why (`Missing`).
+
+    Attributes:
+        path: its folder.
+        weights: those after the last epoch, or the "best" by validation.
+        split: what it was measured on, "test" or "val".
+        classes: C names, in the order of the labels.
+        kept: the classifier that is exported: a peer, or a leader or mean teacher. None where the
+            best weights are asked of a run that held no images out.
+        own: what the kept one is compared with: the method's own classifier, such as "fused" or
+            "gated"; without one, the ensemble; None with one peer.
+        predictions: of all images of the split that are not broken.
+        calibration: of every classifier, by name.
+        class_accuracy: of every classifier, by name: for each class % right, None without images.
+        changes: from the kept classifier to `own`, class by class.
+        similarity: of the peers' feature maps.
+        pictures: Grad-CAM of chosen images, or of those on which the classifiers disagree most.
+    """
+
+    path: Path
+    weights: Literal["last", "best"]
+    split: Literal["test", "val"]
+    classes: tuple[str, ...]
+    kept: str | None
+    own: str | None
+    predictions: Predictions | Missing
+    calibration: dict[str, Calibration] | Missing
+    class_accuracy: dict[str, list[float | None]] | Missing
+    changes: ClassChanges | Missing
+    similarity: Similarities | Missing
+    pictures: tuple[Picture, ...] | Missing
+
+
+def analyse(
+    run: Run | Path | str,
+    *,
+    weights: Literal["last", "best"] = "last",
+    split: Literal["test", "val"] = "test",
+    pictures: Sequence[int] | int = 6,
+    similarity_images: int = 2000,
+    device: str | None = None,
+    root: str | None = None,
+    workers: int | None = None,
+) -> Analysis:
+    """Measures a finished run, from its weights and its images.
+
+    Predictions are those of the whole split. A folder without weights, images that are gone, a
+    library that is not installed: the parts that need them are `Missing`, the others are there.
+
+    Args:
+        run: its folder, or the run itself, which then has these weights.
+        weights: those after the last epoch, or the best by validation.
+        split: the images.
+        pictures: places of images in the split, or how many to choose among those that only one of
+            `kept` and `own` is right about; see `disagreements`. 0 or none: no pictures.
+        similarity_images: how many images feature maps are compared on, 4 or more; 0: not at all.
+        device: as for `Run`; so are the next two.
+        root: where the same images are now.
+        workers: processes that read images.
+
+    Raises:
+        InputError: the folder holds no finished run, or is damaged.
+    """
+    result = load_result(run.path if isinstance(run, Run) else Path(run))
+    kept = result.summary["student"][weights]
+    classes = tuple(files.read_json(result.path / "manifest.json").get("classes", ()))
+    try:
+        _require_weights(result, weights)
+        run = run if isinstance(run, Run) else Run(result.path, device, root, workers)
+        run.load_weights(weights)
+        if split not in (sets := run.data().evaluate_on):
+            raise InputError(f"{result.path} held no images out: it has no split {split!r}")
+        method, batches = run.method, sets[split]
+        predictions = predict(method, batches)
+    except (InputError, MissingExtraError) as error:
+        own, gone = _own(result, result.students), Missing(str(error))
+        return Analysis(
+            result.path, weights, split, classes, kept, own, gone, gone, gone, gone, gone, gone
+        )
+    own = _own(result, method.students())
+    return Analysis(
+        result.path,
+        weights,
+        split,
+        classes,
+        kept,
+        own,
+        predictions,
+        {name: calibration(predictions, name) for name in predictions.of},
+        {name: class_accuracies(predictions, name, len(classes)) for name in predictions.of},
+        _part(lambda: _changes(predictions, kept, own, classes)),
+        _part(lambda: _similarity(method, batches, similarity_images)),
+        _part(lambda: _pictures(method, batches, pictures, predictions, kept, own)),
+    )
+
+
+def _own(result: Result, students: Iterable[str]) -> str | None:
+    """The method's own classifier; the ensemble where there is none; None with one peer.
+
+    Not what is kept or may be kept, and no network that the method was given.
+    """
+    others = {*peers_of(result.summary), *students, *result.config.method}
+    found = [name for name in result.summary["last"] if name not in others]
+    return found[-1] if found else None  # the ensemble comes first
+
+
+def _require_weights(result: Result, weights: str) -> None:
+    if weights == "best" and result.summary["student"]["best"] is None:
+        raise InputError(f"{result.path} held no images out: none of its epochs is the best")
+    name = WEIGHTS[weights]
+    if not (result.path / name).exists():
+        raise InputError(f"{name} is not in {result.path}")
+
+
+_T = TypeVar("_T")
+
+
+def _part(measure: Callable[[], _T]) -> _T | Missing:
+    try:
+        return measure()
+    except (InputError, MissingExtraError) as error:
+        return Missing(str(error))
+
+
+def _changes(
+    predictions: Predictions, kept: str, own: str | None, names: tuple[str, ...]
+) -> ClassChanges:
+    if own is None:
+        raise InputError("there is one classifier: nothing to compare it with")
+    return class_changes(predictions, kept, own, names)
+
+
+def _similarity(method: Method, batches: Batches, images: int) -> Similarities:
+    if not images:
+        raise InputError("feature maps were not to be compared")
+    return map_similarities(method, batches, images)
+
+
+def _pictures(
+    method: Method,
+    batches: Batches,
+    pictures: Sequence[int] | int,
+    predictions: Predictions,
+    kept: str,
+    own: str | None,
+) -> tuple[Picture, ...]:
+    if not pictures:
+        raise InputError("no pictures were asked for")
+    if isinstance(pictures, int):
+        pictures = disagreements(predictions, kept, own, pictures)
+        if not pictures:
+            raise InputError(f"{kept} and {own} agree on every image")
+    return grad_cam(method, batches, pictures)

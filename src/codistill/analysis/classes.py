@@ -1,0 +1,148 @@
+"""Which classes one classifier knows better than another."""
+
+import functools
+from dataclasses import dataclass, replace
+from math import sqrt
+
+import numpy as np
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from codistill.analysis.predictions import Predictions
+from codistill.differences import SIGNIFICANT
+from codistill.paired import holm, scipy_stats
+
+
+@dataclass(frozen=True)
+class ClassChange:
+    """One class, told by two classifiers.
+
+    Attributes:
+        label: 0 to C - 1.
+        name: of the class.
+        images: how many of it there are.
+        first, second: accuracy of the two classifiers, in %.
+        gained: images that only the second is right about.
+        lost: images that only the first is right about.
+        p: of the exact sign test on gained and lost (McNemar's exact test), two-sided; 1 where
+            both are right about the same images.
+        corrected: p after Holm's correction for all classes. Below 0.05: a finding. Else the class
+            may well stand where it stands by chance.
+    """
+
+    label: int
+    name: str
+    images: int
+    first: float
+    second: float
+    gained: int
+    lost: int
+    p: float
+    corrected: float
+
+    @property
+    def difference(self) -> float:
+        """Accuracy of the second less that of the first, in percentage points."""
+        return self.second - self.first
+
+    @property
+    def standard_error(self) -> float:
+        """Of the difference, in percentage points, if images of the class were drawn anew."""
+        n, gained, lost = self.images, self.gained, self.lost
+        return 100 * sqrt(gained + lost - (gained - lost) ** 2 / n) / n
+
+
+@dataclass(frozen=True)
+class ClassChanges:
+    """Every class, told by two classifiers.
+
+    Attributes:
+        first, second: names of the classifiers.
+        overall: all images as if they were one class, with label -1 and name "all".
+        classes: those that there are images of, from the most improved to the most hurt.
+        findings: how many classes differ with a corrected p below 0.05.
+        by_chance: how many classes would have an uncorrected p below 0.05, were there no
+            difference in any class; to be compared with `uncorrected`. At most 5 % of the
+            classes, fewer where there are few images, because the test is exact.
+        uncorrected: how many classes do.
+    """
+
+    first: str
+    second: str
+    overall: ClassChange
+    classes: tuple[ClassChange, ...]
+    findings: int
+    by_chance: float
+    uncorrected: int
+
+    def most_improved(self, n: int = 5) -> list[ClassChange]:
+        """Up to n classes that the second knows better, the most improved first."""
+        return [change for change in self.classes if change.difference > 0][:n]
+
+    def most_hurt(self, n: int = 5) -> list[ClassChange]:
+        """Up to n classes that the first knows better, the most hurt first."""
+        return [change for change in reversed(self.classes) if change.difference < 0][:n]
+
+
+def class_accuracies(
+    predictions: Predictions, classifier: str, num_classes: int
+) -> list[float | None]:
+    """Accuracy of a classifier in each class, in %; None where there is no image."""
+    labels, right = predictions.labels, predictions.right(classifier)
+    counts = torch.bincount(labels, minlength=num_classes).tolist()
+    rights = torch.bincount(labels[right], minlength=num_classes).tolist()
+    return [100 * r / n if n else None for r, n in zip(rights, counts, strict=True)]
+
+
+def class_changes(
+    predictions: Predictions, first: str, second: str, names: tuple[str, ...]
+) -> ClassChanges:
+    """Where two classifiers differ, class by class; classes that tie in the order of labels.
+
+    Raises:
+        MissingExtraError: scipy is not installed.
+    """
+    labels, one, two = predictions.labels, predictions.right(first), predictions.right(second)
+    found = []
+    for label, name in enumerate(names):
+        members = labels == label
+        if members.any():
+            found.append(_change(label, name, one[members], two[members]))
+    corrected = holm([change.p for change in found])
+    found = [
+        replace(c, corrected=p) for c, p in zip(found, corrected, strict=True) if p is not None
+    ]
+    return ClassChanges(
+        first,
+        second,
+        overall=_change(-1, "all", one, two),
+        classes=tuple(sorted(found, key=lambda change: -change.difference)),
+        findings=sum(change.corrected < SIGNIFICANT for change in found),
+        uncorrected=sum(change.p < SIGNIFICANT for change in found),
+        by_chance=sum(_chance(change.gained + change.lost) for change in found),
+    )
+
+
+def _change(
+    label: int, name: str, first: Bool[Tensor, "n"], second: Bool[Tensor, "n"]
+) -> ClassChange:
+    """Of n images: which the first and which the second classifier is right about, (n,) bool."""
+    n = len(first)
+    gained, lost = int((second & ~first).sum()), int((first & ~second).sum())
+    p = _sign_test(gained, gained + lost)
+    before, after = (100 * int(right.sum()) / n for right in (first, second))
+    return ClassChange(label, name, n, before, after, gained, lost, p, p)
+
+
+@functools.cache
+def _sign_test(gained: int, changed: int) -> float:
+    return float(scipy_stats().binomtest(gained, changed).pvalue) if changed else 1.0
+
+
+@functools.cache
+def _chance(changed: int) -> float:
+    """How probable p < 0.05 is where gains and losses are equally likely: the largest such p."""
+    fewer = np.arange(changed // 2 + 1)
+    p = 2 * scipy_stats().binom.cdf(fewer, changed, 0.5)
+    return float(p[p < SIGNIFICANT].max(initial=0.0))

@@ -1,0 +1,126 @@
+"""Which classes the method's own classifier knows better or worse than the network that is kept."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import mean
+
+from codistill.analysis import Analysis, ClassChange, ClassChanges
+from codistill.page.drawing import COLOURS, canvas, svg_of
+from codistill.page.measure import Measured
+from codistill.page.parts import Figure, Figures, Fold, Paragraph, Part, Section, Table
+from codistill.page.settings import Setting
+from codistill.report import spread_of
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Change:
+    """A class in all seeds of a setting.
+
+    Attributes:
+        name: of the class.
+        of_seeds: one change for each seed that has images of it.
+    """
+
+    name: str
+    of_seeds: Sequence[ClassChange]
+
+    @property
+    def mean(self) -> float:
+        """Of the differences, in points."""
+        return mean(c.difference for c in self.of_seeds)
+
+
+def classes_that_change(measured: Measured, settings: Sequence[Setting]) -> Section:
+    """The most improved and the most hurt classes."""
+    have, missing = measured.parts(lambda a: a.changes)
+    parts: list[Part] = [
+        Fold(s.title, list(_parts(s, analyses)), open=len(settings) <= 3)
+        for s, analyses in have.items()
+    ]
+    return Section(
+        "classes",
+        "Which classes gain, which lose?",
+        "From the network that is kept to the method's own classifier (fused, gated ...) or, where "
+        "it has none, the ensemble: the classes of which the second knows most more, and most "
+        "less, of the test images, in points of accuracy; each mark is a seed. The ends of a long "
+        "list are always far out: only classes with a finding (exact sign test, Holm-corrected for "
+        "all classes of a run, p < 0.05) are more than that.",
+        parts,
+        missing,
+    )
+
+
+def _of(analysis: Analysis) -> ClassChanges:
+    assert isinstance(analysis.changes, ClassChanges)
+    return analysis.changes
+
+
+def changes_over_seeds(analyses: Sequence[Analysis]) -> list[Change]:
+    """Every class, the most improved first, those that tie in the order of their labels."""
+    by_label: dict[int, list[ClassChange]] = {}
+    for a in analyses:
+        for change in _of(a).classes:
+            by_label.setdefault(change.label, []).append(change)
+    changes = [Change(c[0].name, c) for _, c in sorted(by_label.items())]
+    return sorted(changes, key=lambda change: -change.mean)
+
+
+def _parts(setting: Setting, analyses: Sequence[Analysis]) -> list[Part]:
+    changes = changes_over_seeds(analyses)
+    up = [c for c in changes if c.mean > 0][:_SHOWN]
+    down = [c for c in changes if c.mean < 0][-_SHOWN:]
+    found = [_of(a) for a in analyses]
+    what = ", ".join(dict.fromkeys(f"{c.first} to {c.second}" for c in found))
+    tests = "; ".join(
+        f"{c.findings} (uncorrected {c.uncorrected}, by chance {c.by_chance:.1f})" for c in found
+    )
+    text = Paragraph(
+        f"From {what}. Of {len(changes)} classes, findings in each seed: {tests}. All images: "
+        f"{spread_of([c.overall.difference for c in found])} points, {setting.n}."
+    )
+    if not up + down:
+        return [text, Paragraph("No class changes.")]
+    return [text, Figures([_figure(setting, up, down)]), _table(up + down)]
+
+
+def _figure(setting: Setting, up: Sequence[Change], down: Sequence[Change]) -> Figure:
+    shown = [*up, *down]
+    with canvas(height=0.7 + 0.26 * len(shown)) as (figure, axes):
+        for row, change in enumerate(shown):
+            gains = change.mean > 0
+            colour = COLOURS[0] if gains else COLOURS[1]
+            axes.barh(
+                -row, change.mean, color=colour, alpha=0.6, hatch="" if gains else "///", height=0.7
+            )
+            values = [c.difference for c in change.of_seeds]
+            axes.plot(values, [-row] * len(values), "|", color="black", markersize=9)
+        axes.axvline(0, color="black", linewidth=0.8)
+        names = [c.name if len(c.name) < 24 else f"{c.name[:21]} ..." for c in shown]
+        axes.set_yticks([-row for row in range(len(shown))], names)
+        axes.set_xlabel("change in accuracy [points]")
+        svg = svg_of(figure, f"classes-{setting.name}")
+    text = ", ".join(f"{c.name} {c.mean:+.1f}" for c in shown)
+    return Figure(f"{setting.label}: bars are means, marks are seeds", svg, f"{text}.")
+
+
+def _table(shown: Sequence[Change]) -> Table:
+    rows = []
+    for change in shown:
+        c = change.of_seeds
+        before, after = ([getattr(x, side) for x in c] for side in ("first", "second"))
+        findings = sum(x.corrected < 0.05 for x in c)
+        rows.append(
+            [
+                change.name,
+                ", ".join(sorted({str(x.images) for x in c})),
+                spread_of(before, 1),
+                spread_of(after, 1),
+                f"{change.mean:+.1f}",
+                ", ".join(f"+{x.gained} -{x.lost}" for x in c),
+                f"{findings} of {len(c)}",
+            ]
+        )
+    head = ("class", "images", "before %", "after %", "change", "images gained, lost", "findings")
+    return Table("Most improved and most hurt classes", head, rows)

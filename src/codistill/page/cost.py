@@ -1,0 +1,209 @@
+"""What accuracy costs: parameters and FLOPs of what is used, seconds of what is trained."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import mean, median
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from codistill.errors import InputError
+from codistill.finished_runs import Result
+from codistill.page.drawing import FILLS, canvas, name_points, plain_ticks, point, sd, svg_of
+from codistill.page.parts import Figure, Figures, Fold, Part, Section, Table
+from codistill.page.settings import Setting, key_of, top1_of
+from codistill.report import spread_of
+from codistill.results import kept_top1
+from codistill.run import Run
+from codistill.summary import summarise_method
+
+_E = 1e6
+
+
+@dataclass(frozen=True)
+class Used:
+    """What of a setting can be used to classify, and what it takes.
+
+    Attributes:
+        what: "kept", "ensemble", or what the method adds.
+        top1: on the test images, of each seed.
+        parameters: None where the run does not tell.
+        flops: forward, for one image; None where the networks cannot be built here.
+    """
+
+    what: str
+    top1: list[float]
+    parameters: int | None
+    flops: int | None
+
+
+def accuracy_and_cost(settings: Sequence[Setting]) -> Section:
+    """Accuracy against parameters, FLOPs and the time of training."""
+    missing = []
+    used: dict[Setting, list[Used]] = {}
+    for s in settings:
+        try:
+            built = _build(s.results[0])
+        except (InputError, ImportError, LookupError) as error:
+            built = _Built({}, s.results[0].students)
+            missing.append(f"FLOPs of {s.title} are not known: {error}.")
+        used[s] = _used(s, built)
+    table = _table(used)
+    parts: list[Part] = [
+        Figures([f for f in (_figure(used, axis) for axis in _AXES) if f]),
+        key_of(settings, "cost-key"),
+        table if len(settings) <= 3 else Fold(table.caption, [table]),
+    ]
+    machines = {_where(r) for s in settings for r in s.results}
+    if len(machines) > 1:
+        missing.append(
+            "The runs were trained on different machines or with different numbers of threads "
+            f"({'; '.join(sorted(machines))}): their seconds cannot be compared."
+        )
+    return Section(
+        "cost",
+        "Accuracy and cost",
+        "The higher and the further to the left, the better. Filled: the network that is kept; "
+        "hollow: the ensemble, which costs as much as all peers; half-filled: a classifier that "
+        "the method adds. Bars are one standard deviation over seeds. FLOPs are those of "
+        "convolutions and matrix products, 2 per multiply-add, forward, for one image. Seconds "
+        "are those of the training steps, without evaluation; what else the machine did at that "
+        "time is in them.",
+        parts,
+        missing,
+    )
+
+
+@dataclass(frozen=True)
+class _Built:
+    """What building a run's networks tells.
+
+    Attributes:
+        flops: forward for one image, of each peer, of "ensemble": all peers, and of "method": all.
+        students: for each classifier that can be kept, the peer that it is or copies.
+    """
+
+    flops: dict[str, int]
+    students: dict[str, int]
+
+
+def _build(result: Result) -> _Built:
+    run = Run(result.path, "cpu")
+    height, width = run.manifest["image_size"]
+    summary = summarise_method(run.method, (height, width), batch_size=2)
+    flops = {f"peer{k}": peer.flops for k, peer in enumerate(summary.peers)}
+    method = run.method.eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        method([torch.zeros(1, 3, height, width)])
+    together = {"ensemble": summary.peers_flops, "method": counter.get_total_flops()}
+    return _Built(flops | together, {name: k for name, (_, k) in method.students().items()})
+
+
+def _used(setting: Setting, built: _Built) -> list[Used]:
+    """The kept network, the ensemble, and what the method adds to peers beside it."""
+    first = setting.results[0]
+    counts, flops = first.parameters, built.flops
+    student = first.summary["student"]
+    kept = student["best"] or student["last"]
+    peer = f"peer{built.students[kept]}" if kept in built.students else kept
+    top1 = [kept_top1(r.summary) for r in setting.results]
+    found = [Used("kept", top1, counts.get(peer), flops.get(peer))]
+    for name in ("ensemble", *setting.own):
+        values = top1_of(setting, name)
+        if not values or name in built.students or name in setting.given:
+            continue
+        if name == "ensemble":
+            found.append(Used(name, values, counts["peers"], flops.get("ensemble")))
+        elif not counts.get("frozen"):
+            size = counts["peers"] + counts["method"]
+            found.append(Used(name, values, size, flops.get("method")))
+    return found
+
+
+def _seconds(result: Result) -> float | None:
+    found = [record["seconds"] for record in result.history if "seconds" in record]
+    return sum(found) if found else None
+
+
+def _epoch_seconds(result: Result) -> float | None:
+    found = [record["seconds"] for record in result.history if "seconds" in record]
+    return median(found) if found else None
+
+
+def _over_seeds(setting: Setting, of: Callable[[Result], float | None]) -> list[float]:
+    return [x for x in map(of, setting.results) if x is not None]
+
+
+_AXES = ("parameters [millions]", "FLOPs [millions]", "training [minutes]")
+
+
+def _figure(used: dict[Setting, list[Used]], axis: str) -> Figure | None:
+    """Kept networks and ensembles as points."""
+    drawn: list[tuple[Setting, Used, float]] = []
+    for s, things in used.items():
+        seconds = _over_seeds(s, _seconds)
+        for u in things:
+            x = {
+                _AXES[0]: u.parameters and u.parameters / _E,
+                _AXES[1]: u.flops and u.flops / _E,
+                _AXES[2]: mean(seconds) / 60 if seconds else None,
+            }[axis]
+            if x is not None:
+                drawn.append((s, u, x))
+    if not drawn:
+        return None
+    with canvas(height=3.5) as (figure, axes):
+        for s, u, x in drawn:
+            point(axes, (x, mean(u.top1)), s.style, FILLS.get(u.what, "left"), yerr=sd(u.top1))
+        axes.set(xlabel=axis, ylabel="test top-1 [%]")
+        axes.margins(x=0.2, y=0.08)
+        places = [x for *_, x in drawn]
+        if max(places) > 20 * min(places) > 0:
+            axes.set_xscale("log")
+            plain_ticks(axes.xaxis, between=False)
+        name_points(axes, [(str(s.number), x, mean(u.top1)) for s, u, x in drawn])
+        svg = svg_of(figure, f"cost-{_AXES.index(axis)}")
+    text = "; ".join(f"{s.number} {u.what}: {x:.3g}, {mean(u.top1):.2f} %" for s, u, x in drawn)
+    title = f"Accuracy against {axis.partition(' [')[0]}"
+    return Figure(title, svg, f"{axis} and test top-1 by number of the setting: {text}.")
+
+
+def _table(used: dict[Setting, list[Used]]) -> Table:
+    rows = []
+    for s, things in used.items():
+        whole, each = _over_seeds(s, _seconds), _over_seeds(s, _epoch_seconds)
+        for u in things:
+            rows.append(
+                [
+                    str(s.number),
+                    s.label,
+                    u.what,
+                    spread_of(u.top1),
+                    f"{u.parameters:,}" if u.parameters else "-",
+                    f"{u.flops / _E:,.1f}" if u.flops else "-",
+                    spread_of(whole, 0) if whole else "-",
+                    spread_of(each, 1) if each else "-",
+                    str(len(s.results)),
+                ]
+            )
+    return Table(
+        "What accuracy costs",
+        ("#", "setting", "used", "top-1 %", "parameters", "MFLOPs", "train s", "s/epoch", "n"),
+        rows,
+        "kept: the exported student, its epoch chosen by the held-out images, else the last; the "
+        "others after the last epoch. parameters and MFLOPs: of what is used, not of what was "
+        "trained. train s: the whole training, which is the same for all that came out of it; "
+        "s/epoch: median of its epochs. A classifier that the method adds is counted with all "
+        "peers and all the method's modules; one that needs a network which was given, such as a "
+        "teacher, is left out.",
+        headers=3,
+    )
+
+
+def _where(result: Result) -> str:
+    """Machines and threads of a run."""
+    found = []
+    for p in result.manifest.get("processes", []):
+        threads = f", {p['threads']} threads" if p.get("device") == "cpu" and "threads" in p else ""
+        found.append(f"{p.get('device', '?')} {p.get('processor') or ''}".strip() + threads)
+    return " and ".join(dict.fromkeys(found)) or "not recorded"

@@ -1,0 +1,45 @@
+"""Values of all settings in rows, for figures that a phone can show."""
+
+from collections.abc import Mapping, Sequence
+from statistics import mean
+
+from codistill.page.drawing import FILLS, canvas, point, sd, svg_of
+from codistill.page.parts import Figure
+from codistill.page.settings import Setting
+
+Dots = Mapping[Setting, Mapping[str, Sequence[float]]]
+"""For each setting and each kind of thing, such as "ensemble", the values of the seeds."""
+
+
+def dots(values: Dots, axis: str, name: str, title: str, digits: int = 2) -> Figure:
+    """A row for each setting, in it a marker for each thing, filled as `FILLS` says.
+
+    Args:
+        values: of the seeds.
+        axis: its name and unit.
+        name: of the figure, for ids on the page.
+        title: of the figure.
+        digits: behind the point, in its description.
+    """
+    said = []
+    rows = {s: i for i, s in enumerate(values)}
+    with canvas(height=0.6 + 0.45 * len(rows)) as (figure, axes):
+        for s, things in values.items():
+            for i, (what, of_seeds) in enumerate(things.items()):
+                if of_seeds:
+                    place = mean(of_seeds), -rows[s] - 0.15 * i
+                    point(axes, place, s.style, FILLS.get(what, "left"), xerr=sd(of_seeds))
+                    said.append(f"{s.number} {what} {mean(of_seeds):.{digits}f}")
+            axes.annotate(
+                s.title if len(s.title) < 60 else f"{s.title[:57]} ...",
+                (0.01, 0.13 - rows[s]),
+                xycoords=("axes fraction", "data"),
+                fontsize=7.5,
+                va="bottom",
+            )
+        axes.set_yticks([-row for row in rows.values()], [""] * len(rows))
+        axes.tick_params(axis="y", length=0)
+        axes.set(xlabel=axis, ylim=(-len(rows) + 0.45, 0.65))
+        svg = svg_of(figure, name)
+    text = f"{axis} by number of the setting: {', '.join(said)}."
+    return Figure(title, svg, text)

@@ -1,0 +1,228 @@
+"""Figures as SVG inside the page: the same bytes from the same numbers, legible without colour."""
+
+import io
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from statistics import mean, stdev
+from typing import Any
+
+from codistill.errors import MissingExtraError
+
+# Okabe and Ito's colours, which the colour-blind can tell apart, without the yellow, which paper
+# does not show. Lines and markers tell them apart once more.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "p")
+FILLS = {"kept": "full", "mean peer": "full", "ensemble": "none"}  # what a method adds: "left"
+_STYLE: dict[str, Any] = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial"],
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.35,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "text.parse_math": False,  # names are text
+    "svg.fonttype": "none",  # letters stay letters: small, and read aloud
+    "svg.hashsalt": "codistill",
+}
+_FINE = re.compile(r"(\.\d\d)\d+")
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a curve is drawn. No two of 385 are alike."""
+
+    colour: str
+    line: Any
+    marker: str
+
+    @classmethod
+    def number(cls, i: int) -> "Style":
+        """The style of the i-th curve."""
+        return cls(COLOURS[i % 7], LINES[i % 5], MARKERS[i % 11])
+
+
+def require_matplotlib() -> None:
+    """Raises MissingExtraError without matplotlib."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError("matplotlib", "report", "drawing curves") from error
+
+
+@contextmanager
+def canvas(rows: int = 1, width: float = 4.6, height: float = 3.1) -> Iterator[tuple[Any, Any]]:
+    """A figure of `rows` axes below one another, and these axes, in inches.
+
+    Independent of the reader's own settings of matplotlib.
+    """
+    require_matplotlib()
+    import matplotlib.style
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    with matplotlib.style.context(["default", _STYLE]):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        FigureCanvasSVG(figure)
+        yield figure, figure.subplots(rows, 1)
+
+
+def svg_of(figure: Any, name: str) -> str:
+    """A figure as an SVG element to stand in HTML; `name` keeps its ids apart from others'."""
+    text = io.StringIO()
+    figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
+    svg = text.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<!--.*?-->\s*", "", svg, flags=re.DOTALL)
+    svg = re.sub(r' xmlns(:xlink)?="[^"]*"', "", svg)
+    svg = re.sub(r'<svg ([^>]*?)width="[\d.]+pt" height="[\d.]+pt"', r"<svg \1", svg, count=1)
+    svg = re.sub(r"(?:height|width)=\"[\d.]+pt\" ", "", svg)
+    svg = svg.replace("xlink:href", "href")
+    svg = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', svg)
+    svg = re.sub(r'href="#([^"]+)"', rf'href="#{name}-\1"', svg)
+    svg = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", svg)
+    # hundredths of a point are not seen
+    return re.sub(r' (?:d|x|y|transform)="[^"]*"', lambda m: _FINE.sub(r"\1", m[0]), svg).strip()
+
+
+def band(axes: Any, columns: Sequence[Sequence[float]], style: Style, label: str) -> None:
+    """A curve through the mean of each column, with the range of its values around it.
+
+    Columns without a value leave a gap.
+
+    Args:
+        axes: of matplotlib.
+        columns: for each epoch, the values of the seeds.
+        style: of the curve.
+        label: in the legend.
+    """
+    epochs = range(1, len(columns) + 1)
+    nan = float("nan")
+    centre = [mean(c) if c else nan for c in columns]
+    axes.plot(
+        epochs,
+        centre,
+        color=style.colour,
+        linestyle=style.line,
+        marker=style.marker,
+        markersize=3.5,
+        markevery=max(1, len(columns) // 8),
+        linewidth=1.4,
+        label=label,
+    )
+    if any(len(c) > 1 for c in columns):
+        low, high = ([f(c) if c else nan for c in columns] for f in (min, max))
+        axes.fill_between(epochs, low, high, color=style.colour, alpha=0.18, linewidth=0)
+
+
+def sd(values: Sequence[float]) -> float | None:
+    """Standard deviation; None of one value."""
+    return stdev(values) if len(values) > 1 else None
+
+
+def point(
+    axes: Any, place: tuple[float, float], style: Style, fill: str = "full", **error: float | None
+) -> None:
+    """A marker at (x, y), with `xerr` or `yerr` to each side."""
+    axes.errorbar(
+        *place,
+        **error,
+        marker=style.marker,
+        color=style.colour,
+        fillstyle=fill,
+        markersize=6,
+        capsize=2.5,
+        linewidth=1.0,
+    )
+
+
+def name_points(axes: Any, names: Sequence[tuple[str, float, float]]) -> None:
+    """Writes (name, x, y) beside points, where nothing stands yet."""
+    axes.figure.draw_without_rendering()
+    ordered = sorted(names, key=lambda n: (n[1], n[2], n[0]))
+    pixels = axes.transData.transform([(x, y) for _, x, y in ordered])
+    places = (pixels * 72 / axes.figure.dpi).tolist()
+    taken = [(x - 3, y - 3, x + 3, y + 3) for x, y in places]  # left, bottom, right, top in points
+    for (name, *xy), (x, y) in zip(ordered, places, strict=True):
+        width = 4.6 * len(name)
+        rights = [5 + 6 * i for i in range(12)]
+        offsets = [(d, 0.0) for pair in ((r, -r - width) for r in rights) for d in pair]
+        boxes = [(x + d, y - 3.5, x + d + width, y + 3.5) for d, _ in offsets]
+        free = [i for i, box in enumerate(boxes) if not any(_overlap(box, t) for t in taken)]
+        i = free[0] if free else 0
+        taken.append(boxes[i])
+        axes.annotate(
+            name, xy=xy, xytext=offsets[i], textcoords="offset points", va="center", fontsize=7
+        )
+
+
+def _overlap(a: Sequence[float], b: Sequence[float]) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def name_at_end(axes: Any, curves: dict[str, Sequence[Sequence[float]]]) -> None:
+    """Names at the right end of curves, moved apart where they would cover one another.
+
+    Args:
+        axes: of matplotlib, with all curves drawn and its limits final.
+        curves: for each name to write the columns that `band` drew.
+    """
+    last = {name: max(i for i, c in enumerate(cs) if c) for name, cs in curves.items() if any(cs)}
+    ends = {name: mean(curves[name][i]) for name, i in last.items()}
+    low, high = axes.get_ylim()
+    step = (high - low) * 0.048
+    places: list[float] = []
+    ordered = sorted(ends.items(), key=lambda item: item[1])
+    for i, (_, y) in enumerate(ordered):
+        room = high - step * (len(ordered) - i - 0.5)
+        places.append(min(max(y, places[-1] + step if places else low), max(room, low)))
+    for (name, y), place in zip(ordered, places, strict=True):
+        axes.annotate(
+            name,
+            xy=(1 + last[name], y),
+            xytext=(1.045, (place - low) / (high - low)),
+            textcoords="axes fraction",
+            va="center",
+            fontsize=8,
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": "#777777", "linewidth": 0.5, "shrinkB": 1},
+        )
+
+
+def integer_epochs(axes: Any) -> None:
+    """Names the x axis, which shows whole epochs."""
+    axes.set_xlabel("epoch")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+
+
+def plain_ticks(axis: Any, between: bool) -> None:
+    """Writes the ticks of a logarithmic axis as numbers; those between the powers too, or not."""
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter("{x:g}" if between else "")
+
+
+def sample(style: Style, name: str) -> str:
+    """A short piece of a curve, for the key: SVG of 44 x 12 pixels."""
+    with canvas(width=0.6, height=0.17) as (figure, axes):
+        figure.set_layout_engine("none")
+        axes.set_position((0, 0, 1, 1))
+        axes.axis("off")
+        axes.set(xlim=(0, 2), ylim=(-1, 1))
+        axes.plot(
+            [0, 1, 2],
+            [0, 0, 0],
+            color=style.colour,
+            linestyle=style.line,
+            marker=style.marker,
+            markevery=[1],
+            markersize=5.5,
+            linewidth=1.6,
+        )
+        return svg_of(figure, name)

@@ -1,0 +1,209 @@
+"""What was compared, and the tables of it."""
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import mean
+
+from codistill.config import flatten
+from codistill.finished_runs import Result, what_is_compared
+from codistill.page.dots import dots
+from codistill.page.parts import Code, Figure, Figures, Fold, Paragraph, Part, Section, Table
+from codistill.page.settings import Setting, numbered, top1_of
+from codistill.report import CAPTION, COLUMNS, COMPARED, COMPARED_CAPTION, compared, rows
+
+
+def what_was_compared(settings: Sequence[Setting], notes: Sequence[str]) -> Section:
+    """The settings, what they have in common, and how they were made."""
+    common, own = _options(settings)
+    table = Table(
+        "Settings",
+        ("#", "setting", "networks", "peers", "shared stages", "seeds", "n", "epochs"),
+        [
+            (
+                str(s.number),
+                s.label,
+                s.results[0].config.network,
+                str(s.results[0].config.peers),
+                str(s.results[0].config.shared),
+                ", ".join(str(r.config.seed) for r in s.results),
+                str(len(s.results)),
+                ", ".join(sorted({str(r.summary["epochs"]) for r in s.results})),
+            )
+            for s in settings
+        ],
+        "n: runs, each with another seed. “±” is everywhere the standard deviation over them, with "
+        "n - 1 below the root: how far one run lies from another, not how surely the mean is "
+        "known. One seed has no “±”.",
+        headers=2,
+    )
+    parts: list[Part] = [
+        *(Paragraph(f"{note[0].upper()}{note[1:]}.", note=True) for note in notes),
+        table,
+    ]
+    parts += [Paragraph(line) for line in _data(settings)]
+    if any(own.values()):
+        differing = [(str(s.number), s.label, ", ".join(own[s.label]) or "-") for s in settings]
+        caption = "Options in which the settings differ"
+        table = Table(caption, ("#", "setting", "options"), differing, headers=2)
+        parts.append(Fold(caption, [table]))
+    parts += [
+        Fold("Options that all settings have in common", [_common(common)]),
+        Fold("How it was made: commands, versions, machines", list(_made(settings))),
+    ]
+    return Section(
+        "runs",
+        "What was compared",
+        "Runs that differ in nothing but the seed are one setting. Its number stands for it all "
+        "over this page.",
+        parts,
+    )
+
+
+def tables(
+    settings: Sequence[Setting], published: Mapping[str, str], sources: Sequence[str] = ()
+) -> Section:
+    """The tables of the report."""
+    groups = {s.label: list(s.results) for s in settings}
+    head, lines = ["#", *COMPARED], numbered(settings, compared(groups))
+    if published:
+        head.append("published")
+        lines = [[*line, published.get(line[1], "-")] for line in lines]
+    every = Table(
+        "Every classifier",
+        ("#", *COLUMNS),
+        numbered(settings, rows(groups)),
+        CAPTION,
+        headers=3,
+    )
+    return Section(
+        "tables",
+        "Accuracy",
+        "One row for each setting. Compare one network with one (mean peer, kept) and several with "
+        "several (ensemble, its own); a difference smaller than a few standard deviations may well "
+        "be chance.",
+        [
+            Figures([_dots(settings)]),
+            Table("Settings side by side", head, lines, COMPARED_CAPTION, headers=2),
+            *(Paragraph(f"Published: {source}") for source in sources),
+            Fold("Every classifier of every setting", [every], open=len(settings) <= 4),
+        ],
+    )
+
+
+def _dots(settings: Sequence[Setting]) -> Figure:
+    """Mean peer, ensemble and the method's best own classifier of each setting."""
+    values = {}
+    for s in settings:
+        own = {n: mean(top1_of(s, n)) for n in s.own if n not in s.given}
+        best = sorted(own, key=lambda n: -own[n])[:1]
+        values[s] = {what: top1_of(s, what) for what in ("mean peer", "ensemble", *best)}
+    return dots(
+        values,
+        "test top-1 [%], last epoch",
+        "accuracy-dots",
+        "Filled: mean of the peers. Hollow: their ensemble. Half-filled: what the method adds, its "
+        "best. Bars: one standard deviation over seeds.",
+    )
+
+
+def what_seeds_lack(settings: Sequence[Setting]) -> list[str]:
+    """What to say of settings that lack seeds which others have."""
+    every = sorted({r.config.seed for s in settings for r in s.results})
+    notes = []
+    for s in settings:
+        have = [r.config.seed for r in s.results]
+        lack = [str(seed) for seed in every if seed not in have]
+        if lack:
+            plural = "s" if len(lack) > 1 else ""
+            notes.append(f"{s.title} lacks seed{plural} {', '.join(lack)}, which others have")
+    return notes
+
+
+def few_seeds(settings: Sequence[Setting]) -> list[str]:
+    """What to say of settings with fewer than three seeds."""
+    few = [str(s.number) for s in settings if len(s.results) < 3]
+    which = f"setting{'s' if len(few) > 1 else ''} {', '.join(few)}"
+    which = "every setting" if len(few) == len(settings) else which
+    return [f"fewer than three seeds, so hardly known spread: {which}"] if few else []
+
+
+def _data(settings: Sequence[Setting]) -> Iterator[str]:
+    found: dict[str, list[Setting]] = {}
+    for s in settings:
+        for r in s.results:
+            found.setdefault(_images(r), []).append(s)
+    for text, of in found.items():
+        numbers = ", ".join(dict.fromkeys(str(s.number) for s in of))
+        yield f"Data{f' of settings {numbers}' if len(found) > 1 else ''}: {text}."
+    if len({r.fingerprint for s in settings for r in s.results}) > 1:
+        yield "These are different images: accuracies on them cannot be compared."
+
+
+def _images(result: Result) -> str:
+    counts = result.manifest.get("images", {})
+    names = {"train": "to train on", "val": "held out to choose the epoch", "test": "to test on"}
+    images = [f"{n:,} {names.get(k, k)}" for k, n in counts.items()]
+    classes = result.manifest.get("classes", [])
+    facts = [result.config.data.name, *([f"{len(classes)} classes"] if classes else [])]
+    facts += [f"images: {', '.join(images)}"] if images else ["how many images is not recorded"]
+    return "; ".join([*facts, f"fingerprint {result.fingerprint[:12]}"])
+
+
+def _options(settings: Sequence[Setting]) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """Options that all have in common, and for each label those in which it differs."""
+    flat = {}
+    for s in settings:
+        r = s.results[0]
+        compared_by = what_is_compared(r.config, r.fingerprint, r.networks, r.weights)
+        flat[s.label] = {k: json.dumps(v) for k, v in flatten(compared_by) if k != "data.root"}
+    keys = dict.fromkeys(k for options in flat.values() for k in options)
+    same = [k for k in keys if len({options.get(k) for options in flat.values()}) == 1]
+    common = {k: next(iter(flat.values()))[k] for k in same}
+    own = {
+        label: [f"{k}={v.strip(chr(34))}" for k, v in options.items() if k not in common]
+        for label, options in flat.items()
+    }
+    return common, own
+
+
+def _common(common: Mapping[str, str]) -> Table:
+    lines = [(k, v.strip('"')) for k, v in common.items()]
+    return Table("Options that all settings have in common", ("option", "value"), lines)
+
+
+def _made(settings: Sequence[Setting]) -> Iterator[Part]:
+    lines = []
+    machines: dict[tuple[str, ...], list[str]] = {}
+    for s in settings:
+        for r in s.results:
+            lines.append(f"{_command(r)}  # {r.path}")
+            for process in r.manifest.get("processes") or [{}]:
+                machines.setdefault((str(s.number), *_machine(r, process)), []).append(
+                    str(r.config.seed)
+                )
+    yield Paragraph(
+        "Each run's folder holds its resolved settings: codistill train --config RUN/config.yaml "
+        "--out OTHER trains it again, on the same machine to the same bits."
+    )
+    yield Code("Commands as they were given, and the folders of the runs", lines)
+    rows = [(n, ", ".join(dict.fromkeys(seeds)), *m) for (n, *m), seeds in machines.items()]
+    head = ("#", "seeds", "codistill", "torch", "python", "device", "threads", "platform")
+    yield Table("Versions and machines", head, rows, headers=2)
+
+
+def _command(result: Result) -> str:
+    command = result.manifest.get("command") or []
+    if not command:
+        return "not recorded"
+    program = Path(command[0]).name
+    return shlex.join(["codistill" if program == "cli.py" else program, *command[1:]])
+
+
+def _machine(result: Result, process: Mapping[str, object]) -> tuple[str, ...]:
+    packages = process.get("packages")
+    torch = packages.get("torch") if isinstance(packages, dict) else None
+    device = " ".join(str(process[k]) for k in ("device", "processor") if process.get(k))
+    found = (torch, process.get("python"), device, process.get("threads"), process.get("platform"))
+    return (" and ".join(result.versions) or "-", *(str(x or "-") for x in found))

@@ -1,0 +1,48 @@
+"""The page as one HTML file that needs no other: figures, style and text are in it."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from codistill.errors import MissingExtraError
+from codistill.page.parts import Section, Table
+
+_FOLDER = Path(__file__).parent
+
+
+def require_jinja() -> Any:
+    """The module jinja2. Raises MissingExtraError without it."""
+    try:
+        import jinja2
+    except ImportError as error:
+        raise MissingExtraError("jinja2", "report", "writing a page") from error
+    return jinja2
+
+
+def render_html(title: str, lead: str, sections: Sequence[Section]) -> str:
+    """The whole page. What the parts hold is text and is escaped, but for their drawings."""
+    jinja2 = require_jinja()
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_FOLDER),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["kind"] = lambda part: type(part).__name__
+    environment.filters["numeric"] = _numeric
+    style = (_FOLDER / "style.css").read_text()
+    template = environment.get_template("page.html")
+    return template.render(title=title, lead=lead, sections=sections, style=style) + "\n"
+
+
+def _numeric(table: Table) -> list[bool]:
+    """For each column whether it holds numbers, which stand to the right."""
+    columns = [
+        [c for c in column if c not in ("", "-")] for column in zip(*table.rows, strict=True)
+    ]
+    return [bool(column) and all(map(_NUMBER.match, column)) for column in columns]
+
+
+_NUMBER = re.compile(r"[<+-]?\.?\d")

@@ -1,0 +1,91 @@
+"""The loss terms of each setting, and the share that each has in their sum."""
+
+from collections.abc import Sequence
+from statistics import mean
+
+from codistill.page.drawing import Style, band, canvas, integer_epochs, plain_ticks, svg_of
+from codistill.page.parts import Figure, Figures, Fold, Section
+from codistill.page.settings import Setting
+from codistill.train import Record
+
+_HATCHES = ("", "///", "...", "\\\\\\", "xxx", "ooo", "---")
+
+
+def loss_terms(settings: Sequence[Setting]) -> Section:
+    """Every loss term by epoch, and its share."""
+    folds = [
+        Fold(s.title, [Figures([_terms(s, keys), _shares(s, keys)])], open=len(settings) <= 3)
+        for s in settings
+        if (keys := s.keys("loss/"))
+    ]
+    return Section(
+        "losses",
+        "Loss terms",
+        "Each term as it was minimised, its weight and ramp-up counted in, as mean of an epoch's "
+        "training steps. The share is that in the sum of the terms' absolute values: a method that "
+        "minimises its terms in turns (AFD's discriminators, “d”, and what deceives them, “g”) "
+        "has no single total, and a term that is large need not have a large gradient. Terms of "
+        "different methods are not on one scale; compare shapes, not heights.",
+        folds,
+        [] if folds else ["The runs recorded no loss terms."],
+    )
+
+
+def _terms(setting: Setting, keys: Sequence[str]) -> Figure:
+    lowest = []
+    with canvas() as (figure, axes):
+        for i, key in enumerate(keys):
+            columns = setting.curve(key)
+            band(axes, columns, Style.number(i), key.removeprefix("loss/"))
+            lowest += [x for column in columns for x in column]
+        integer_epochs(axes)
+        axes.set_ylabel("loss")
+        if min(lowest) > 0:
+            axes.set_yscale("log")
+        elif max(lowest) > 0:
+            axes.set_yscale("symlog", linthresh=1e-3 * max(lowest))
+        plain_ticks(axes.yaxis, between=0 < max(lowest) < 10 * min(lowest))
+        axes.legend(ncols=1 + (len(keys) > 4))
+        svg = svg_of(figure, f"losses-{setting.name}-terms")
+    last = [f"{k.removeprefix('loss/')} {_mean(setting.curve(k)[-1])}" for k in keys]
+    text = f"Each loss term by epoch. In the last epoch: {', '.join(last)}."
+    return Figure(f"{setting.label}: terms, {setting.n}", svg, text)
+
+
+def _shares(setting: Setting, keys: Sequence[str]) -> Figure:
+    def share(key: str) -> list[float]:
+        def value(record: Record) -> float:
+            total = sum(abs(record.get(k, 0.0)) for k in keys)
+            return 100 * abs(record.get(key, 0.0)) / total if total else 0.0
+
+        return [mean(column) for column in setting.columns(value)]
+
+    shares = {key.removeprefix("loss/"): share(key) for key in keys}
+    with canvas() as (figure, axes):
+        epochs = range(1, len(next(iter(shares.values()))) + 1)
+        below = [0.0] * len(epochs)
+        for i, (name, heights) in enumerate(shares.items()):
+            axes.bar(
+                epochs,
+                heights,
+                bottom=below,
+                width=1.0,
+                label=name,
+                color=Style.number(i).colour,
+                hatch=_HATCHES[i % len(_HATCHES)],
+                edgecolor="white",
+                linewidth=0.2,
+            )
+            below = [a + b for a, b in zip(below, heights, strict=True)]
+        integer_epochs(axes)
+        axes.grid(visible=False)
+        axes.set(ylabel="share [%]", ylim=(0, 100), xlim=(0.5, len(epochs) + 0.5))
+        axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+        svg = svg_of(figure, f"losses-{setting.name}-shares")
+    last = ", ".join(f"{name} {heights[-1]:.1f} %" for name, heights in shares.items())
+    text = f"Share of each term by epoch. In the last epoch: {last}."
+    return Figure(f"{setting.label}: shares, mean over {setting.n}", svg, text)
+
+
+def _mean(values: Sequence[float]) -> str:
+    return f"{mean(values):.4g}" if values else "none"

@@ -1,0 +1,121 @@
+"""The settings that a page compares, each with a number and a way to be drawn."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from statistics import mean
+
+from codistill.finished_runs import Result
+from codistill.page.drawing import Style, sample
+from codistill.page.parts import Key
+from codistill.results import accuracy, peers_of
+from codistill.train import Record
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """The runs of one row of the tables.
+
+    Attributes:
+        number: from 1, the same all over the page.
+        label: of the row.
+        results: its runs, in the order of their seeds.
+    """
+
+    number: int
+    label: str
+    results: Sequence[Result]
+
+    @property
+    def title(self) -> str:
+        return f"{self.number}. {self.label}"
+
+    @property
+    def n(self) -> str:
+        """How many seeds, and which."""
+        seeds = ", ".join(str(r.config.seed) for r in self.results)
+        return f"n = {len(self.results)} (seed{'s' if len(self.results) > 1 else ''} {seeds})"
+
+    @property
+    def style(self) -> Style:
+        return Style.number(self.number - 1)
+
+    @property
+    def name(self) -> str:
+        """For ids on the page."""
+        return f"s{self.number}"
+
+    @property
+    def peers(self) -> list[str]:
+        return peers_of(self.results[0].summary)
+
+    @property
+    def own(self) -> list[str]:
+        """The classifiers that the method adds."""
+        known = (*self.peers, "ensemble")
+        return [name for name in self.results[0].summary["last"] if name not in known]
+
+    @property
+    def given(self) -> set[str]:
+        """The classifiers that the method was given, such as KD's teacher."""
+        return {
+            n
+            for r in self.results
+            for n in self.own
+            if n in r.networks or isinstance(r.config.method.get(n), str)
+        }
+
+    def keys(self, prefix: str) -> list[str]:
+        """What the records know under a prefix, in their order."""
+        found = [k for r in self.results for record in r.history for k in record]
+        return [k for k in dict.fromkeys(found) if k.startswith(prefix)]
+
+    def columns(self, value: Callable[[Record], float | None]) -> list[list[float]]:
+        """For each epoch, what `value` finds in the records of the seeds that have it."""
+        epochs = zip_longest(*(r.history for r in self.results))
+        found = ([value(record) for record in records if record] for records in epochs)
+        return [[x for x in values if x is not None] for values in found]
+
+    def curve(self, key: str) -> list[list[float]]:
+        """For each epoch, the values of the seeds."""
+        return self.columns(lambda record: record.get(key))
+
+    def mean_peer(self, prefix: str) -> list[list[float]]:
+        """For each epoch, the mean over the peers of each seed."""
+
+        def value(record: Record) -> float | None:
+            found = [record[k] for k in (prefix + peer for peer in self.peers) if k in record]
+            return mean(found) if found and len(found) == len(self.peers) else None
+
+        return self.columns(value)
+
+
+def settings_of(groups: Mapping[str, Sequence[Result]]) -> list[Setting]:
+    """The settings in the order of the tables."""
+    return [Setting(i, label, results) for i, (label, results) in enumerate(groups.items(), 1)]
+
+
+def top1_of(setting: Setting, classifier: str) -> list[float]:
+    """Test accuracy in % after the last epoch, of the seeds that measured it."""
+    found = (accuracy(r.summary, "last", classifier) for r in setting.results)
+    return [value for value in found if value is not None]
+
+
+def named(some: Sequence[Setting], every: Sequence[Setting]) -> str:
+    """Which of the settings are meant."""
+    if len(some) == len(every):
+        return "all settings" if len(every) > 1 else every[0].label
+    return "; ".join(s.title for s in some)
+
+
+def key_of(settings: Sequence[Setting], name: str) -> Key:
+    """The key of a figure that shows them all; `name` is unique on the page."""
+    return Key([(s.number, sample(s.style, f"{name}-{s.name}"), s.label) for s in settings])
+
+
+def numbered(
+    settings: Sequence[Setting], rows: Iterator[Sequence[str]], label: int = 0
+) -> list[list[str]]:
+    """Rows that begin with a label, with its number before it."""
+    numbers = {s.label: str(s.number) for s in settings}
+    return [[numbers[row[label]], *row] for row in rows]

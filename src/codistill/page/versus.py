@@ -1,0 +1,87 @@
+"""What helped and what hurt: a comparison's differences to the networks alone."""
+
+from collections.abc import Sequence
+from itertools import groupby
+
+from codistill.differences import Difference
+from codistill.differences_report import CAPTION, HEAD, difference_rows
+from codistill.page.drawing import COLOURS, canvas, svg_of
+from codistill.page.parts import Figure, Figures, Fold, Section, Table
+
+
+def what_helped(found: Sequence[Difference]) -> Section:
+    """The paired differences as a figure and as the table of differences.md."""
+    last, best = _tables(found)
+    kinds = {
+        "Mean of the peers, less that of the networks alone": ("mean peer",),
+        "Ensemble and what the method adds, less its opponent": ("ensemble", "its own"),
+    }
+    figures = [
+        _figure(title, [d for d in found if d.epoch == "last" and d.kind in kind], f"versus-{i}")
+        for i, (title, kind) in enumerate(kinds.items())
+        if any(d.epoch == "last" and d.kind in kind for d in found)
+    ]
+    few = len(last.rows) <= 12
+    return Section(
+        "versus",
+        "What helped, what hurt",
+        "Each run less the networks trained alone with the same seed, in points of test top-1. The "
+        "bar is the 95 % confidence interval of the mean: where it holds 0, these seeds do not "
+        "show that the method helped or hurt, which is not to say that it did neither.",
+        [
+            Figures(figures),
+            last if few else Fold(last.caption, [last]),
+            Fold(best.caption, [best]),
+        ],
+    )
+
+
+def _tables(found: Sequence[Difference]) -> list[Table]:
+    """The table of differences.md, half of its columns at a time."""
+    names = {"last epoch": "after the last epoch", "by validation": "in the epoch by validation"}
+    rows, tables = difference_rows(found), []
+    for prefix, title in names.items():
+        columns = [i for i, c in enumerate(HEAD) if ":" not in c or c.startswith(prefix)]
+        head = [HEAD[i].removeprefix(f"{prefix}: ") for i in columns]
+        cells = [[row[i] for i in columns] for row in rows]
+        caption = f"Differences to the networks alone {title}"
+        tables.append(Table(caption, head, cells, CAPTION, headers=2))
+    return tables
+
+
+def _figure(title: str, shown: Sequence[Difference], name: str) -> Figure:
+    said, ticks, row = [], [], 0.0
+    with canvas(height=0.8 + 0.3 * (len(shown) + len({d.label for d in shown}))) as (_, axes):
+        figure = axes.figure
+        for label, of_label in groupby(shown, key=lambda d: d.label):
+            axes.annotate(
+                label if len(label) < 60 else f"{label[:57]} ...",
+                (0.01, row),
+                xycoords=("axes fraction", "data"),
+                fontsize=7.5,
+                va="center",
+            )
+            row -= 1
+            for d in of_label:
+                s = d.statistics
+                low, high = s.interval or (s.mean, s.mean)
+                decided = d.verdict in ("helped", "hurt")
+                colour = COLOURS[0] if s.mean > 0 else COLOURS[1]
+                axes.errorbar(
+                    s.mean,
+                    row,
+                    xerr=[[s.mean - low], [high - s.mean]] if s.interval else None,
+                    marker="o" if s.mean > 0 else "s",
+                    fillstyle="full" if decided else "none",
+                    color=colour,
+                    capsize=2.5,
+                )
+                ticks.append((row, d.classifier))
+                said.append(f"{label}, {d.classifier}: {s.mean:+.2f}, {d.verdict}")
+                row -= 1
+        axes.axvline(0, color="black", linewidth=0.8)
+        axes.set_yticks([y for y, _ in ticks], [text for _, text in ticks])
+        axes.set(xlabel="difference in test top-1 [points], last epoch", ylim=(row + 0.4, 0.6))
+        svg = svg_of(figure, name)
+    note = "Filled: helped or hurt (corrected p < 0.05); hollow: undecided or not tested"
+    return Figure(f"{title}. {note}", svg, f"Differences: {'; '.join(said)}.")

@@ -1,0 +1,98 @@
+"""Writes the page."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from codistill import files
+from codistill.differences import Difference
+from codistill.finished_runs import Result, version_notes
+from codistill.page.alike import likeness_of_maps
+from codistill.page.classes import classes_that_change
+from codistill.page.cost import accuracy_and_cost
+from codistill.page.curves import learning_curves
+from codistill.page.drawing import require_matplotlib
+from codistill.page.flow import flow_of_knowledge
+from codistill.page.head import few_seeds, tables, what_seeds_lack, what_was_compared
+from codistill.page.html import render_html, require_jinja
+from codistill.page.losses import loss_terms
+from codistill.page.measure import How, measure
+from codistill.page.panels import where_they_look
+from codistill.page.parts import Section
+from codistill.page.settings import Setting, settings_of
+from codistill.page.text import render_markdown
+from codistill.page.trust import calibration_of_classifiers
+from codistill.page.versus import what_helped
+
+
+def require_page() -> None:
+    """Raises MissingExtraError where what the page needs is not installed."""
+    require_matplotlib()
+    require_jinja()
+
+
+def write_page(
+    groups: Mapping[str, Sequence[Result]],
+    folder: Path,
+    how: How | None = None,
+    *,
+    differences: Sequence[Difference] = (),
+    published: Mapping[str, str] | None = None,
+    sources: Sequence[str] = (),
+    notes: Sequence[str] = (),
+) -> list[Path]:
+    """Writes report.html and report.md; returns where.
+
+    Args:
+        groups: the runs of each setting, by its label.
+        folder: where to; it is made.
+        how: the runs' networks are to be measured on their images; None: not at all.
+        differences: to the networks alone, of a comparison.
+        published: figures of others by label.
+        sources: lines on these figures.
+        notes: what the reader has to know of the runs.
+    """
+    require_page()
+    settings = settings_of(groups)
+    if not differences:  # a comparison brings notes of its own
+        notes = [*notes, *version_notes(groups), *what_seeds_lack(settings)]
+    notes = [*notes, *few_seeds(settings)]
+    if how is None:
+        notes.append(
+            "the networks were not measured (--no-analysis): feature maps, calibration, classes "
+            "and Grad-CAM are left out"
+        )
+    sections = [
+        what_was_compared(settings, notes),
+        tables(settings, published or {}, sources),
+        *([what_helped(differences)] if differences else []),
+        learning_curves(settings),
+        loss_terms(settings),
+        flow_of_knowledge(settings),
+        *(_measured(settings, how) if how else ()),
+        accuracy_and_cost(settings),
+    ]
+    runs = sum(len(s.results) for s in settings)
+    data = ", ".join(dict.fromkeys(r.config.data.name for s in settings for r in s.results))
+    title = f"{_count(len(settings), 'setting')}, {_count(runs, 'run')} on {data}"
+    lead = (
+        "Networks that taught each other while they were trained (online knowledge distillation), "
+        "compared by codistill. The test images chose nothing here."
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    files.write_text(folder / "report.html", render_html(title, lead, sections))
+    files.write_text(folder / "report.md", render_markdown(title, lead, sections))
+    return [folder / "report.html", folder / "report.md"]
+
+
+def _measured(settings: Sequence[Setting], how: How) -> Iterator[Section]:
+    measured = measure(settings, how, Console(stderr=True))
+    yield likeness_of_maps(measured, settings)
+    yield calibration_of_classifiers(measured, settings)
+    yield classes_that_change(measured, settings)
+    yield where_they_look(measured, settings)
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}{'s' if n != 1 else ''}"

@@ -1,0 +1,285 @@
+"""The page on runs: what is in it, and what it needs from elsewhere, which is nothing."""
+
+import csv
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from test_differences import found_in, plus
+from test_differences import run as run_of
+from test_report import write_run
+
+from codistill.cli import main
+from codistill.finished_runs import load_results
+from codistill.page import How, write_page
+from codistill.page.html import render_html
+from codistill.page.parts import Section, Table
+
+HARMLESS = {"href": ("#", "data:,"), "src": ("data:",)}
+
+
+class Page(HTMLParser):
+    """What the tests look at: ids, references, tables by caption, words by section."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.ids: list[str] = []
+        self.references: list[tuple[str, str]] = []
+        self.tags: list[str] = []
+        self.tables: dict[str, list[list[str]]] = {}
+        self.sections: dict[str, str] = {}
+        self.unnamed: list[str] = []
+        self._section = self._caption = ""
+        self._rows: list[list[str]] = []
+        self._cell: list[str] | None = None
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.tags.append(tag)
+        self.ids += [given["id"]] if given.get("id") else []
+        for name in ("href", "src", "srcset", "action", "poster", "data", "background"):
+            if name in given:
+                self.references.append((name, given[name] or ""))
+        for value in given.values():
+            self.references += [("url", ref) for ref in re.findall(r"url\(([^)]*)\)", value or "")]
+        if tag == "section":
+            self._section = given.get("id") or ""
+        if tag == "img" and not given.get("alt"):
+            self.unnamed.append("img")
+        if given.get("role") == "img" and not given.get("aria-label"):
+            self.unnamed.append(tag)
+        if tag == "table":
+            self._rows, self._caption = [], ""
+        if tag == "tr":
+            self._rows.append([])
+        if tag in ("td", "th", "caption"):
+            self._cell = []
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("td", "th") and self._cell is not None:
+            self._rows[-1].append("".join(self._cell))
+        if tag == "caption" and self._cell is not None:
+            self._caption = "".join(self._cell)
+        if tag in ("td", "th", "caption"):
+            self._cell = None
+        if tag == "table":
+            assert self._caption
+            self.tables[self._caption] = self._rows
+
+    def handle_data(self, data: str) -> None:
+        if self._cell is not None:
+            self._cell.append(data)
+        self.sections[self._section] = self.sections.get(self._section, "") + data
+
+
+def page_of(runs: list[Path], folder: Path, how: How | None = None) -> Page:
+    html, _ = write_page(load_results(runs), folder, how)
+    return Page(html.read_text())
+
+
+@pytest.fixture(scope="module")
+def page(digits_report: Path) -> Page:
+    return Page((digits_report / "report.html").read_text())
+
+
+def test_every_section_is_there_and_shows_something(page: Page) -> None:
+    assert list(page.sections)[1:] == [
+        "runs",
+        "tables",
+        "curves",
+        "losses",
+        "flow",
+        "alike",
+        "trust",
+        "classes",
+        "looks",
+        "cost",
+    ]
+    assert page.tags.count("svg") > 20
+    assert page.tags.count("img") == 2 * (3 + 1 + 4 + 1 + 1)  # both settings, then each
+
+
+def test_nothing_is_fetched_from_anywhere(digits_report: Path, page: Page) -> None:
+    for name, reference in page.references:
+        harmless = ("#",) if name == "url" else HARMLESS[name]
+        assert reference.startswith(harmless), reference
+    style = re.findall(
+        r"<style[^>]*>(.*?)</style>", (digits_report / "report.html").read_text(), re.DOTALL
+    )
+    assert not re.search(r"@import|url\((?!#)|https?:", "".join(style))
+    assert not {"script", "iframe", "object", "embed", "base", "form"} & set(page.tags)
+    assert page.tags.count("link") == 1  # the empty icon, so that none is asked for
+
+
+def test_every_id_is_there_once_and_every_reference_leads_to_one(page: Page) -> None:
+    assert len(page.ids) == len(set(page.ids))
+    targets = [ref.strip("'\"")[1:] for _, ref in page.references if ref.strip("'\"")[:1] == "#"]
+    assert len(targets) > 20
+    assert set(targets) <= set(page.ids)
+
+
+def test_every_picture_has_words(page: Page) -> None:
+    assert page.unnamed == []
+
+
+def test_the_numbers_are_those_of_runs_csv(digits_report: Path, page: Page) -> None:
+    with (digits_report / "runs.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    rows = page.tables["Every classifier"][1:]
+    assert len(rows) == 5
+    for _, setting, classifier, top1, best, *_ in rows:
+        found = [x for x in lines if (x["setting"], x["classifier"]) == (setting, classifier)]
+        for cell, column in ((top1, "test/top1"), (best, "best/test/top1")):
+            values = [float(x[column]) for x in found]
+            assert cell.startswith(f"{sum(values) / len(values):.2f}")
+            assert ("±" in cell) == (len(values) > 1)
+
+
+def test_the_divergence_after_the_last_epoch_stands_in_the_matrix(
+    digits_runs: list[Path], page: Page
+) -> None:
+    lines = [(run / "history.jsonl").read_text().splitlines()[-1] for run in digits_runs[:2]]
+    values = [json.loads(line)["test/kl/peer1/peer0"] for line in lines]
+    head, first, second = page.tables["KL divergence [nats] after the last epoch"]
+    assert (head, first[:2]) == (["row ‖ column", "peer0", "peer1"], ["peer0", "-"])
+    assert second[1].startswith(f"{sum(values) / 2:.3f} ±")
+
+
+def test_calibration_has_the_nll_of_the_history(digits_runs: list[Path], page: Page) -> None:
+    last = json.loads((digits_runs[2] / "history.jsonl").read_text().splitlines()[-1])
+    (row,) = [r for r in page.tables["Calibration of every classifier"] if "independent" in r[1]]
+    assert float(row[5]) == pytest.approx(last["test/nll/peer0"], abs=1e-3)
+
+
+def test_flops_of_the_kept_network_are_those_of_the_page_on_networks(page: Page) -> None:
+    rows = {tuple(r[1:3]): r for r in page.tables["What accuracy costs"][1:]}
+    kept = rows["independent resnet8 x1", "kept"]
+    parameters, ensemble = (
+        int(kept[4].replace(",", "")),
+        rows["ffl resnet8 x2 shared 2", "ensemble"],
+    )
+    assert 70_000 < parameters < 90_000
+    assert float(kept[5]) < float(ensemble[5]) < 2 * float(kept[5])
+    assert parameters < int(ensemble[4].replace(",", "")) < 2 * parameters
+
+
+def test_the_same_runs_give_the_same_bytes(
+    digits_runs: list[Path], digits_report: Path, tmp_path: Path
+) -> None:
+    write_page(load_results(digits_runs), tmp_path, How(images=(3, 17)))
+    for name in ("report.html", "report.md"):
+        assert (tmp_path / name).read_bytes() == (digits_report / name).read_bytes()
+
+
+def test_what_users_named_is_shown_as_text(digits_runs: list[Path], tmp_path: Path) -> None:
+    label = "<script>alert('x')</script> & $\\frac$ \"q\" | *b*"
+    (results,) = load_results(digits_runs[:1]).values()
+    html, markdown = write_page({label: results, "b": results}, tmp_path, published={label: "<i>"})
+    page = Page(html.read_text())
+    assert "script" not in page.tags
+    assert "i" not in page.tags
+    assert page.tables["Settings"][1][1] == label
+    assert "<script>" not in markdown.read_text()
+    assert "\\| \\*b\\*" in markdown.read_text()
+
+
+def test_one_run_of_one_peer_without_validation_has_a_page(tmp_path: Path) -> None:
+    """As older versions wrote them: no classes, no machine, no seconds, no weights."""
+    run = write_run(tmp_path / "run", [10.0, 50.0])
+    page = page_of([run], tmp_path / "report", How())
+    assert "weights.safetensors is not in" in page.sections["trust"]
+    assert "weights.safetensors is not in" in page.sections["looks"]
+    assert "One peer, so no pairs" in page.sections["flow"]
+    assert "No images were held out" in page.sections["curves"]
+    assert "FLOPs of 1. independent resnet32 x1 are not known" in page.sections["cost"]
+    assert page.tables["Every classifier"][1][3] == "50.00"
+
+
+def test_a_run_without_its_images_says_so(digits_runs: list[Path], tmp_path: Path) -> None:
+    run = Path(shutil.copytree(digits_runs[0], tmp_path / "run"))
+    (run / "weights.safetensors").unlink()
+    page = page_of([run, digits_runs[2]], tmp_path / "report", How())
+    gone = f"1. ffl resnet8 x2 shared 2: weights.safetensors is not in {run}."
+    for name in ("alike", "trust", "classes", "looks"):
+        assert gone in page.sections[name]
+    assert len(page.tables["Calibration of every classifier"]) == 2  # the head, and the other run
+
+
+def test_analysis_can_be_left_out(digits_runs: list[Path], tmp_path: Path) -> None:
+    assert main(["report", str(digits_runs[0]), "--out", str(tmp_path), "--no-analysis"]) == 0
+    page = Page((tmp_path / "report.html").read_text())
+    assert "--no-analysis" in page.sections["runs"]
+    assert not {"alike", "trust", "classes", "looks"} & set(page.sections)
+
+
+def test_an_image_that_is_none_is_refused(
+    digits_runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["report", str(digits_runs[0]), "--out", str(tmp_path), "--images"]
+    assert main([*arguments, "3,x"]) == 2
+    assert "give places from 0, with commas, such as 3,17" in capsys.readouterr().err
+    assert main([*arguments, "100000"]) == 0
+    page = Page((tmp_path / "report.html").read_text())
+    assert "100000" in page.sections["looks"]
+
+
+def test_missing_and_few_seeds_are_said(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / f"a{s}", [50.0 + s], seed=s) for s in range(3)]
+    runs.append(write_run(tmp_path / "b", [60.0], seed=1, lr=0.2))
+    page = page_of(runs, tmp_path / "report")
+    assert (
+        "2. independent resnet32 x1 lr=0.2 lacks seeds 0, 2, which others have."
+        in (page.sections["runs"])
+    )
+    assert "Fewer than three seeds, so hardly known spread: setting 2." in page.sections["runs"]
+    assert page.tables["Options in which the settings differ"][2][2] == "lr=0.2"
+
+
+def test_other_images_are_said_not_to_be_comparable(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / f, [50.0], fingerprint=f) for f in "ab"]
+    page = page_of(runs, tmp_path / "report")
+    assert "accuracies on them cannot be compared" in page.sections["runs"]
+
+
+def test_shares_of_loss_terms_are_those_of_their_sum(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", [10.0])
+    record = json.loads((run / "history.jsonl").read_text()) | {"loss/ce": 3.0, "loss/cd": -1.0}
+    (run / "history.jsonl").write_text(json.dumps(record) + "\n")
+    html, markdown = write_page(load_results([run]), tmp_path / "report")
+    assert "mathdefault" not in html.read_text()  # TeX in the place of numbers
+    assert "ce 75.0 %, cd 25.0 %" in markdown.read_text()
+
+
+def test_the_markdown_has_the_tables_of_the_page(digits_report: Path, page: Page) -> None:
+    def escaped(text: str) -> str:
+        return re.sub(r"([_|\[\]*])", r"\\\1", text).replace(">", "&gt;").replace("<", "&lt;")
+
+    text = (digits_report / "report.md").read_text()
+    for caption, rows in page.tables.items():
+        assert f"**{escaped(caption)}**" in text
+        assert f"| {' | '.join(map(escaped, rows[1]))} |" in text, caption
+
+
+def test_the_comparison_has_its_differences_on_the_page(tmp_path: Path) -> None:
+    alone = {"peer0": 60.0, "peer1": 61.0, "ensemble": 64.0}
+    found = found_in(
+        independent={s: run_of(plus(alone, s), s) for s in range(3)},
+        ffl={s: run_of(plus(alone, s + 1 + s / 10), s) for s in range(3)},
+    )
+    runs = [write_run(tmp_path / "run", [50.0])]
+    html, _ = write_page(load_results(runs), tmp_path, differences=list(found.values()))
+    page = Page(html.read_text())
+    rows = page.tables["Differences to the networks alone after the last epoch"]
+    assert rows[0][4] == "difference [95 % CI]"
+    assert rows[1][:4] == ["ffl", "mean peer", "mean peer", "3"]
+    assert rows[1][4].startswith("+1.10 [")
+
+
+def test_rows_need_not_be_there_for_a_table() -> None:
+    html = render_html("t", "l", [Section("a", "A", "how", [Table("c", ("x", "y"), [])])])
+    assert Page(html).tables["c"] == [["x", "y"]]

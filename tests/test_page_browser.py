@@ -1,0 +1,106 @@
+"""The page in a real browser: Chromium without a window, with the page opened from the disk."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))),
+    None,
+)
+WIDTHS = {"phone": 375, "desktop": 1280}
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module", params=WIDTHS)
+def opened(request: pytest.FixtureRequest, chromium: Any, digits_report: Path) -> Iterator[Any]:
+    """The page with everything unfolded, and what it said and asked for."""
+    tab = chromium.new_page(viewport={"width": WIDTHS[request.param], "height": 800})
+    tab.said, tab.asked = [], []
+    tab.on("console", lambda message: tab.said.append(message.text))
+    tab.on("pageerror", lambda error: tab.said.append(str(error)))
+    tab.on("request", lambda asked: tab.asked.append(asked.url))
+    tab.goto((digits_report / "report.html").as_uri())
+    tab.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true })")
+    tab.wait_for_load_state("networkidle")
+    yield tab
+    tab.close()
+
+
+def test_the_browser_has_nothing_to_complain_of(opened: Any) -> None:
+    assert opened.said == []
+
+
+def test_no_request_leaves_the_page(opened: Any, digits_report: Path) -> None:
+    elsewhere = [url for url in opened.asked if not url.startswith("data:")]
+    assert elsewhere == [(digits_report / "report.html").as_uri()]
+
+
+def test_the_page_is_as_wide_as_the_screen(opened: Any) -> None:
+    widths = opened.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+    assert widths[0] == widths[1]
+
+
+def test_nothing_but_tables_and_commands_is_cut_off(opened: Any) -> None:
+    cut = opened.evaluate(
+        """[...document.querySelectorAll('main *, header *')]
+        .filter(e => !e.closest('.scroll, pre, svg'))
+        .filter(e => e.getBoundingClientRect().right > innerWidth)
+        .map(e => e.outerHTML.slice(0, 80))"""
+    )
+    assert cut == []
+
+
+def test_every_picture_is_drawn(opened: Any) -> None:
+    drawn = opened.evaluate("[...document.images].map(i => i.complete && i.naturalWidth > 0)")
+    assert drawn == [True] * len(drawn)
+    assert len(drawn) == 20
+    flat = opened.evaluate(
+        """[...document.querySelectorAll('.drawing svg')].map(s => s.getBoundingClientRect())
+        .filter(r => r.width < 200 || r.height < 60).length"""
+    )
+    assert flat == 0
+
+
+def test_no_two_words_of_a_figure_cover_each_other(opened: Any) -> None:
+    covering = opened.evaluate(
+        """[...document.querySelectorAll('.drawing svg')].flatMap(svg => {
+          const boxes = [...svg.querySelectorAll('text')].map(t => [t.textContent,
+            t.getBoundingClientRect()]);
+          return boxes.flatMap(([a, r], i) => boxes.slice(i + 1).filter(([b, s]) =>
+            Math.min(r.right, s.right) - Math.max(r.left, s.left) > 2 &&
+            Math.min(r.bottom, s.bottom) - Math.max(r.top, s.top) > 4).map(([b]) => [a, b]));
+        })"""
+    )
+    assert covering == []
+
+
+def test_a_section_is_reached_by_its_link(opened: Any) -> None:
+    opened.click("nav a[href='#cost']")
+    assert opened.evaluate("document.querySelector('#cost').getBoundingClientRect().top < 400")
+
+
+def test_it_prints_with_what_was_folded(chromium: Any, digits_report: Path) -> None:
+    tab = chromium.new_page()
+    tab.goto((digits_report / "report.html").as_uri())
+    tab.emulate_media(media="print")
+    assert tab.evaluate("document.querySelectorAll('details:not([open])').length > 1")
+    hidden = tab.evaluate(
+        "[...document.querySelectorAll('figure, table, pre')]"
+        ".filter(e => !e.checkVisibility({contentVisibilityAuto: true})).length"
+    )
+    assert hidden == 0
+    assert tab.pdf()[:4] == b"%PDF"
