@@ -201,6 +201,7 @@ def _resume_options(argv: list[str]) -> argparse.Namespace:
     parser = Parser(prog="codistill train", allow_abbrev=False)
     parser.add_argument("--resume", metavar="RUN")
     _add_places(parser)
+    parser.add_argument("--loggers", metavar="NAMES", help="others than before")
     options, rest = parser.parse_known_args(argv)
     if rest:
         raise InputError(
@@ -215,7 +216,7 @@ def _open(path: str, options: argparse.Namespace) -> "Run":
     from codistill.run import Run
 
     root, workers = (getattr(options, f"data.{name}") for name in ("root", "workers"))
-    return Run(path, options.device, root, workers)
+    return Run(path, options.device, root, workers, getattr(options, "loggers", None))
 
 
 def _add_places(parser: argparse.ArgumentParser) -> None:
