@@ -119,6 +119,18 @@ def compare(argv: list[str]) -> int:
     return compare(file, folder, options.parallel, options.launcher, options.report_only)
 
 
+def reproduce(argv: list[str]) -> int:
+    """`codistill reproduce [TABLE] [--scale short] [--seeds ...] [--dry-run]`."""
+    from codistill.reproduce_command import reproduce
+
+    parser = Parser(
+        prog="codistill reproduce",
+        description="A paper's table, as a comparison that is ready to run: codistill compare "
+        "with the table's networks, methods and seeds, beside the published figures.",
+    )
+    return reproduce(argv, parser)
+
+
 def inspect(argv: list[str]) -> int:
     """`codistill inspect [--config RECIPE] [options]`."""
     config = parse_config(argv, "codistill inspect")
@@ -141,12 +153,13 @@ def inspect(argv: list[str]) -> int:
 
 
 def list_(argv: list[str]) -> int:
-    """`codistill list {methods,networks,data,recipes}`."""
+    """`codistill list {methods,networks,data,recipes,tables}`."""
     listings: dict[str, Callable[[], None]] = {
         "methods": _list_methods,
         "networks": _list_networks,
         "data": _list_data,
         "recipes": _list_recipes,
+        "tables": _list_tables,
     }
     if argv in ([], ["-h"], ["--help"]):
         print(f"usage: codistill list {{{','.join(listings)}}}")
@@ -189,6 +202,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "evaluate": evaluate,
     "report": report,
     "compare": compare,
+    "reproduce": reproduce,
     "inspect": inspect,
     "list": list_,
     "data": data,
@@ -269,6 +283,12 @@ def _list_recipes() -> None:
     _print_aligned(
         {n: path.read_text().splitlines()[0].removeprefix("# ") for n, path in recipes().items()}
     )
+
+
+def _list_tables() -> None:
+    from codistill.reproduce_command import list_tables
+
+    list_tables()
 
 
 def _print_aligned(texts: dict[str, str]) -> None:
