@@ -17,8 +17,9 @@ Trains several image classifiers that teach each other, and gives you the one yo
   evaluate   RUN: how good every classifier of a run is
   report     RUN ...: tables of runs, seeds of one setting together; with --out a page on them
   compare    FILE: methods x networks x seeds beside the networks alone; what helped, what hurt
+  reproduce  TABLE: a paper's table, at its scale or short; without one, all tables
   inspect    as train, but only show: stages, parameters, FLOPs, what is shared, memory
-  list       methods | networks | data | recipes
+  list       methods | networks | data | recipes | tables
   data       check DIR: what is in a folder of images, and what has to be mended
   demo       FFL and the same network alone on real handwritten digits, a few minutes
 

@@ -136,6 +136,18 @@ def compare(argv: list[str]) -> int:
     return compare(file, folder, parallel, launcher, report_only, how)
 
 
+def reproduce(argv: list[str]) -> int:
+    """`codistill reproduce [TABLE] [--scale short] [--seeds ...] [--dry-run]`."""
+    from codistill.reproduce_command import reproduce
+
+    parser = Parser(
+        prog="codistill reproduce",
+        description="A paper's table, as a comparison that is ready to run: codistill compare "
+        "with the table's networks, methods and seeds, beside the published figures.",
+    )
+    return reproduce(argv, parser)
+
+
 def inspect(argv: list[str]) -> int:
     """`codistill inspect [--config RECIPE] [options]`."""
     config = parse_config(argv, "codistill inspect")
@@ -158,12 +170,13 @@ def inspect(argv: list[str]) -> int:
 
 
 def list_(argv: list[str]) -> int:
-    """`codistill list {methods,networks,data,recipes}`."""
+    """`codistill list {methods,networks,data,recipes,tables}`."""
     listings: dict[str, Callable[[], None]] = {
         "methods": _list_methods,
         "networks": _list_networks,
         "data": _list_data,
         "recipes": _list_recipes,
+        "tables": _list_tables,
     }
     if argv in ([], ["-h"], ["--help"]):
         print(f"usage: codistill list {{{','.join(listings)}}}")
@@ -206,6 +219,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "evaluate": evaluate,
     "report": report,
     "compare": compare,
+    "reproduce": reproduce,
     "inspect": inspect,
     "list": list_,
     "data": data,
@@ -218,6 +232,7 @@ def _resume_options(argv: list[str]) -> argparse.Namespace:
     parser = Parser(prog="codistill train", allow_abbrev=False)
     parser.add_argument("--resume", metavar="RUN")
     _add_places(parser)
+    parser.add_argument("--loggers", metavar="NAMES", help="others than before")
     options, rest = parser.parse_known_args(argv)
     if rest:
         raise InputError(
@@ -232,7 +247,7 @@ def _open(path: str, options: argparse.Namespace) -> "Run":
     from codistill.run import Run
 
     root, workers = (getattr(options, f"data.{name}") for name in ("root", "workers"))
-    return Run(path, options.device, root, workers)
+    return Run(path, options.device, root, workers, getattr(options, "loggers", None))
 
 
 def _add_places(parser: argparse.ArgumentParser) -> None:
@@ -322,6 +337,12 @@ def _list_recipes() -> None:
     _print_aligned(
         {n: path.read_text().splitlines()[0].removeprefix("# ") for n, path in recipes().items()}
     )
+
+
+def _list_tables() -> None:
+    from codistill.reproduce_command import list_tables
+
+    list_tables()
 
 
 def _print_aligned(texts: dict[str, str]) -> None:

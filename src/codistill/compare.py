@@ -9,6 +9,7 @@ from rich.console import Console
 from codistill import files
 from codistill.assemble import choose_device
 from codistill.comparison import Comparison, read_comparison
+from codistill.comparison_file import NOT_AT_HAND
 from codistill.differences import differences, missing_seeds
 from codistill.differences_report import print_differences, write_differences
 from codistill.errors import InputError
@@ -126,8 +127,14 @@ def _report(
     ]
     figures = comparison.published
     published = {label: figure["value"] for label, figure in figures.items()}
-    sources = [f"{n}: {f['value']} ({f['source']}). {f['differs']}" for n, f in figures.items()]
-    written = write_report(groups, folder, published)
+    sources = [
+        f"{n}: {f['value']} ({f['source']}). {f['differs']}"
+        for n, f in figures.items()
+        if f["value"] != NOT_AT_HAND
+    ]
+    if comparison.note:
+        notes.insert(0, comparison.note)
+    written = write_report(groups, folder, published, comparison.note)
     written += write_differences(found, notes, sources, folder)
     alone = {row.label for row in comparison.rows if row.baseline == row.label}
     print_differences({k: v for k, v in groups.items() if k in alone}, found, notes)

@@ -24,7 +24,7 @@ from codistill.config import Config
 from codistill.errors import InputError, did_you_mean
 
 BASELINE = "independent"
-_KEYS = ("recipe", "settings", "networks", "seeds", "methods", "published", "slurm")
+_KEYS = ("recipe", "settings", "networks", "seeds", "methods", "published", "slurm", "note")
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,7 @@ class Comparison:
         seeds: of every row.
         published: figures of others, by the label of a row: value, source, how they differ.
         slurm: parameters of submitit's executor.
+        note: what readers of its report have to know.
     """
 
     file: Path
@@ -65,6 +66,7 @@ class Comparison:
     seeds: list[int]
     published: dict[str, dict[str, str]] = field(default_factory=dict)
     slurm: dict[str, Any] = field(default_factory=dict)
+    note: str = ""
 
 
 def read_comparison(file: Path) -> Comparison:
@@ -86,8 +88,11 @@ def read_comparison(file: Path) -> Comparison:
     slurm = tree.get("slurm") or {}
     if not isinstance(slurm, dict):
         problems.add(f"slurm is {slurm!r}: give parameters, such as timeout_min: 240")
+    note = tree.get("note") or ""
+    if not isinstance(note, str):
+        problems.add(f"note is {note!r}: give a text")
     problems.raise_any()
-    return Comparison(file, rows, seeds, published or {}, slurm)
+    return Comparison(file, rows, seeds, published or {}, slurm, note)
 
 
 def _rows(

@@ -13,6 +13,9 @@ OF_AN_ENTRY = ("peers", "shared")
 """Settings that may differ between rows, beside the method and the network."""
 _ELSEWHERE = {"method": "methods", "network": "networks", "seed": "seeds", "out": "--out"}
 
+NOT_AT_HAND = "not at hand"
+"""A published figure that is known to exist, and that nobody here has."""
+
 _T = TypeVar("_T")
 
 

@@ -138,6 +138,10 @@ class Config:
         out: folder of the run. Default: runs/METHOD_NETWORKxPEERS_DATA_seedN
         checkpoint_seconds: a checkpoint is due after every epoch, and within one after so long
         keep_checkpoints: how many of the last ones to keep
+        loggers: who is told each epoch as it ends: tensorboard, wandb, mlflow, trackio, another of
+            accelerate's, package.module:callable; several joined by commas; none; auto:
+            TensorBoard, if it is installed
+        project: what loggers gather runs under
     """
 
     method: dict[str, Any] = field(default_factory=lambda: {"name": "ffl"})
@@ -168,6 +172,8 @@ class Config:
     out: str | None = None
     checkpoint_seconds: float = 300.0
     keep_checkpoints: int = 2
+    loggers: str = "auto"
+    project: str = "codistill"
 
     def __post_init__(self) -> None:
         require_positive(
@@ -217,6 +223,8 @@ class Config:
                 raise InputError(f"{name} is {number}: it has to be below {limit}")
         if self.out is not None and not self.out.strip():
             raise InputError("out is empty: give a folder, or leave it out")
+        if not all(name.strip() for name in self.loggers.split(",")) or not self.project.strip():
+            raise InputError("loggers and project cannot be empty: give names, or --loggers none")
         if any(m <= 0 for m in self.milestones):
             raise InputError(f"milestones are {self.milestones}: they have to be above 0")
         self.networks()

@@ -13,7 +13,10 @@ from codistill.errors import InputError
 from codistill.results import kept_top1
 from codistill.train import Record
 
-_NOT_THE_RECIPE = ("seed", "out", "device", "threads", "checkpoint_seconds", "keep_checkpoints")
+_NOT_THE_RECIPE = (
+    *("seed", "out", "device", "threads", "checkpoint_seconds", "keep_checkpoints"),
+    *("loggers", "project"),
+)
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from codistill.config import Config, flatten
 from codistill.display import remarks
 from codistill.errors import InputError
 from codistill.finished_runs import what_is_compared
+from codistill.loggers import require_loggers
 
 _log = logging.getLogger(__name__)
 
@@ -92,7 +93,8 @@ def plan_runs(comparison: Comparison, folder: Path, check: bool = True) -> list[
     problems = Problems(comparison.file)
     rows, data = comparison.rows, None
     if check:
-        data = build_data(rows[0].config, torch.device("cpu"))  # the same for all rows
+        problems.of(require_loggers, rows[0].config)  # the same for all rows
+        data = build_data(rows[0].config, torch.device("cpu"))  # and so are they
         rows = [r for row in rows if (r := problems.of(_checked, row, data))]
     runs = [
         PlannedRun(row, seed, folder, dataclasses.replace(row.config, seed=seed))

@@ -118,7 +118,10 @@ def print_table(groups: dict[str, list[Result]]) -> None:
 
 
 def write_report(
-    groups: dict[str, list[Result]], folder: Path, published: Mapping[str, str] | None = None
+    groups: dict[str, list[Result]],
+    folder: Path,
+    published: Mapping[str, str] | None = None,
+    note: str = "",
 ) -> list[Path]:
     """Writes table.md, compared.md, runs.csv and curves.png; returns where.
 
@@ -126,9 +129,11 @@ def write_report(
         groups: the runs of each setting, by its label.
         folder: where to; it is made.
         published: figures of others by label, which stand in a column of their own in compared.md.
+        note: what readers have to know, which stands below each table.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    notes = "".join(f"\n\nNote: {note}." for note in version_notes(groups))
+    all_notes = [note] * bool(note) + version_notes(groups)
+    notes = "".join(f"\n\nNote: {text}." for text in all_notes)
     histories = {label: [r.history for r in results] for label, results in groups.items()}
     draw_curves(histories, folder / "curves.png")
     files.write_text(folder / "table.md", markdown(COLUMNS, rows(groups), CAPTION + notes))

@@ -11,7 +11,7 @@
     RUN/student.safetensors, student_best.safetensors   one network of each, to take away
     RUN/result.json            what came out
     RUN/broken_images.txt      images that cannot be read, and why, if there are any
-    RUN/tensorboard/           if TensorBoard is installed
+    RUN/loggers.json           what TensorBoard and others were told, as `loggers` says
 
 Every file is written atomically. The checkpoint holds the history; the files are written from it,
 so that a log is without gaps and doubles however often a run was killed.
@@ -46,11 +46,11 @@ from codistill.assemble import (
 from codistill.config import Config
 from codistill.errors import InputError
 from codistill.export import save_student
+from codistill.loggers import TOLD, logging_to, require_loggers
 from codistill.manifest import commit_of_codistill, machine, parameter_counts, provenance
 from codistill.method import Batch
 from codistill.results import best_epoch, preferred, summarise
 from codistill.run_folder import START, copy_name, locked, refuse_occupied
-from codistill.tensorboard import tensorboard
 from codistill.train import Record, Training, fit
 
 WEIGHTS = {"last": "weights.safetensors", "best": "weights_best.safetensors"}
@@ -70,6 +70,7 @@ class Run:
         device: another than that of its configuration.
         root: another place of the same images than that of its configuration.
         workers: another number of processes that read images, which changes nothing else.
+        loggers: others than those of its configuration.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Run:
         device: str | None = None,
         root: str | None = None,
         workers: int | None = None,
+        loggers: str | None = None,
     ):
         self.path = Path(path)
         self._data: Data | None = None
@@ -99,6 +101,7 @@ class Run:
         if workers is not None:
             self.config.data.workers = workers
             self.config.data.check()
+        self.config.loggers = loggers or self.config.loggers
         for option in self.config.method:
             if (own := self.path / copy_name(option)).exists():
                 self.config.method[option] = str(own)
@@ -120,6 +123,7 @@ class Run:
         """
         path = config.run_folder()
         refuse_occupied(path)
+        require_loggers(config)
         if config.threads:
             torch.set_num_threads(config.threads)
         data = build_data(config, choose_device(config.device))
@@ -145,7 +149,11 @@ class Run:
         path.mkdir(parents=True, exist_ok=True)
         with locked(path):
             refuse_occupied(path)
-            for old in (path / START, *path.glob(copy_name("*"))):  # of a run that never began
+            for old in (
+                path / START,
+                path / TOLD,
+                *path.glob(copy_name("*")),
+            ):  # of a run that never began
                 old.unlink(missing_ok=True)
             files.write_json(path / "manifest.json", manifest)
             for option, file in network_files(config.method).items():
@@ -164,6 +172,7 @@ class Run:
             watch: wraps the batches of every epoch, as a progress bar does.
         """
         config = self.config
+        require_loggers(config)
         with locked(self.path), _deterministic():
             for leftover in self.path.rglob(".*.tmp"):  # of a process that was killed
                 leftover.unlink()
@@ -185,18 +194,18 @@ class Run:
                 precision=config.precision,
                 training=training,
             )
-            with tensorboard(self.path / "tensorboard", training.epoch) as board:
-                students = self.method.students()
-                self._write_history(training.history)
+            students = self.method.students()
+            self._write_history(training.history)
+            with logging_to(self.path, config, training.history) as tell:
                 for record in records:
                     if best_epoch(training.history, students) == training.epoch:
                         self._write_weights("_best", training, data)
                     self._save(training)
                     self._write_history(training.history)
-                    board(record)
+                    tell(record)
                     yield record
-            self._write_weights("", training, data)
-            files.write_json(self.path / "result.json", summarise(training.history, students))
+                self._write_weights("", training, data)
+                files.write_json(self.path / "result.json", summarise(training.history, students))
 
     def history(self) -> list[Record]:
         """The records of all epochs that are complete."""

@@ -40,10 +40,10 @@ def refuse_occupied(path: Path) -> None:
             "folder with --out"
         )
     empty_run = {"config.yaml", "manifest.json", "history.jsonl", "history.csv", ".lock"}
-    empty_run.add("broken_images.txt")
+    empty_run |= {"broken_images.txt", "loggers.json"}
     if path.exists():
         for entry in path.iterdir():
-            known = entry.name in empty_run | {"checkpoints", "tensorboard"} or (
+            known = entry.name in empty_run | {"checkpoints", "tensorboard", "wandb"} or (
                 (entry.name == START or entry.match(copy_name("*")))
                 and (path / "manifest.json").exists()
             )

@@ -23,7 +23,7 @@ def arguments(recipe: Path, run: Path) -> list[str]:
     if not (run / "config.yaml").exists():
         return ["train", "--config", str(recipe), "--out", str(run)]
     config = Config.from_yaml(recipe.read_text())
-    places = ["--device", config.device]
+    places = ["--device", config.device, "--loggers", config.loggers]
     if config.data.root is not None:
         places += ["--data.root", config.data.root]
     return ["train", "--resume", str(run), *places]

@@ -1,0 +1,222 @@
+"""Epochs told to TensorBoard, W&B, MLflow, trackio and others while a run trains.
+
+The loggers are those of Hugging Face accelerate (`accelerate.tracking`), one interface to nine of
+them; of accelerate nothing else is used. RUN/loggers.json keeps what each was told, so that a
+resumed run goes on in the same place, without an epoch that is missing or told twice. A logger
+that fails is told nothing more until the run is resumed. It never stops a training.
+"""
+
+import contextlib
+import importlib.util
+import logging
+import os
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from codistill import files
+from codistill.config import Config, flatten
+from codistill.errors import InputError, MissingExtraError, did_you_mean
+from codistill.importing import import_object
+from codistill.train import Record
+
+TOLD = "loggers.json"
+_METHODS = ("store_init_configuration", "log", "finish")
+_EXTRAS = ("tensorboard", "wandb", "mlflow", "trackio")  # those that codistill has an extra for
+_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
+"""Of mlflow, for a server that does not answer: by itself it holds a training up for minutes."""
+
+_log = logging.getLogger(__name__)
+
+
+def require_loggers(config: Config) -> None:
+    """Raises InputError or MissingExtraError where a logger of a configuration cannot be had."""
+    for name in _names(config):
+        _made_by(name)
+
+
+@contextlib.contextmanager
+def logging_to(
+    folder: Path, config: Config, history: Sequence[Record]
+) -> Iterator[Callable[[Record], None]]:
+    """What tells a record to all loggers, once they know the history.
+
+    Args:
+        folder: of the run.
+        config: whose `loggers` they are; its settings are the run's hyperparameters.
+        history: the records of the epochs that are complete.
+    """
+    loggers = [_Logger(name, folder, config) for name in _names(config)]
+    for logger in loggers:
+        logger.start()
+        for record in history:
+            logger.tell(record)
+
+    def tell(record: Record) -> None:
+        for logger in loggers:
+            logger.tell(record)
+
+    try:
+        yield tell
+    finally:
+        for logger in loggers:
+            logger.finish()
+
+
+class _Logger:
+    """One logger, which is given up when it fails.
+
+    Args:
+        name: of accelerate's, or package.module:callable.
+        folder: of the run.
+        config: of the run.
+    """
+
+    def __init__(self, name: str, folder: Path, config: Config):
+        self.name, self.folder, self.config = name, folder, config
+        self.logger: Any = None
+        self.id: str | None = None
+        self.epoch = 0
+
+    def start(self) -> None:
+        """Takes up what was told before."""
+        with self._guarded():
+            known = _read(self.folder / TOLD).get(self.name, {})
+            self.id, self.epoch = known.get("id"), known.get("epoch", 0)
+            begins = not known
+            self.logger = self._begin()
+            if begins:
+                self.logger.store_init_configuration(_hyperparameters(self.config))
+            self._keep()
+
+    def tell(self, record: Record) -> None:
+        """Tells an epoch, unless it was told before a run was killed."""
+        epoch = int(record["epoch"])
+        if self.logger is None or epoch <= self.epoch:
+            return
+        with self._guarded():
+            before, self.epoch = self.epoch, epoch
+            self._keep()  # first: a kill between the two leaves a gap, never an epoch told twice
+            try:
+                self.logger.log(dict(record), step=epoch)
+            except Exception:
+                self.epoch = before
+                self._keep()
+                raise
+
+    def finish(self) -> None:
+        if self.logger is not None:
+            with self._guarded():
+                self.logger.finish()
+
+    def _begin(self) -> Any:
+        """The started logger, in the place of this run."""
+        make = _made_by(self.name)
+        if ":" in self.name:
+            logger = make(self.config.project, self.folder)
+            if lacks := [name for name in _METHODS if not callable(getattr(logger, name, None))]:
+                raise TypeError(f"what it returned has no {', '.join(lacks)}")
+        else:
+            from accelerate import PartialState
+
+            PartialState()  # accelerate's own messages need it
+            logger = make(*self._arguments(), **self._options())
+        if hasattr(logger, "start"):
+            logger.start()
+        if self.name == "mlflow":  # the others have been told their id
+            self.id = logger.tracker.info.run_id
+        return logger
+
+    def _arguments(self) -> tuple[str | Path, ...]:
+        if self.name == "tensorboard":
+            return "tensorboard", self.folder  # RUN/tensorboard
+        needs_folder = _made_by(self.name).requires_logging_directory
+        return (self.config.project, self.folder) if needs_folder else (self.config.project,)
+
+    def _options(self) -> dict[str, Any]:
+        """Those that let a resumed run go on where it was, and call it by its folder's name."""
+        name = self.folder.absolute().name
+        if self.name == "tensorboard":
+            return {"purge_step": self.epoch + 1}
+        if self.name == "mlflow":
+            for variable, value in _PATIENCE.items():
+                os.environ.setdefault(variable, value)
+            return {"run_id": self.id, "run_name": name}
+        if self.name == "wandb":
+            self.id = self.id or secrets.token_hex(4)
+            return {"id": self.id, "name": name, "resume": "allow", "dir": str(self.folder)}
+        if self.name == "trackio":  # which knows a run by its name
+            self.id = self.id or f"{name}-{secrets.token_hex(4)}"
+            # Of accelerate's store_init_configuration trackio keeps nothing.
+            settings = _hyperparameters(self.config)
+            return {"name": self.id, "resume": "allow", "config": settings}
+        return {}
+
+    def _keep(self) -> None:
+        path = self.folder / TOLD
+        files.write_json(path, _read(path) | {self.name: {"id": self.id, "epoch": self.epoch}})
+
+    @contextlib.contextmanager
+    def _guarded(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # whatever it is: it is not worth a training
+            self.logger = None
+            _log.warning(
+                "codistill: note: logger %s fails (%s: %s): the training goes on without it, and "
+                "codistill train --resume %s --loggers %s will tell it what it missed",
+                self.name,
+                type(error).__name__,
+                " ".join(str(error).split())[:300],
+                self.folder,
+                self.name,
+            )
+
+
+def _names(config: Config) -> list[str]:
+    """The loggers that a configuration asks for, each once."""
+    if config.loggers == "none":
+        return []
+    if config.loggers == "auto":
+        there = all(importlib.util.find_spec(name) for name in ("tensorboard", "accelerate"))
+        return ["tensorboard"] if there else []
+    return list(dict.fromkeys(name.strip() for name in config.loggers.split(",")))
+
+
+def _made_by(name: str) -> Any:
+    """The class or function that makes the logger of a name."""
+    if ":" in name:
+        made_by = import_object(name)
+        if not callable(made_by):
+            raise InputError(f"loggers: {name!r} cannot be called: give a class or a function")
+        return made_by
+    purpose = f"logger {name!r}"
+    try:
+        from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+    except ImportError as error:
+        extra = name if name in _EXTRAS else "tensorboard"
+        raise MissingExtraError("accelerate", extra, purpose) from error
+    if name not in LOGGER_TYPE_TO_CLASS:
+        raise InputError(
+            f"loggers: {name!r} is not known: {did_you_mean(name, LOGGER_TYPE_TO_CLASS)}; "
+            "your own is package.module:callable"
+        )
+    if name not in {str(known) for known in get_available_trackers()}:
+        if name in _EXTRAS:
+            raise MissingExtraError(name, name, purpose)
+        raise InputError(f"{purpose} needs its package: pip install {name}")
+    return LOGGER_TYPE_TO_CLASS[name]
+
+
+def _hyperparameters(config: Config) -> dict[str, bool | int | float | str]:
+    """Every setting, by names such as data.pad; what is no number or text as text."""
+    return {
+        key: value if isinstance(value, bool | int | float | str) else str(value)
+        for key, value in flatten(asdict(config))
+    }
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return files.read_json(path) if os.path.exists(path) else {}

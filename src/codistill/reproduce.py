@@ -1,0 +1,137 @@
+"""`codistill reproduce`: the papers' tables, as comparisons that are ready to run."""
+
+import argparse
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from codistill import files
+from codistill.assemble import build_method, choose_device, make_optimizer
+from codistill.compare import compare
+from codistill.comparison import Comparison, Row, read_comparison
+from codistill.config import Config
+from codistill.data.build import describe_data
+from codistill.errors import InputError
+from codistill.method import Batch
+from codistill.tables import Plan, table_named, with_gaps
+
+_IMAGES_TIMED = 32
+
+
+def reproduce(options: argparse.Namespace, over: dict[str, Any]) -> int:
+    """Trains a table's runs and writes its report; returns the exit status of `compare`.
+
+    Args:
+        options: table, scale, seeds, out, parallel, launcher, report_only, dry_run.
+        over: settings over the table's.
+    """
+    plan = table_named(options.table).at(options.scale, options.seeds, over)
+    name = plan.table.name + ("_short" if plan.scale == "short" else "")
+    folder = Path(options.out).expanduser() if options.out else Path("runs", name)
+    console = Console(stderr=not options.dry_run)
+    _say(console, plan.table.name, plan.tree["note"])
+    if plan.data == "folder" and not over.get("data", {}).get("root"):
+        raise InputError("this table is short for images of yours: give --data.root DIR")
+    if options.dry_run:
+        _show(plan, console)
+        return 0
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "comparison.yaml"
+    comparison_of(plan, file)
+    status = compare(file, folder, options.parallel, options.launcher, options.report_only)
+    _say(console, plan.table.name, plan.tree["note"])
+    return status
+
+
+def comparison_of(plan: Plan, file: Path) -> Comparison:
+    """The comparison of a plan, written to a file; it says which figures are not at hand."""
+    _write(file, plan.tree)
+    comparison = read_comparison(file)
+    if plan.scale == "short":
+        return comparison
+    published = with_gaps(comparison.published, [row.label for row in comparison.rows])
+    _write(file, plan.tree | {"published": published})
+    return replace(comparison, published=published)
+
+
+def _write(file: Path, tree: dict[str, Any]) -> None:
+    files.write_text(file, yaml.safe_dump(tree, sort_keys=False, allow_unicode=True))
+
+
+def _show(plan: Plan, console: Console) -> None:
+    """The rows, and what each would cost on this machine."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        comparison = comparison_of(plan, Path(folder, f"{plan.table.name}.yaml"))
+    rows, seeds = comparison.rows, len(comparison.seeds)
+    table = Table(box=SIMPLE_HEAD)
+    for name in ("row", "networks"):
+        table.add_column(name, overflow="fold")
+    for name in ("peers", "shared", "published", "h a run" if plan.images else "s per 1,000"):
+        table.add_column(name, justify="right")
+    total = 0.0
+    for row, seconds in zip(rows, _seconds_per_image(rows), strict=True):
+        c = row.config
+        cost = seconds * (plan.images * plan.epochs / 3600 if plan.images else 1000)
+        total += cost * seeds
+        published = comparison.published.get(row.label, {}).get("value", "-")
+        cells = [c.network, str(c.peers), str(c.shared), published, f"{cost:,.2f}"]
+        table.add_row(Text(row.label), *cells)
+    console.print(table)
+    device = choose_device(rows[0].config.device)
+    where = (
+        f"{device}, {torch.get_num_threads()} thread(s)" if device.type == "cpu" else str(device)
+    )
+    together = f", together about {total:,.1f} h one after the other" if plan.images else ""
+    images = f"{plan.images:,} images" if plan.images else "your images"
+    text = (
+        f"{len(rows) * seeds} runs: seeds {', '.join(map(str, comparison.seeds))}; {plan.epochs} "
+        f"epochs of {images} of {plan.data}{together}. Estimated from one training step of each "
+        f"row, timed now ({where}); without evaluation and reading of images. Nothing was trained."
+    )
+    console.print(text, highlight=False, markup=False)
+
+
+def _seconds_per_image(rows: list[Row]) -> Iterator[float]:
+    """Of a training step of each row on its device, timed once after a first one."""
+    classes, image_size = describe_data(rows[0].config.data)
+    for row in rows:
+        device = choose_device(row.config.device)
+        if row.config.threads:
+            torch.set_num_threads(row.config.threads)
+        yield _timed(replace(row.config, pretrained=False), classes, image_size, device)
+
+
+def _timed(
+    config: Config, classes: int, image_size: tuple[int, int], device: torch.device
+) -> float:
+    method = build_method(config, classes, image_size).to(device).train()
+    size = config.batch_size if device.type == "cuda" else min(config.batch_size, _IMAGES_TIMED)
+    optimizers = method.optimizers(make_optimizer(config))
+    views = [torch.randn(size, 3, *image_size, device=device) for _ in range(method.views)]
+    batch = Batch(views, torch.randint(classes, (size,), device=device))
+    method.begin_epoch(0, None)
+    seconds = 0.0
+    for _ in range(2):
+        begin = time.perf_counter()
+        bf16 = config.precision == "bf16"
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            method.training_step(batch, optimizers, 0)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds = time.perf_counter() - begin
+    return seconds / size
+
+
+def _say(console: Console, name: str, note: str) -> None:
+    console.print(f"{name}: {note}", highlight=False, markup=False, soft_wrap=True)

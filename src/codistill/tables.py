@@ -1,0 +1,153 @@
+"""The papers' tables that come with codistill: comparisons, each with a short version of itself.
+
+A table's file is a comparison's (docs/compare.md) with four more keys:
+
+    about     one line
+    source    the paper
+    differs   what of the paper is not known to us, or not to be had here
+    short     settings, networks, seeds, methods' options that `--scale short` puts in their place
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from codistill.arguments import as_settings, read_recipe, read_yaml, recipes
+from codistill.comparison_file import NOT_AT_HAND
+from codistill.config import Config
+from codistill.errors import InputError, did_you_mean
+
+Scale = Literal["paper", "short"]
+
+TRAINING_IMAGES = {"cifar10": 50_000, "cifar100": 50_000, "cinic10": 90_000, "imagenet": 1_281_167}
+_ABOUT = ("about", "source", "differs", "short")
+_SHORT = {"settings", "networks", "seeds", "methods"}
+
+
+@dataclass(frozen=True)
+class PublishedTable:
+    """A paper's table.
+
+    Attributes:
+        name: of its file.
+        about: one line.
+        source: the paper.
+        differs: from what we know of the paper.
+        comparison: what its file says, as a comparison.
+        short: what takes the place of parts of that.
+    """
+
+    name: str
+    about: str
+    source: str
+    differs: str
+    comparison: dict[str, Any]
+    short: dict[str, Any]
+
+    def at(self, scale: Scale, seeds: Sequence[int] | None, over: Mapping[str, Any]) -> "Plan":
+        """The comparison at a scale.
+
+        Args:
+            scale: the paper's, or short.
+            seeds: others than the table's.
+            over: settings over the table's, such as {"device": "cuda", "data": {"root": ...}}.
+        """
+        tree = dict(self.comparison)
+        settings = as_settings(tree.get("settings") or {}, self.name)
+        methods = {label: dict(options) for label, options in tree["methods"].items()}
+        if scale == "short":
+            settings = _over(settings, as_settings(self.short["settings"], self.name))
+            for label, options in self.short.get("methods", {}).items():
+                methods[label] |= options
+            tree |= {key: self.short[key] for key in ("networks", "seeds")}
+            tree.pop("published", None)
+        tree |= {"settings": _over(settings, over), "methods": methods}
+        tree |= {"seeds": list(seeds)} if seeds else {}
+        every = _over(read_recipe(tree["recipe"]), tree["settings"])
+        plan = Plan(self, scale, tree, every.get("epochs", Config().epochs), every["data"]["name"])
+        tree["note"] = plan.note()
+        return plan
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A table at a scale.
+
+    Attributes:
+        table: which.
+        scale: the paper's, or short.
+        tree: a comparison, as its file holds it.
+        epochs: of every run.
+        data: the name of its data set.
+    """
+
+    table: PublishedTable
+    scale: Scale
+    tree: dict[str, Any]
+    epochs: int
+    data: str
+
+    @property
+    def images(self) -> int | None:
+        """How many images an epoch has at most; None where it depends on yours."""
+        return TRAINING_IMAGES.get(self.data)
+
+    def size(self) -> str:
+        """How long it is, in words."""
+        images = f"{self.images:,} images" if self.images else "your images"
+        seeds = len(self.tree["seeds"])
+        rows = len(self.tree["networks"]) * (1 + len(self.tree["methods"]))  # and the bar
+        return (
+            f"{rows * seeds} runs ({seeds} seed{'s' if seeds > 1 else ''}) of {self.epochs} epochs "
+            f"of {images}"
+        )
+
+    def note(self) -> str:
+        """What stands in the report, so that nobody takes its numbers for others."""
+        if self.scale == "paper":
+            return f"{self.table.about}, after {self.table.source}. {self.table.differs.strip()}"
+        paper = self.table.at("paper", None, {})
+        here = "" if paper.data == self.data else " of other images"
+        now, was = (", ".join(map(str, plan.tree["networks"])) for plan in (self, paper))
+        return (
+            f"SHORT VERSION of {self.table.about}: {now} for {self.epochs} epochs{here} in place "
+            f"of {was} for {paper.epochs}. It shows that everything runs. Its numbers are not "
+            "comparable to published ones, and say nothing about the paper"
+        )
+
+
+def tables() -> dict[str, PublishedTable]:
+    """All that come with codistill, by name."""
+    some = next(iter(recipes().values()), None)
+    files = sorted((some.parent / "tables").glob("*.yaml")) if some else []
+    return {file.stem: _read(file) for file in files}
+
+
+def table_named(name: str) -> PublishedTable:
+    """The table of a name."""
+    if name not in (known := tables()):
+        raise InputError(f"there is no table {name!r}: {did_you_mean(name, known)}")
+    return known[name]
+
+
+def with_gaps(published: Mapping[str, Any] | None, labels: Sequence[str]) -> dict[str, Any]:
+    """Published figures of all rows: those that we have, and that we have none."""
+    none = {"value": NOT_AT_HAND, "source": "-", "differs": "-"}
+    return {label: (published or {}).get(label, none) for label in labels}
+
+
+def _read(file: Path) -> PublishedTable:
+    tree = read_yaml(file)
+    if missing := [key for key in _ABOUT if not tree.get(key)]:
+        raise InputError(f"{file}: {', '.join(missing)} has to be there")
+    if unknown := tree["short"].keys() - _SHORT:
+        raise InputError(f"{file}: short: {min(unknown)!r} is not known")
+    about, source, differs, short = (tree.pop(key) for key in _ABOUT)
+    return PublishedTable(file.stem, about, source, differs, tree, short)
+
+
+def _over(settings: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with others over them, those of the data one by one."""
+    data = {**settings.get("data", {}), **over.get("data", {})}
+    return {**settings, **over, **({"data": data} if data else {})}

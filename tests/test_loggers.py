@@ -1,0 +1,178 @@
+"""Loggers: each epoch is told once, a resumed run goes on there, and none of them stops a run."""
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from test_run import assert_same_run, tiny
+
+from codistill.cli import main
+from codistill.errors import InputError, MissingExtraError
+from codistill.finished_runs import load_results
+from codistill.loggers import require_loggers
+from codistill.run import Run
+
+KEY = "test/top1/peer0"
+
+
+class Diary:
+    """A logger that writes what it is told into a file."""
+
+    def __init__(self, project: str, folder: Path):
+        self.file = folder / "diary.txt"
+        self.write(f"begin {project}")
+
+    def write(self, line: str) -> None:
+        with self.file.open("a") as file:
+            file.write(line + "\n")
+
+    def store_init_configuration(self, values: dict[str, object]) -> None:
+        self.write(f"settings {values['data.name']} {values['epochs']}")
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        assert values["epoch"] == step
+        self.write(f"epoch {step}")
+
+    def finish(self) -> None:
+        self.write("end")
+
+
+class Offline(Diary):
+    """A logger that loses its connection in the second epoch, until there is a file "online"."""
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        if step >= 2 and not (self.file.parent / "online").exists():
+            raise ConnectionError("no\nnetwork")
+        super().log(values, step)
+
+
+def unusable(project: str, folder: Path) -> object:
+    return object()
+
+
+def diary(run: Path) -> list[str]:
+    return (run / "diary.txt").read_text().splitlines()
+
+
+def train(out: Path, loggers: str, epochs: int = 3) -> None:
+    for _ in Run.create(tiny(out, loggers=loggers, epochs=epochs)).train():
+        pass
+
+
+def interrupt(out: Path, loggers: str, after: int, epochs: int = 3) -> None:
+    """Trains `after` epochs, then ends as Ctrl-C does."""
+    records = Run.create(tiny(out, loggers=loggers, epochs=epochs)).train()
+    for _ in range(after):
+        next(records)
+    records.close()
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that told TensorBoard, interrupted once."""
+    path = tmp_path_factory.mktemp("runs") / "told"
+    interrupt(path, "tensorboard", after=1)
+    for _ in Run(path).train():
+        pass
+    return path
+
+
+def test_tensorboard_has_every_epoch_once_after_a_resume(told: Path) -> None:
+    board = EventAccumulator(str(told / "tensorboard"))
+    board.Reload()
+    lines = (told / "history.jsonl").read_text().splitlines()
+    history = [json.loads(line) for line in lines]
+    for key in history[0]:
+        assert [event.step for event in board.Scalars(key)] == [1, 2, 3], key
+    values = [event.value for event in board.Scalars(KEY)]
+    assert values == pytest.approx([record[KEY] for record in history])
+
+
+def test_tensorboard_has_the_settings_once(told: Path) -> None:
+    (settings,) = (told / "tensorboard").rglob("hparams.yml")
+    found = yaml.safe_load(settings.read_text())
+    assert (found["data.name"], found["lr"], found["data.root"]) == ("digits", 0.1, "None")
+
+
+def test_loggers_change_no_bit_of_a_run_and_are_no_part_of_its_recipe(
+    told: Path, tmp_path: Path
+) -> None:
+    silent = tmp_path / "silent"
+    interrupt(silent, "none", after=1)
+    for _ in Run(silent).train():
+        pass
+    assert not (silent / "loggers.json").exists()
+    assert_same_run(told, silent)
+    with pytest.raises(InputError, match="give each seed once"):  # so they are one setting
+        load_results([told, silent])
+
+
+def test_a_logger_of_ones_own_goes_on_where_it_was(tmp_path: Path) -> None:
+    interrupt(tmp_path / "run", "test_loggers:Diary", after=2)
+    for _ in Run(tmp_path / "run").train():
+        pass
+    begin = ["begin codistill", "settings digits 3"]
+    first = [*begin, "epoch 1", "epoch 2", "end"]
+    assert diary(tmp_path / "run") == [*first, "begin codistill", "epoch 3", "end"]
+
+
+def test_a_logger_that_fails_is_given_up_with_one_note_and_told_the_rest_later(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = tmp_path / "run"
+    with caplog.at_level(logging.WARNING):
+        train(run, "test_loggers:Offline,test_loggers:Diary")
+    (note,) = [r.getMessage() for r in caplog.records if "fails" in r.getMessage()]
+    assert "Offline fails (ConnectionError: no network): the training goes on" in note
+    assert (run / "result.json").exists()
+    assert diary(run).count("epoch 1") == 2  # of both
+    assert diary(run).count("epoch 3") == 1  # of the other
+    (run / "online").touch()
+    (run / "diary.txt").unlink()
+    for _ in Run(run, loggers="test_loggers:Offline").train():
+        pass
+    assert diary(run) == ["begin codistill", "epoch 2", "epoch 3", "end"]
+
+
+def test_a_logger_without_the_methods_of_one_does_not_stop_a_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    train(tmp_path / "run", "test_loggers:unusable", epochs=1)
+    assert "has no store_init_configuration, log, finish" in caplog.text
+    assert (tmp_path / "run" / "result.json").exists()
+
+
+def test_a_logger_that_joins_a_finished_run_is_told_all_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    train(run, "none", epochs=2)
+    assert main(["train", "--resume", str(run), "--loggers", "test_loggers:Diary"]) == 0
+    expected = ["begin codistill", "settings digits 2", "epoch 1", "epoch 2", "end"]
+    assert diary(run) == expected
+
+
+@pytest.mark.parametrize(
+    ("loggers", "answer"),
+    [
+        ("tensorbord", "did you mean 'tensorboard'"),
+        ("test_loggers:Nothing", "has no 'Nothing'"),
+        ("test_loggers:KEY", "cannot be called"),
+        ("tensorboard,,wandb", "cannot be empty"),
+        ("dvclive", "pip install dvclive"),
+    ],
+)
+def test_a_logger_that_cannot_be_had_is_named_before_a_run_begins(
+    loggers: str, answer: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=answer):
+        Run.create(tiny(tmp_path / "run", loggers=loggers))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_logger_that_is_not_installed_is_answered_with_the_line_that_installs_it() -> None:
+    with pytest.raises(MissingExtraError, match=r"pip install 'codistill\[trackio\]'"):
+        require_loggers(tiny(Path("run"), loggers="tensorboard,trackio"))
