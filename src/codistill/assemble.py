@@ -51,7 +51,7 @@ def build_method(config: Config, num_classes: int, image_size: tuple[int, int]) 
         if weights is not None:
             start_from(networks[-1], weights)
     renew_equal_classifiers(networks)
-    peers = Peers(networks, config.shared)
+    peers = Peers(networks, config.shared, config.recompute)
     options = {key: value for key, value in config.method.items() if key != "name"}
     build = method_class(config.method["name"])
     try:

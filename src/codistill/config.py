@@ -134,6 +134,8 @@ class Config:
         seed: of weights, order and augmentation
         precision: of the forward pass in training
         eval_precision: of the forward pass in evaluation; bf16 shifts accuracies a little
+        recompute: keep only what the stages return and compute the rest again in the backward pass:
+            the same numbers, less memory, about a third more time; not in the estimate of inspect
         device: auto, cpu, cuda, cuda:1, mps
         threads: of the CPU. Default: as PyTorch finds it. More or fewer give other last bits
         out: folder of the run. Default: runs/METHOD_NETWORKxPEERS_DATA_seedN
@@ -165,6 +167,7 @@ class Config:
     seed: int = 0
     precision: Literal["fp32", "bf16"] = "fp32"
     eval_precision: Literal["fp32", "bf16"] = "fp32"
+    recompute: bool = False
     device: str = "auto"
     threads: int | None = None
     out: str | None = None

@@ -13,7 +13,15 @@ from codistill.errors import InputError
 from codistill.results import kept_top1
 from codistill.train import Record
 
-_NOT_THE_RECIPE = ("seed", "out", "device", "threads", "checkpoint_seconds", "keep_checkpoints")
+_NOT_THE_RECIPE = (
+    "seed",
+    "out",
+    "device",
+    "threads",
+    "recompute",
+    "checkpoint_seconds",
+    "keep_checkpoints",
+)
 
 
 @dataclass(frozen=True)
