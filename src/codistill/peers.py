@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from codistill.errors import InputError
 from codistill.networks.network import Network, as_map
+from codistill.recompute import run_and_forget
 
 
 @dataclass
@@ -57,12 +58,14 @@ class Peers(nn.Module):
     Args:
         networks: K classifiers of the same classes.
         shared: how many of the first stages are common to all, 0 to the number of stages.
+        recompute: whether stages are computed again in the backward pass, to save memory.
     """
 
-    def __init__(self, networks: Sequence[Network], shared: int = 0):
+    def __init__(self, networks: Sequence[Network], shared: int = 0, recompute: bool = False):
         super().__init__()
         _check(networks, shared)
         self.shared = shared
+        self.recompute = recompute
         self.channels = [network.channels for network in networks]
         self.reductions = [network.reductions for network in networks]
         self.layouts = [network.layouts for network in networks]
@@ -79,9 +82,9 @@ class Peers(nn.Module):
         """Peer k sees `views[k % len(views)]`."""
         if isinstance(views, Tensor):
             raise InputError("views is one tensor: give a list of views, such as [images]")
-        trunks = [_after_each(self.trunk, [view]) for view in views]
+        trunks = [self._after_each(self.trunk, [view]) for view in views]
         stages = [
-            _after_each(branch, trunks[k % len(views)])  # type: ignore[arg-type]
+            self._after_each(branch, trunks[k % len(views)])  # type: ignore[arg-type]
             for k, branch in enumerate(self.branches)
         ]
         logits = torch.stack([head(x[-1]) for head, x in zip(self.heads, stages, strict=True)])
@@ -112,13 +115,14 @@ class Peers(nn.Module):
         facts = zip(rest, self.layouts[k], self.reductions[k], strict=True)
         return [image, *(as_map(x, layout, reduction, size) for x, layout, reduction in facts)]
 
-
-def _after_each(stages: Iterable[nn.Module], returned: list[Any]) -> list[Any]:
-    """`returned`, followed by what each stage makes of the one before it."""
-    returned = list(returned)
-    for stage in stages:
-        returned.append(stage(returned[-1]))
-    return returned
+    def _after_each(self, stages: Iterable[nn.Module], returned: list[Any]) -> list[Any]:
+        """`returned`, followed by what each stage makes of the one before it."""
+        again = self.recompute and self.training and torch.is_grad_enabled()
+        returned = list(returned)
+        for stage in stages:
+            x = returned[-1]
+            returned.append(run_and_forget(stage, x) if again else stage(x))
+        return returned
 
 
 def _check(networks: Sequence[Network], shared: int) -> None:

@@ -192,6 +192,7 @@ class Run:
                 held_out=data.evaluate_on.get("val"),
                 lr_at=config.lr_at,
                 precision=config.precision,
+                eval_precision=config.eval_precision,
                 training=training,
             )
             students = self.method.students()

@@ -5,9 +5,10 @@ FLOPs are those of convolutions and matrix products, as `torch.utils.flop_counte
 literature. Normalisation, activations and pooling are left out, as they are there.
 
 Memory is measured, not guessed, but for an allowance that is stated. What is not covered: the data
-set, evaluation, several processes; terms that a method only adds at a later epoch; losses that
-compare all images of a batch, whose memory grows with its square; what `training_step` does beside
-one forward pass and its losses, such as AFD's discriminators: no part of the FLOPs either.
+set, evaluation, several processes; what `Peers.recompute` saves; terms that a method only adds at a
+later epoch; losses that compare all images of a batch, whose memory grows with its square; what
+`training_step` does beside one forward pass and its losses, such as AFD's discriminators: no part
+of the FLOPs either.
 """
 
 import copy
@@ -201,7 +202,9 @@ def _probing(method: Method) -> Iterator[Method]:
     devices = [device] if device.type == "cuda" else []
     # inference_mode(False) ends a caller's no_grad too
     with torch.random.fork_rng(devices=devices), torch.inference_mode(False):
-        yield copy.deepcopy(method).train()
+        probe = copy.deepcopy(method).train()
+        probe.peers.recompute = False
+        yield probe
 
 
 def _summarise_peer(peers: Peers, k: int, image_size: tuple[int, int]) -> PeerSummary:

@@ -9,11 +9,13 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD, Optimizer
+from torch.optim import Optimizer
 
 from codistill.errors import InputError
+from codistill.folding import folded
 from codistill.method import Batch, Method
 from codistill.metrics import batch_differences, batch_metrics, mean_differences, mean_metrics
+from codistill.optimizers import load_state, sgd
 
 Precision = Literal["fp32", "bf16"]
 MakeOptimizer = Callable[..., Optimizer]
@@ -132,7 +134,7 @@ class Training:
         """Takes up a training where `state_dict` left it."""
         self.method.load_state_dict(state["method"])
         for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][name])
+            load_state(optimizer, state["optimizers"][name])
         self.epoch, self.step = state["epoch"], state["step"]
         self.terms = {name: list(values) for name, values in state["terms"].items()}
         self.history = list(state["history"])
@@ -156,6 +158,7 @@ def fit(
     make_optimizer: MakeOptimizer | None = None,
     lr_at: Callable[[int], float] | None = None,
     precision: Precision = "fp32",
+    eval_precision: Precision = "fp32",
     training: Training | None = None,
 ) -> Iterator[Record]:
     """Trains `method` and yields a record after each epoch. The caller's loop is the callback.
@@ -176,6 +179,7 @@ def fit(
         lr_at: multiplies the learning rate in an epoch, of every optimizer that the method gives
             no schedule of its own. Default: always 1.
         precision: "bf16" runs the forward pass under autocast; weights and losses stay float32.
+        eval_precision: the same for the evaluation.
         training: to go on with; it then holds the optimizers.
 
     Yields:
@@ -208,7 +212,7 @@ def fit(
         record: Record = {"epoch": epoch + 1, "lr": lr}
         record |= {f"loss/{n}": torch.stack(v).mean().item() for n, v in training.terms.items()}
         for name, evaluation_batches in (evaluate_on or {}).items():
-            metrics = evaluate(method, evaluation_batches)
+            metrics = evaluate(method, evaluation_batches, eval_precision)
             record |= {f"{name}/{key}": value for key, value in metrics.items()}
         record |= {"images_per_second": images / seconds, "seconds": training.seconds}
         training.end_epoch(record)
@@ -232,8 +236,7 @@ def train_epoch(
     training: Training, batches: Batches, precision: Precision = "fp32"
 ) -> tuple[int, float]:
     """Trains on all batches; returns how many images there were, and the seconds it took."""
-    if precision not in ("fp32", "bf16"):
-        raise InputError(f"precision is {precision!r}: give 'fp32' or 'bf16'")
+    _check_precision(precision)
     method = training.method.train()
     images, begin = 0, time.perf_counter()
     before = training.seconds
@@ -259,15 +262,23 @@ def train_epoch(
     return images, seconds
 
 
-def evaluate(method: Method, batches: Batches) -> dict[str, float]:
+def evaluate(method: Method, batches: Batches, precision: Precision = "fp32") -> dict[str, float]:
     """How good every classifier of `method` is: "top1/NAME", "top5/NAME" in %, "nll/NAME".
 
-    And how far apart the peers are: "kl/peerI/peerJ", "disagreement/peerI/peerJ"; see `fit`. In
-    float32, in eval mode; modes and random numbers are afterwards as they were before.
+    And how far apart the peers are: "kl/peerI/peerJ", "disagreement/peerI/peerJ"; see `fit`.
+    In eval mode, batch normalisation folded into convolutions where that leaves the logits as they
+    are but for the last bits. Modes and random numbers are afterwards as they were before.
+
+    Args:
+        method: the peers and how they learn.
+        batches: `Batch`es, or pairs of images and labels.
+        precision: "bf16" runs the forward pass under autocast.
     """
+    _check_precision(precision)
     sums: dict[str, list[Tensor]] = defaultdict(list)
     differences: list[Tensor] = []
     n = 0
+    fast: Method | None = None
     with eval_mode(method), torch.inference_mode(), torch.random.fork_rng(devices=[]):
         for batch in map(as_batch, batches):
             if batch.labels.ndim != 1:
@@ -275,8 +286,12 @@ def evaluate(method: Method, batches: Batches) -> dict[str, float]:
                     f"labels to evaluate on are {tuple(batch.labels.shape)}: give classes (B,); "
                     "distributions are for training"
                 )
-            with _autocast(batch.labels.device, "fp32"):  # off, whatever the caller has on
-                out = method(batch.views)
+            device = batch.labels.device
+            if fast is None:
+                with _autocast(device, "fp32"):  # off, whatever the caller has on
+                    fast = folded(method, batch.views)
+            with _autocast(device, precision):
+                out = fast(batch.views)
             for name, logits in out.classifiers.items():
                 sums[name].append(batch_metrics(logits, batch.labels))
             if len(out.logits) > 1:
@@ -303,9 +318,14 @@ def eval_mode(module: nn.Module) -> Iterator[None]:
             m.training = training
 
 
+def _check_precision(precision: str) -> None:
+    if precision not in ("fp32", "bf16"):
+        raise InputError(f"precision is {precision!r}: give 'fp32' or 'bf16'")
+
+
 def _autocast(device: torch.device, precision: Precision) -> AbstractContextManager[None]:
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
 def _paper_sgd(params: Any) -> Optimizer:
-    return SGD(params, lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-4)
+    return sgd(params, lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-4)

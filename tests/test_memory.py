@@ -1,0 +1,61 @@
+"""The estimate of memory beside what processes that train take at their peak."""
+
+import subprocess
+import sys
+
+import pytest
+
+from codistill.assemble import build_method
+from codistill.config import Config
+from codistill.summary import summarise_method
+
+# Four steps as a run takes them; shows the peak of resident memory beyond that after the imports.
+PEAK = """
+import resource, sys
+import torch
+from codistill import Training
+from codistill.assemble import build_method, make_optimizer
+from codistill.config import Config
+from codistill.method import Batch
+from codistill.train import train_epoch
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+torch.set_num_threads(1)
+begin = peak()
+method, precision, recompute = sys.argv[1:]
+shared = 2 if method == "ffl" else 0
+config = Config(
+    method={"name": method}, network="resnet32", shared=shared, recompute=recompute == "True"
+)
+training = Training(build_method(config, 100, (32, 32)), make_optimizer(config))
+x = torch.randn(128, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+train_epoch(training, [Batch([x], torch.arange(128) % 100)] * 4, precision)
+print(peak() - begin)
+"""
+
+
+def measured(method, precision, recompute=False):
+    command = [sys.executable, "-c", PEAK, method, precision, str(recompute)]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def estimated(method, precision):
+    config = Config(method={"name": method}, network="resnet32", shared=2 * (method == "ffl"))
+    return summarise_method(build_method(config, 100, (32, 32)), (32, 32), 128, precision).memory
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="counts kilobytes, as Linux does")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("method", ["ffl", "dml"])
+def test_the_estimate_is_within_15_percent_of_the_peak(method, precision):
+    estimate = estimated(method, precision)
+    assert estimate.total == pytest.approx(measured(method, precision), rel=0.15)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="counts kilobytes, as Linux does")
+def test_computing_stages_again_saves_memory():
+    assert measured("dml", "fp32", recompute=True) < 0.75 * measured("dml", "fp32")
