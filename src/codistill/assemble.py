@@ -16,6 +16,7 @@ from codistill.errors import InputError
 from codistill.method import Method
 from codistill.methods import method_class
 from codistill.networks import build_network, renew_equal_classifiers, start_from
+from codistill.optimizers import sgd
 from codistill.peers import Peers
 from codistill.train import MakeOptimizer
 
@@ -116,7 +117,7 @@ def mix_labels(config: Config, train: Any, num_classes: int) -> Any:
 def make_optimizer(config: Config) -> MakeOptimizer:
     """What builds the optimizer of a configuration, of given parameters."""
     return functools.partial(
-        torch.optim.SGD,
+        sgd,
         lr=config.lr,
         momentum=config.momentum,
         nesterov=config.nesterov,

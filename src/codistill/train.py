@@ -9,11 +9,12 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD, Optimizer
+from torch.optim import Optimizer
 
 from codistill.errors import InputError
 from codistill.method import Batch, Method
 from codistill.metrics import batch_metrics, mean_metrics
+from codistill.optimizers import load_state, sgd
 
 Precision = Literal["fp32", "bf16"]
 MakeOptimizer = Callable[..., Optimizer]
@@ -132,7 +133,7 @@ class Training:
         """Takes up a training where `state_dict` left it."""
         self.method.load_state_dict(state["method"])
         for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][name])
+            load_state(optimizer, state["optimizers"][name])
         self.epoch, self.step = state["epoch"], state["step"]
         self.terms = {name: list(values) for name, values in state["terms"].items()}
         self.history = list(state["history"])
@@ -302,4 +303,4 @@ def _autocast(device: torch.device, precision: Precision) -> AbstractContextMana
 
 
 def _paper_sgd(params: Any) -> Optimizer:
-    return SGD(params, lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-4)
+    return sgd(params, lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-4)

@@ -6,6 +6,7 @@ augmentations. They depend on (seed, epoch, step) alone, so that a training can 
 step.
 """
 
+import functools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -112,8 +113,15 @@ class Normalisation:
         return cls(tuple(mean.tolist()), tuple(std.tolist()))
 
     def __call__(self, images: UInt8[Tensor, "B H W 3"]) -> Float[Tensor, "B 3 H W"]:
-        mean, std = torch.tensor([self.mean, self.std], device=images.device)
+        mean, std = _on_device(self, images.device)
         return ((images - mean) / std).permute(0, 3, 1, 2)  # in channels_last layout
+
+
+@functools.lru_cache
+def _on_device(normalisation: Normalisation, device: torch.device) -> Tensor:
+    """Its mean and standard deviation, copied there once: a copy would wait in every step."""
+    with torch.inference_mode(False):  # an evaluation may be the first that asks
+        return torch.tensor([normalisation.mean, normalisation.std], device=device)
 
 
 class TrainBatches:

@@ -77,11 +77,14 @@ class MixedBatches:
         self.batches.start_at(epoch, step)
 
     def __iter__(self) -> Iterator[Batch]:
+        weights = self.mixing.class_weights
         for step, (views, labels) in enumerate(self.batches, self._start):
             y = smooth(labels, self.num_classes, self.mixing.label_smoothing)
             views, y = self._blend(views, y, np.random.default_rng([self.seed, self._epoch, step]))
-            if self.mixing.class_weights is not None:
-                y = weigh(y, self.mixing.class_weights.to(y))
+            if weights is not None:
+                if step == self._start:
+                    weights = weights.to(y)  # once: a copy waits for the device
+                y = weigh(y, weights)
             yield Batch(views, y)
 
     def _blend(
@@ -108,7 +111,8 @@ class MixedBatches:
 
 def smooth(labels: Int64[Tensor, "B"], num_classes: int, share: float) -> Float[Tensor, "B C"]:
     """One-hot rows, of which `share` is spread evenly over all classes."""
-    one_hot = torch.nn.functional.one_hot(labels, num_classes).float()
+    one_hot = torch.zeros(len(labels), num_classes, device=labels.device)
+    one_hot.scatter_(1, labels[:, None], 1.0)
     return (1 - share) * one_hot + share / num_classes
 
 

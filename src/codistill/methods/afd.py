@@ -22,6 +22,7 @@ from codistill.errors import InputError, require_not_negative, require_one_of, r
 from codistill.losses import Labels, at_least_float32, ce_loss, kd_loss
 from codistill.method import Batch, Method, minimize
 from codistill.networks.initialise import initialise_convolutions
+from codistill.optimizers import adam
 from codistill.peers import Outputs, Peers
 
 Alignment = Literal["adversarial", "l1", "l2", "none"]
@@ -103,16 +104,16 @@ class AFD(Method):
     def optimizers(self, make: Callable[..., Optimizer]) -> dict[str, Optimizer]:
         if self.alignment != "adversarial":
             return {"main": make(self.parameters())}
-        adam = functools.partial(
-            torch.optim.Adam, lr=self.adversarial_lr, weight_decay=self.adversarial_weight_decay
+        adversarial = functools.partial(
+            adam, lr=self.adversarial_lr, weight_decay=self.adversarial_weight_decay
         )
         extractors = [*self.peers.trunk.parameters(), *self.peers.branches.parameters()]
         return {
             "main": make(self.peers.parameters()),
-            "discriminators": adam(
+            "discriminators": adversarial(
                 [*self.discriminators.parameters(), *self.transfers.parameters()]
             ),
-            "extractors": adam(extractors),
+            "extractors": adversarial(extractors),
         }
 
     def lr_factor(self, optimizer: str, epoch: int, recipe: float) -> float:

@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -150,5 +149,5 @@ def _cross_entropies(z: Float[Tensor, "K B C"], labels: Labels) -> Float[Tensor,
 def as_distributions(labels: Labels, z: Float[Tensor, "*K B C"]) -> Float[Tensor, "B C"]:
     """One-hot rows of indices; rows that were weighed by class, back to the sum of 1."""
     if labels.ndim == 1:
-        return F.one_hot(labels, z.shape[-1]).to(z.dtype)
+        return z.new_zeros(len(labels), z.shape[-1]).scatter_(1, labels[:, None], 1.0)
     return (labels / labels.sum(dim=1, keepdim=True).clamp(min=1e-12)).to(z.dtype)
