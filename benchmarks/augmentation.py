@@ -11,15 +11,12 @@ from collections.abc import Sequence
 from functools import partial
 
 import torch
-from PIL import Image
 
+from codistill.data.in_memory import Augmentation, crop_and_flip
 from figures import Figure, arguments, report
 from interleave import interleave, rates, ratio, timed
 from ours import batches, random_split
-from plain import pil_batches
-
-from codistill.data.in_memory import Augmentation, crop_and_flip  # isort: skip
-from torchvision import transforms  # isort: skip  (imported by `plain` in the right way)
+from plain import Image, pil_batches, transforms
 
 
 def main(argv: Sequence[str] | None = None) -> list[Figure]:
@@ -56,7 +53,9 @@ def measure(options: argparse.Namespace) -> list[Figure]:
     seconds = interleave(contenders, options.rounds, warm_up=1)
     return [
         *rates(seconds, len(split)),
-        ratio("augmentation against PIL", seconds["PIL"], seconds["ours"], target=">= 15", kept=0.2),
+        ratio(
+            "augmentation against PIL", seconds["PIL"], seconds["ours"], target=">= 15", kept=0.2
+        ),
         ratio("the cut alone against PIL", seconds["PIL, cut"], seconds["ours, cut"]),
     ]
 

@@ -68,7 +68,9 @@ def arguments(description: str, rounds: int) -> argparse.ArgumentParser:
     )
     parser.add_argument("--threads", type=int, default=1, help="of the CPU")
     parser.add_argument("--rounds", type=int, default=rounds, help="that are counted")
-    parser.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="see interleave.py")
+    parser.add_argument(
+        "--clock", choices=["wall", "cpu"], default="wall", help="see interleave.py"
+    )
     parser.add_argument("--json", type=Path, help="a file to write the figures to")
     return parser
 

@@ -26,7 +26,12 @@ class LeanFFL:
     """
 
     def __init__(self, method: FFL, split: Split, batch_size: int, bf16: bool):
-        self.method, self.split, self.batch_size, self.bf16 = method.train(), split, batch_size, bf16
+        self.method, self.split, self.batch_size, self.bf16 = (
+            method.train(),
+            split,
+            batch_size,
+            bf16,
+        )
         self.normalise = Normalisation.of(split)
         self.optimizer = method.optimizers(SGD)["main"]
 

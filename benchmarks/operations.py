@@ -73,9 +73,7 @@ def our_step(options: argparse.Namespace, sgd: Callable[..., Any]) -> Callable[[
     method = build_method("ffl", f"resnet{options.depth}", options.peers, 2)
     images = torch.randn(BATCH, 3, 32, 32).to(memory_format=torch.channels_last)
     batch = Batch([images], torch.arange(BATCH))
-    return functools.partial(
-        method.training_step, batch, method.optimizers(sgd), epoch=FULL_WEIGHT
-    )
+    return functools.partial(method.training_step, batch, method.optimizers(sgd), epoch=FULL_WEIGHT)
 
 
 if __name__ == "__main__":
