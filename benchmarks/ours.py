@@ -9,12 +9,14 @@ from codistill import Method, Peers, build_network, fit
 from codistill.data import Augmentation, Normalisation, TrainBatches
 from codistill.data.dataset import Split
 from codistill.methods import method_class
+from codistill.optimizers import sgd
 from codistill.train import Precision, Record
 
 CLASSES = 100
-SGD = functools.partial(
-    torch.optim.SGD, lr=0.01, momentum=0.9, nesterov=True, weight_decay=1e-4
-)  # that of FFL's recipe with a smaller step: the labels are random, and must not lead to infinity
+# That of FFL's recipe with a smaller step: labels are random, and must not lead to infinity.
+RECIPE = {"lr": 0.01, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-4}
+SGD = functools.partial(sgd, **RECIPE)
+PLAIN_SGD = functools.partial(torch.optim.SGD, **RECIPE)
 FULL_WEIGHT = 10_000  # an epoch in which every ramp is over
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from ours import SGD, batches, build_method, epochs, random_split
+from ours import PLAIN_SGD, batches, build_method, epochs, random_split
 from plain import PlainFFL, pil_batches
 
 STEPS = 4
@@ -24,7 +24,7 @@ def main(argv: list[str]) -> None:
     start = peak()
     split = random_split(images)
     if loop == "plain":
-        plain = PlainFFL(int(network.removeprefix("resnet")), 100, peers, SGD)
+        plain = PlainFFL(int(network.removeprefix("resnet")), 100, peers, PLAIN_SGD)
         train = iter(pil_batches(split.images, split.labels, batch))
         for _ in range(STEPS):
             plain.step(*next(train))

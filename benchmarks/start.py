@@ -8,7 +8,6 @@ once, on a made-up CIFAR-100 of full size that an earlier run has left in the ca
 
 import argparse
 import os
-import pickle
 import statistics
 import subprocess
 import sys
@@ -17,9 +16,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
+import numpy as np
 
 from figures import Figure, arguments, report
+
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+
+from data_fakes import Fake, write_extracted  # noqa: E402
 
 COMMAND = [sys.executable, "-m", "codistill.cli"]
 
@@ -34,9 +37,12 @@ def main(argv: Sequence[str] | None = None) -> list[Figure]:
 def measure(options: argparse.Namespace) -> list[Figure]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_cifar(folder / "cifar-100-python", options.images)
+        images = write_cifar(folder, options.images)
         environment = os.environ | {"CODISTILL_CACHE": str(folder / "cache")}
-        first = [first_step(folder, i, options, environment) for i in range(options.rounds + 1)]
+        first = [
+            first_step(folder / f"run{i}", images, options, environment)
+            for i in range(options.rounds + 1)
+        ]
         helps = [seconds_of_help(environment) for _ in range(options.rounds + 1)]
     return [
         Figure("first step, nothing cached", first[0], unit="s"),
@@ -57,13 +63,12 @@ def seconds_of_help(environment: dict[str, str]) -> float:
 
 
 def first_step(
-    folder: Path, i: int, options: argparse.Namespace, environment: dict[str, str]
+    run: Path, images: Path, options: argparse.Namespace, environment: dict[str, str]
 ) -> float:
     """Seconds from the start of the command to the checkpoint of its first step."""
-    run = folder / f"run{i}"
     settings = {
         "data.name": "cifar100",
-        "data.root": folder / "cifar-100-python",
+        "data.root": images,
         "network": options.network,
         "shared": 2,
         "threads": options.threads,
@@ -71,8 +76,9 @@ def first_step(
         "out": run,
     }
     arguments = [f"--{name}={value}" for name, value in settings.items()]
+    errors_file = run.with_suffix(".errors")
     begin = time.perf_counter()
-    with (folder / "errors").open("w") as errors:
+    with errors_file.open("w") as errors:
         process = subprocess.Popen(
             [*COMMAND, "train", *arguments],
             env=environment,
@@ -82,7 +88,7 @@ def first_step(
         try:
             while not list(run.glob("checkpoints/*.pt")):
                 if process.poll() is not None:
-                    sys.exit(f"{process.args} ended:\n{(folder / 'errors').read_text()}")
+                    sys.exit(f"{process.args} ended:\n{errors_file.read_text()}")
                 time.sleep(0.005)
             return time.perf_counter() - begin
         finally:
@@ -90,17 +96,13 @@ def first_step(
             process.wait()
 
 
-def write_cifar(folder: Path, images: int) -> None:
-    """Random images in the form of the extracted python version."""
-    folder.mkdir()
-    rng = torch.Generator().manual_seed(0)
-    for name, n in (("train", images), ("test", images // 5)):
-        rows = torch.randint(256, (n, 3072), dtype=torch.uint8, generator=rng).numpy()
-        labels = {"fine_labels": [i % 100 for i in range(n)], "coarse_labels": [0] * n}
-        (folder / name).write_bytes(pickle.dumps({"data": rows} | labels, protocol=2))
-    names = [f"class {i}" for i in range(100)]
-    meta = {"fine_label_names": names, "coarse_label_names": names[:20]}
-    (folder / "meta").write_bytes(pickle.dumps(meta, protocol=2))
+def write_cifar(root: Path, images: int) -> Path:
+    """Random images in the form of the extracted python version; returns their folder."""
+    rng = np.random.default_rng(0)
+    splits = [rng.integers(0, 256, (n, 32, 32, 3), dtype=np.uint8) for n in (images, images // 5)]
+    train, test = splits
+    labels = [[i % 100 for i in range(len(split))] for split in splits]
+    return write_extracted(root, Fake("cifar100", train, labels[0], test, labels[1]))
 
 
 if __name__ == "__main__":

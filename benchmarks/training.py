@@ -13,7 +13,7 @@ from functools import partial
 from figures import Figure, arguments, report
 from interleave import WARM_UP_STEPS, Contender, Seconds, interleave, rates, ratio, timed
 from lean import LeanFFL
-from ours import SGD, batches, build_method, epochs, random_split
+from ours import PLAIN_SGD, batches, build_method, epochs, random_split
 from plain import PlainFFL, pil_batches
 
 
@@ -53,7 +53,7 @@ def ratios(seconds: Seconds) -> list[Figure]:
 def contenders(options: argparse.Namespace) -> dict[str, Contender]:
     """The loops, each trained for ever, an epoch a round."""
     split = random_split(options.steps * options.batch)
-    plain = PlainFFL(options.depth, 100, options.peers, SGD)
+    plain = PlainFFL(options.depth, 100, options.peers, PLAIN_SGD)
     images = pil_batches(split.images, split.labels, options.batch, options.workers)
     found = {"plain": timed(partial(plain.train_epoch, images), options.clock)}
     build = partial(build_method, "ffl", f"resnet{options.depth}", options.peers, 2, ramp_up=0)
