@@ -118,7 +118,9 @@ class Worker:
         if not line:
             self._process.wait()
             self._errors.seek(0)
-            sys.exit(f"{self._process.args} ended early:\n{self._errors.read()[-3000:]}")
+            errors = self._errors.read()[-3000:]
+            self.__exit__()
+            sys.exit(f"{self._process.args} ended early:\n{errors}")
         return line
 
 
