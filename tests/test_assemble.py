@@ -61,6 +61,19 @@ def test_the_precision_of_a_run_is_that_of_its_training(tmp_path: Path) -> None:
     assert losses[0] == pytest.approx(losses[1], rel=0.05)
 
 
+def test_the_precision_of_an_evaluation_is_set_apart_and_leaves_the_training(
+    tmp_path: Path,
+) -> None:
+    records = []
+    for precision in ("fp32", "bf16"):
+        out = str(tmp_path / precision)
+        (record,) = Run.create(tiny(epochs=1, eval_precision=precision, out=out)).train()
+        records.append(record)
+    assert records[0]["loss/ce"] == records[1]["loss/ce"]
+    assert records[0]["test/nll/peer0"] != records[1]["test/nll/peer0"]
+    assert records[0]["test/nll/peer0"] == pytest.approx(records[1]["test/nll/peer0"], rel=0.05)
+
+
 def test_the_seed_draws_the_weights_the_order_and_the_crops() -> None:
     weights = [build_method(tiny(seed=s), 10, (8, 8)).peers.heads[0][2].weight for s in (0, 0, 1)]
     assert torch.equal(weights[0], weights[1])
@@ -141,6 +154,7 @@ def test_the_speed_of_a_run_is_the_median_over_its_epochs() -> None:
     [
         {"schedule": "cos"},
         {"precision": "fp16"},
+        {"eval_precision": "fp16"},
         {"milestones": [float("nan")]},
         {"weight_decay": float("inf")},
         {"data": DataConfig(mean=[float("inf"), 1.0, 1.0])},

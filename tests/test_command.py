@@ -15,6 +15,7 @@ from codistill.arguments import parse_config
 from codistill.cli import main
 from codistill.config import Config
 from codistill.errors import InputError
+from codistill.train import evaluate
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -226,6 +227,24 @@ def test_evaluate_measures_what_training_reported(
         (line,) = [x for x in table.splitlines() if f" {name} " in x]
         assert f"{metrics['test/top1']:.2f}" in line
         assert f"{metrics['test/nll']:.4f}" in line
+
+
+def test_evaluate_in_bf16_says_so(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The table is rounded: that bf16 was used is seen in the call."""
+    asked = []
+
+    def watched(*arguments: object) -> dict[str, float]:
+        asked.append(arguments[2])
+        return evaluate(*arguments)
+
+    monkeypatch.setattr("codistill.train.evaluate", watched)
+    for options in ([], ["--precision", "bf16"]):
+        assert main(["evaluate", str(run), *options]) == 0
+        table = " ".join(capsys.readouterr().out.split())
+        assert ("in bf16" in table) == bool(options)
+    assert asked == ["fp32", "bf16"]
 
 
 def test_a_run_can_be_evaluated_where_its_images_are_now(

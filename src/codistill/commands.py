@@ -48,6 +48,7 @@ def evaluate(argv: list[str]) -> int:
         help="those after the last epoch, or after the one that validation chose",
     )
     parser.add_argument("--split", choices=["test", "val"], default="test")
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     _add_places(parser)
     options = parser.parse_args(argv)
 
@@ -59,11 +60,12 @@ def evaluate(argv: list[str]) -> int:
     sets = run.data().evaluate_on
     if options.split not in sets:
         raise InputError(f"{run.path} held no images out: it has no split {options.split!r}")
-    metrics = evaluate(run.method, sets[options.split])
+    metrics = evaluate(run.method, sets[options.split], options.precision)
     broken = len(run.data().broken.found)
     count = f"{sets[options.split].images - broken:,} images of {options.split}"
     count += f", without {broken:,} broken ones" if broken else ""
     title = f"{run.path}: {options.weights} weights, {count}"
+    title += ", in bf16" if options.precision == "bf16" else ""
     print_metrics(title, metrics)
     return 0
 

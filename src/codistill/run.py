@@ -181,6 +181,7 @@ class Run:
                 held_out=data.evaluate_on.get("val"),
                 lr_at=config.lr_at,
                 precision=config.precision,
+                eval_precision=config.eval_precision,
                 training=training,
             )
             with tensorboard(self.path / "tensorboard", training.epoch) as board:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from codistill.errors import InputError
+from codistill.folding import folded
 from codistill.method import Batch, Method
 from codistill.metrics import batch_metrics, mean_metrics
 from codistill.optimizers import load_state, sgd
@@ -157,6 +158,7 @@ def fit(
     make_optimizer: MakeOptimizer | None = None,
     lr_at: Callable[[int], float] | None = None,
     precision: Precision = "fp32",
+    eval_precision: Precision = "fp32",
     training: Training | None = None,
 ) -> Iterator[Record]:
     """Trains `method` and yields a record after each epoch. The caller's loop is the callback.
@@ -177,6 +179,7 @@ def fit(
         lr_at: multiplies the learning rate in an epoch, of every optimizer that the method gives
             no schedule of its own. Default: always 1.
         precision: "bf16" runs the forward pass under autocast; weights and losses stay float32.
+        eval_precision: the same for the evaluation.
         training: to go on with; it then holds the optimizers.
 
     Yields:
@@ -207,7 +210,7 @@ def fit(
         record: Record = {"epoch": epoch + 1, "lr": lr}
         record |= {f"loss/{n}": torch.stack(v).mean().item() for n, v in training.terms.items()}
         for name, evaluation_batches in (evaluate_on or {}).items():
-            metrics = evaluate(method, evaluation_batches)
+            metrics = evaluate(method, evaluation_batches, eval_precision)
             record |= {f"{name}/{key}": value for key, value in metrics.items()}
         record |= {"images_per_second": images / seconds, "seconds": training.seconds}
         training.end_epoch(record)
@@ -231,8 +234,7 @@ def train_epoch(
     training: Training, batches: Batches, precision: Precision = "fp32"
 ) -> tuple[int, float]:
     """Trains on all batches; returns how many images there were, and the seconds it took."""
-    if precision not in ("fp32", "bf16"):
-        raise InputError(f"precision is {precision!r}: give 'fp32' or 'bf16'")
+    _check_precision(precision)
     method = training.method.train()
     images, begin = 0, time.perf_counter()
     before = training.seconds
@@ -258,13 +260,21 @@ def train_epoch(
     return images, seconds
 
 
-def evaluate(method: Method, batches: Batches) -> dict[str, float]:
+def evaluate(method: Method, batches: Batches, precision: Precision = "fp32") -> dict[str, float]:
     """How good every classifier of `method` is: "top1/NAME", "top5/NAME" in %, "nll/NAME".
 
-    In float32, in eval mode; modes and random numbers are afterwards as they were before.
+    In eval mode, batch normalisation folded into convolutions where that leaves the logits as they
+    are but for the last bits. Modes and random numbers are afterwards as they were before.
+
+    Args:
+        method: the peers and how they learn.
+        batches: `Batch`es, or pairs of images and labels.
+        precision: "bf16" runs the forward pass under autocast.
     """
+    _check_precision(precision)
     sums: dict[str, list[Tensor]] = defaultdict(list)
     n = 0
+    fast: Method | None = None
     with eval_mode(method), torch.inference_mode(), torch.random.fork_rng(devices=[]):
         for batch in map(as_batch, batches):
             if batch.labels.ndim != 1:
@@ -272,8 +282,12 @@ def evaluate(method: Method, batches: Batches) -> dict[str, float]:
                     f"labels to evaluate on are {tuple(batch.labels.shape)}: give classes (B,); "
                     "distributions are for training"
                 )
-            with _autocast(batch.labels.device, "fp32"):  # off, whatever the caller has on
-                out = method(batch.views)
+            device = batch.labels.device
+            if fast is None:
+                with _autocast(device, "fp32"):  # off, whatever the caller has on
+                    fast = folded(method, batch.views)
+            with _autocast(device, precision):
+                out = fast(batch.views)
             for name, logits in out.classifiers.items():
                 sums[name].append(batch_metrics(logits, batch.labels))
             n += len(batch.labels)
@@ -296,6 +310,11 @@ def eval_mode(module: nn.Module) -> Iterator[None]:
     finally:
         for m, training in modes:
             m.training = training
+
+
+def _check_precision(precision: str) -> None:
+    if precision not in ("fp32", "bf16"):
+        raise InputError(f"precision is {precision!r}: give 'fp32' or 'bf16'")
 
 
 def _autocast(device: torch.device, precision: Precision) -> AbstractContextManager[None]:

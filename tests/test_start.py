@@ -1,0 +1,47 @@
+"""A training begins soon: nothing heavy is imported before it is needed."""
+
+import subprocess
+import sys
+
+from commands_of import TINY
+from data_fakes import make_fake, write_class_folders
+
+# Shows at the end of the first step which modules there are, and the seconds of processor time.
+FIRST_STEP = """
+import os, sys, time
+from codistill.cli import main
+from codistill.train import Training
+
+def record(self, losses):
+    print(time.process_time(), *{name.partition(".")[0] for name in sys.modules}, flush=True)
+    os._exit(0)
+
+Training.record = record
+sys.exit(main(sys.argv[1:]))
+"""
+LATER = {"matplotlib", "scipy", "sklearn", "pandas", "timm", "torchvision", "datasets", "submitit"}
+
+
+def test_the_first_step_comes_soon_and_without_what_it_does_not_need(tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    write_class_folders(images, make_fake("cifar10"))
+    command = [
+        "train",
+        *TINY,
+        "--data",
+        "cifar10",
+        "--data.root",
+        images,
+        "--out",
+        tmp_path / "run",
+    ]
+    command += ["--data.val_fraction", "0", "--out", tmp_path / "run"]
+    done = subprocess.run(
+        [sys.executable, "-c", FIRST_STEP, *map(str, command)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    seconds, *modules = done.stdout.split()
+    assert "torch" in modules
+    assert LATER.isdisjoint(modules)
+    assert float(seconds) < 10  # 3.4 on an AMD EPYC
