@@ -1,7 +1,7 @@
 # The two commands of the README are `make demo` and `make test`. Both make their own environment.
 PYTHON ?= python3
 
-.PHONY: demo test test-all mutate lint check format clean
+.PHONY: demo test test-all mutate bench lint check format clean
 
 demo: .venv/installed
 	.venv/bin/codistill demo
@@ -15,6 +15,10 @@ test-all: .venv-test/installed
 mutate: .venv-test/installed
 	.venv-test/bin/python tests/mutate.py
 
+# Short versions of all benchmarks, compared with benchmarks/ratios.json: about 10 minutes.
+bench: .venv-test/installed benchmarks/.venv-libraries/installed
+	.venv-test/bin/python benchmarks/bench.py
+
 lint: .venv-test/installed
 	.venv-test/bin/ruff format --check .
 	.venv-test/bin/ruff check .
@@ -27,7 +31,7 @@ format: .venv-test/installed
 	.venv-test/bin/ruff check --fix .
 
 clean:
-	rm -rf .venv .venv-test
+	rm -rf .venv .venv-test benchmarks/.venv-libraries
 
 # Installed anew when what is to be installed has changed. torch==2.13.0 first and by itself: the
 # packages that need it then find it, and no newer one is fetched.
@@ -38,4 +42,13 @@ clean:
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
 	$(@D)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$(EXTRAS)]"
+	touch $@
+
+# Other libraries that ours is measured against. Theirs is without what they ask for: see the file.
+benchmarks/.venv-libraries/installed: benchmarks/libraries.txt constraints.txt
+	rm -rf $(@D)
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
+	$(@D)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt jaxtyping matplotlib tensorboard torchvision tqdm
+	$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps -r benchmarks/libraries.txt
 	touch $@

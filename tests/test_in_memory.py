@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from toys import toy_split
 
 from codistill import InputError
@@ -14,6 +15,7 @@ from codistill.data.in_memory import (
     TrainBatches,
     crop_and_flip,
 )
+from codistill.vision_import import import_torchvision
 
 AS_IT_IS = Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
@@ -59,6 +61,21 @@ def test_crop_and_flip_equal_numpy_one_by_one(pad_mode, numpy_mode, height, widt
         padded = np.pad(split.images[i + 3].numpy(), ((pad, pad), (pad, pad), (0, 0)), numpy_mode)
         expected = padded[t : t + height, x : x + width]
         assert np.array_equal(cut, expected[:, ::-1] if f else expected)
+
+
+@pytest.mark.parametrize(("pad_mode", "theirs"), [("reflect", "reflect"), ("zeros", "constant")])
+def test_crop_and_flip_equal_torchvision_on_pil_images(pad_mode, theirs):
+    import_torchvision("this test")
+    from torchvision.transforms import functional as V
+
+    split, n = toy_split(40, 32, 32), 200
+    index = torch.arange(n) % len(split)
+    top, left, flips = Augmentation().draw(n, torch.Generator().manual_seed(0))
+    got = crop_and_flip(split.images, index, top, left, flips, 4, pad_mode)
+    for i, t, x, flip, cut in zip(index, top, left, flips, got.numpy(), strict=True):
+        image = V.pad(Image.fromarray(split.images[i].numpy()), 4, padding_mode=theirs)
+        image = V.crop(image, int(t), int(x), 32, 32)
+        assert np.array_equal(cut, np.asarray(V.hflip(image) if flip else image))
 
 
 @pytest.mark.parametrize("pad_mode", ["reflect", "zeros"])
@@ -262,6 +279,13 @@ def test_normalisation_is_in_units_of_pixels():
     of = Normalisation.of(split)
     assert of.mean[2] == pytest.approx(pixels.mean().item(), rel=1e-12)
     assert of.std[2] == pytest.approx(pixels.std(correction=0).item(), rel=1e-9)
+
+
+def test_normalisation_is_the_same_in_every_row_and_column():
+    split = toy_split(4, 5, 7)
+    of = Normalisation.of(split)
+    expected = (split.images.numpy() - np.float32(of.mean)) / np.float32(of.std)
+    assert np.array_equal(of(split.images).permute(0, 2, 3, 1).numpy(), expected)
 
 
 def test_normalisation_goes_by_channel():

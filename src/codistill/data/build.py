@@ -29,6 +29,7 @@ _AUGMENTATION = {"digits": (1, False)}  # pad, flip: a mirrored 2 is no 2, and 8
 _DEFAULT_AUGMENTATION = (4, True)
 _MIN_SCALE = 0.08
 _EVAL_BATCH = 500
+_EVAL_BATCH_ON_CPU = 128  # feature maps of more than that leave its caches
 _STREAMED_EVAL_BATCH = 100  # 15 MB at 224 x 224; small enough to be spread over the workers
 _MEASURED = 2000  # images that a normalisation is estimated from
 
@@ -115,6 +116,7 @@ def _build_in_memory(config: Config, device: torch.device) -> Data:
     pad, flip = _AUGMENTATION.get(c.name, _DEFAULT_AUGMENTATION)
     pad, flip = pad if c.pad is None else c.pad, flip if c.flip is None else c.flip
     images = division.train
+    eval_batch = _EVAL_BATCH_ON_CPU if device.type == "cpu" else _EVAL_BATCH
     return Data(
         train=TrainBatches(
             images,
@@ -124,7 +126,7 @@ def _build_in_memory(config: Config, device: torch.device) -> Data:
             seed=config.seed,
         ),
         evaluate_on={
-            name: EvalBatches(split, _EVAL_BATCH, normalisation)
+            name: EvalBatches(split, eval_batch, normalisation)
             for name, split in _evaluated(division).items()
         },
         classes=dataset.classes,

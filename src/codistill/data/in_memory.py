@@ -69,12 +69,16 @@ def crop_and_flip(
     columns = torch.arange(width, device=images.device).expand(len(index), -1)
     columns = torch.where(flips[:, None], width - 1 - columns, columns)
     columns = left[:, None] + columns - pad  # (B, W)
-    inside = (_within(rows, height)[:, :, None] & _within(columns, width)[:, None, :])[..., None]
-    rows, columns = _reflect(rows, height), _reflect(columns, width)
+    mirrored_rows, mirrored_columns = _reflect(rows, height), _reflect(columns, width)
 
-    flat = (index[:, None, None] * height + rows[:, :, None]) * width + columns[:, None, :]
-    cut = images.view(-1, 3)[flat]  # (B, H, W, 3)
-    return cut * inside if pad_mode == "zeros" else cut
+    flat = index[:, None, None] * height + mirrored_rows[:, :, None]
+    flat = flat * width + mirrored_columns[:, None, :]  # (B, H, W)
+    cut = images.view(-1, 3).index_select(0, flat.flatten())  # [flat] takes four times as long
+    cut = cut.view(*flat.shape, 3)
+    if pad_mode == "reflect":
+        return cut
+    inside = _within(rows, height)[:, :, None] & _within(columns, width)[:, None, :]
+    return cut * inside[..., None]
 
 
 def _within(position: Tensor, size: int) -> Tensor:
@@ -113,15 +117,20 @@ class Normalisation:
         return cls(tuple(mean.tolist()), tuple(std.tolist()))
 
     def __call__(self, images: UInt8[Tensor, "B H W 3"]) -> Float[Tensor, "B 3 H W"]:
-        mean, std = _on_device(self, images.device)
-        return ((images - mean) / std).permute(0, 3, 1, 2)  # in channels_last layout
+        mean, std = _row_on_device(self, images.shape[2], images.device)
+        rows = (images.flatten(2) - mean) / std  # pixel by pixel takes 20 times as long
+        return rows.view(images.shape).permute(0, 3, 1, 2)  # in channels_last layout
 
 
 @functools.lru_cache
-def _on_device(normalisation: Normalisation, device: torch.device) -> Tensor:
-    """Its mean and standard deviation, copied there once: a copy would wait in every step."""
+def _row_on_device(normalisation: Normalisation, width: int, device: torch.device) -> Tensor:
+    """Mean and standard deviation of a row of pixels, (2, 3 W).
+
+    Copied to the device once: a copy would wait in every step.
+    """
     with torch.inference_mode(False):  # an evaluation may be the first that asks
-        return torch.tensor([normalisation.mean, normalisation.std], device=device)
+        values = torch.tensor([normalisation.mean, normalisation.std], device=device)
+        return values.repeat(1, width)
 
 
 class TrainBatches:

@@ -1,0 +1,88 @@
+"""A short version of every benchmark, compared with what was stored: `make bench`.
+
+    python benchmarks/bench.py [--store] [--only training ...] [--without libraries]
+
+All on one thread and, but for the start, by the clock of the processor, which a busy neighbour
+disturbs least. Ends with 1 where a figure is worse than the stored one by more than its tolerance
+(`Figure.kept`: 10 % for most ratios of time). Stored ratios are those of one kind of machine: on
+another one, store its own first. The full versions are the files beside this one.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from figures import machine, show, write_json
+
+HERE = Path(__file__).parent
+SHORT = {
+    "training": ["--rounds=8"],
+    "libraries": ["--rounds=4"],
+    "evaluation": ["--rounds=8"],
+    "augmentation": ["--rounds=15"],
+    "cost": ["--peers", "1", "2", "4", "--rounds=5"],
+    "operations": [],
+    "start": ["--rounds=2"],
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--store", action="store_true", help="keep these figures to compare with")
+    parser.add_argument("--only", nargs="+", choices=SHORT, default=list(SHORT))
+    parser.add_argument("--without", nargs="+", choices=SHORT, default=[])
+    parser.add_argument("--file", type=Path, default=HERE / "ratios.json")
+    options = parser.parse_args(argv)
+    names = [name for name in options.only if name not in options.without]
+    figures = {k: v for name in names for k, v in run(name, SHORT[name]).items()}
+    if options.store:
+        earlier = read(options.file)["figures"] if options.file.exists() else {}
+        write_json(options.file, {"machine": machine(), "figures": earlier | figures})
+        print(f"\nstored in {options.file}")
+        return 0
+    stored = read(options.file)
+    for key in ("cpu", "capability", "torch"):
+        if stored["machine"][key] != machine()[key]:
+            print(f"\nstored with another {key}: {stored['machine'][key]}; here {machine()[key]}")
+    print()
+    worse = [name for name in figures if is_worse(name, figures[name], stored["figures"])]
+    print(f"worse than stored: {', '.join(worse) or 'none'}")
+    return bool(worse)
+
+
+def run(name: str, settings: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The figures of a benchmark that are compared, by name. What it prints is shown."""
+    print(f"\n{name} {' '.join(settings)}", flush=True)
+    clock = [] if name == "start" else ["--clock=cpu"]
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "figures.json")
+        command = [sys.executable, str(HERE / f"{name}.py"), *settings, *clock, f"--json={file}"]
+        subprocess.run(command, check=True)
+        figures = read(file)["figures"]
+    return {f"{name}: {f['name']}": f for f in figures if f["kept"]}
+
+
+def is_worse(name: str, figure: dict[str, Any], stored: dict[str, Any]) -> bool:
+    """Whether a figure is worse than the stored one of that name; says how they compare."""
+    if name not in stored:
+        print(f"{name:<60} {show(figure['value']):>8}  not stored")
+        return False
+    now, then, kept = figure["value"], stored[name]["value"], figure["kept"]
+    higher = figure["better"] == "higher"
+    worse = now < then * (1 - kept) if higher else now > then * (1 + kept)
+    about = f"stored {show(then)}, tolerance {kept:.0%}" + (": worse" if worse else "")
+    print(f"{name:<60} {show(now):>8}  {about}")
+    return worse
+
+
+def read(file: Path) -> dict[str, Any]:
+    return json.loads(file.read_text())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,45 @@
+"""What the benchmarks build of codistill: made-up images, methods, loops."""
+
+import functools
+from collections.abc import Iterator
+
+import torch
+
+from codistill import Method, Peers, build_network, fit
+from codistill.data import Augmentation, Normalisation, TrainBatches
+from codistill.data.dataset import Split
+from codistill.methods import method_class
+from codistill.optimizers import sgd
+from codistill.train import Precision, Record
+
+CLASSES = 100
+# That of FFL's recipe with a smaller step: labels are random, and must not lead to infinity.
+RECIPE = {"lr": 0.01, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-4}
+SGD = functools.partial(sgd, **RECIPE)
+PLAIN_SGD = functools.partial(torch.optim.SGD, **RECIPE)
+FULL_WEIGHT = 10_000  # an epoch in which every ramp is over
+
+
+def random_split(images: int, side: int = 32) -> Split:
+    """Random images (N, side, side, 3) and labels."""
+    rng = torch.Generator().manual_seed(0)
+    pixels = torch.randint(256, (images, side, side, 3), dtype=torch.uint8, generator=rng)
+    return Split(pixels, torch.randint(CLASSES, (images,), generator=rng))
+
+
+def batches(split: Split, batch_size: int, views: int = 1) -> TrainBatches:
+    """The images in random order, augmented as CIFAR is."""
+    return TrainBatches(split, batch_size, Normalisation.of(split), Augmentation(), views)
+
+
+def build_method(name: str, network: str, peers: int, shared: int, **options: object) -> Method:
+    """A method as `codistill train` builds it."""
+    torch.manual_seed(0)
+    networks = [build_network(network, CLASSES) for _ in range(peers)]
+    method = method_class(name)(Peers(networks, shared), **options)
+    return method.to(memory_format=torch.channels_last)
+
+
+def epochs(method: Method, train: TrainBatches, precision: Precision) -> Iterator[Record]:
+    """Trains for ever; an epoch is over when its record comes."""
+    return fit(method, train, epochs=10**9, make_optimizer=SGD, precision=precision)
