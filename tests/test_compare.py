@@ -70,6 +70,8 @@ def _launcher(monkeypatch: pytest.MonkeyPatch) -> InThisProcess:
 def compare(folder: Path, tree: dict[str, Any], *options: str) -> int:
     file = folder / "digits.yaml"
     file.write_text(yaml.safe_dump(tree, sort_keys=False))
+    if "--images" not in options:
+        options = (*options, "--no-analysis")
     return main(["compare", str(file), "--out", str(folder / "out"), *options])
 
 
@@ -106,7 +108,15 @@ def test_a_comparison_from_its_first_run_to_its_last_table(
     # Everything is finished: nothing is trained, and the report is the same.
     text = (out / "differences.md").read_text()
     assert compare(tmp_path, tree) == 0
-    assert compare(tmp_path, tree, "--report-only") == 0
+    assert "--no-analysis" in (out / "report.html").read_text()
+    assert compare(tmp_path, tree, "--report-only", "--images", "3") == 0
+    page = (out / "report.html").read_text()
+    for part in (
+        'id="versus"',
+        "<span>image 3: ",
+        "Published: dml: 12.5 (A paper, table 1).",
+    ):
+        assert part in page, part
     assert len(launcher.started) == 6
     assert (out / "differences.md").read_text() == text
     assert "| dml | mean peer | mean peer | 2 | " in text
