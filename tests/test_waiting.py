@@ -120,7 +120,7 @@ def test_a_step_of_ffl_on_resnet32_asks_for_few_operations(precision, most):
 def test_a_step_on_a_gpu_waits_nowhere(name, shared):
     method = make(name, shared).cuda().train()
     training = Training(method, sgd)
-    split = toy_split(n=96).to("cuda")
+    split = toy_split(n=96).to(torch.device("cuda"))
     batches = list(TrainBatches(split, 32, Normalisation.of(split), views=method.views))
     method.begin_epoch(1, None)
     training.record(method.training_step(batches[0], training.optimizers, 1))  # loads kernels
@@ -134,7 +134,7 @@ def test_a_step_on_a_gpu_waits_nowhere(name, shared):
 
 @needs_cuda
 def test_an_epoch_on_a_gpu_waits_in_no_step():
-    split = toy_split(n=160).to("cuda")
+    split = toy_split(n=160).to(torch.device("cuda"))
     batches = TrainBatches(split, 32, Normalisation.of(split), Augmentation(pad=1))
     method = make("ffl").cuda()
     training = Training(method, sgd)
