@@ -14,9 +14,9 @@ from codistill.assemble import build_method
 from codistill.cli import main
 from codistill.comparison import Comparison, Row
 from codistill.names import DATASETS
+from codistill.published_tables import PublishedTable, Scale, tables
 from codistill.reproduce import _timed, comparison_of
 from codistill.run import Run
-from codistill.tables import PublishedTable, Scale, tables
 
 TABLES = tables()
 IMAGENET = pytest.param("imagenet", marks=pytest.mark.slow)  # torchvision's networks are cut

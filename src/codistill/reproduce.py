@@ -22,7 +22,7 @@ from codistill.config import Config
 from codistill.data.build import describe_data
 from codistill.errors import InputError
 from codistill.method import Batch
-from codistill.tables import Plan, table_named, with_gaps
+from codistill.published_tables import Plan, table_named, with_gaps
 
 _IMAGES_TIMED = 32
 
