@@ -24,7 +24,7 @@ from plain import AverageMeter, ResNet, accuracy
 def main(argv: Sequence[str] | None = None) -> list[Figure]:
     parser = arguments(__doc__, rounds=10)
     parser.add_argument("--depth", type=int, default=32, help="of the ResNet")
-    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--steps", type=int, default=8, help="in a round")
     return report(parser, measure, argv)
 

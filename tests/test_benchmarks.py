@@ -235,5 +235,5 @@ def test_worse_is_what_is_out_of_its_tolerance_on_the_bad_side(now, better, wors
 
 def test_what_is_stored_comes_from_benchmarks_that_are_there():
     stored = bench.read(bench.HERE / "ratios.json")
-    assert {name.partition(":")[0] for name in stored["figures"]} == set(bench.SHORT)
+    assert {name.partition(":")[0] for name in stored["figures"]} <= set(bench.SHORT)
     assert stored["machine"].keys() >= {"cpu", "torch", "date"}
