@@ -3,10 +3,12 @@
 import io
 import sys
 import tarfile
+import threading
 
 import pytest
 import torch
 from data_fakes import write_shard
+from filelock import FileLock
 from photo_fakes import encoded, picture, write_classes
 
 from codistill.data import Normalisation, StreamedTrainBatches, list_dataset
@@ -85,7 +87,7 @@ def test_a_copy_that_is_damaged_is_made_again(tmp_path):
     root = write_tables(tmp_path / "root")
     first = list_dataset("parquet", root)
     expected = contents(first.splits["train"])
-    kept = sorted((tmp_path / "cache").iterdir())
+    kept = sorted(file for file in (tmp_path / "cache").iterdir() if file.suffix != ".lock")
     assert [file.suffix for file in kept] == [".images", ".npz"]
     for file in kept:
         file.write_bytes(file.read_bytes()[:100])
@@ -143,6 +145,34 @@ def test_tables_without_pyarrow_are_answered_with_its_installation(tmp_path, mon
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'codistill\[parquet\]'"):
         list_dataset("parquet", tmp_path)
+
+
+def test_a_cache_that_cannot_be_written_is_what_is_named(tmp_path, monkeypatch):
+    root = write_tables(tmp_path / "root")
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("CODISTILL_CACHE", str(tmp_path / "file" / "cache"))
+    message = refusal("parquet", root)
+    assert "cache" in message
+    assert "cannot be written (Not a directory)" in message
+    assert "CODISTILL_CACHE" in message
+
+
+def test_what_a_killed_copy_left_is_removed_and_others_wait_for_a_living_one(tmp_path):
+    root = write_tables(tmp_path / "root")
+    list_dataset("parquet", root)
+    images = next((tmp_path / "cache").glob("*.images"))
+    left = images.with_name(f"{images.name}.0.tmp")
+    left.write_bytes(b"half")
+    images.unlink()
+    with FileLock(images.with_suffix(".lock")):
+        other = threading.Thread(target=list_dataset, args=("parquet", root), daemon=True)
+        other.start()
+        other.join(0.3)
+        assert other.is_alive()
+        assert not images.exists()
+    other.join(10)
+    assert images.exists()
+    assert not left.exists()
 
 
 def test_without_room_for_the_copy_it_is_not_begun(tmp_path, monkeypatch):

@@ -6,8 +6,10 @@ import json
 import logging
 import os
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
+from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
@@ -44,6 +46,37 @@ def cache_file(name: str, files: list[Path]) -> Path:
         facts.append([str(file), stat.st_size, stat.st_mtime_ns])
     key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
     return cache_folder() / f"{name}-{key}.safetensors"
+
+
+@contextlib.contextmanager
+def writing_alone(stem: Path) -> Iterator[None]:
+    """One process at a time writes the files of this stem; what a killed one left is removed.
+
+    Raises:
+        InputError: where the cache cannot be written.
+    """
+    with refusing_writes(stem.parent):
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(stem.with_suffix(".lock"))  # the system lets go of it when a process dies
+        lock.acquire()
+    try:
+        for leftover in stem.parent.glob(f"{stem.name}.*.tmp"):
+            leftover.unlink()
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def refusing_writes(folder: Path) -> Iterator[None]:
+    """Says of an OSError inside that the cache, not the data, is what fails."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"the cache {folder} cannot be written ({error.strerror or error}): give another "
+            "folder by the environment variable CODISTILL_CACHE"
+        ) from error
 
 
 def fingerprint(train: Split, test: Split, val: Split | None = None) -> str:

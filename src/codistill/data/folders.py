@@ -1,11 +1,13 @@
 """Images in one folder per class."""
 
+from collections import Counter
 from pathlib import Path
 
 import torch
 
 from codistill.data.dataset import Split
-from codistill.data.decode import SUFFIXES, decode_images
+from codistill.data.decode import decode_images
+from codistill.data.trees import list_images, subfolders
 from codistill.errors import InputError
 
 Listing = dict[str, list[Path]]  # class name -> its images, both in order
@@ -19,7 +21,7 @@ def list_class_folders(root: Path) -> tuple[Listing, Listing] | None:
         return None
     if not found:
         raise InputError(f"{root} has a folder 'train' but neither 'test' nor 'val'")
-    return _list_split(train), _list_split(found[0])
+    return _list_split(root, train), _list_split(root, found[0])
 
 
 def read_class_folders(train: Listing, test: Listing) -> tuple[Split, Split, tuple[str, ...]]:
@@ -32,15 +34,10 @@ def read_class_folders(train: Listing, test: Listing) -> tuple[Split, Split, tup
     return _read_split(train, classes), _read_split(test, classes), classes
 
 
-def _list_split(folder: Path) -> Listing:
+def _list_split(root: Path, folder: Path) -> Listing:
     return {
-        kind.name: sorted(
-            file
-            for file in kind.iterdir()
-            if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
-        )
-        for kind in sorted(folder.iterdir())
-        if kind.is_dir() and not kind.name.startswith(".")
+        kind.name: sorted(root / name for name, _ in list_images(root, kind, Counter()))
+        for kind in subfolders(folder)
     }
 
 

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from codistill.data.cache import refusing_writes, writing_alone
 from codistill.data.encoded import EncodedDataset
 from codistill.data.index import (
     Index,
@@ -59,21 +60,28 @@ def list_parquet(place: Path, label_column: str | None) -> EncodedDataset:
         )
     splits = splits_of([file.relative_to(root) for file in files])
     stem = index_key("parquet", files, label_column, splits)
-    images = stem.with_suffix(".images")
+    images, kept = stem.with_suffix(".images"), stem.with_suffix(".npz")
 
-    def copy() -> Index:
-        return _copy(root, files, splits, label_column, images)
+    def copied() -> Index:
+        def copy() -> Index:
+            return _copy(root, files, splits, label_column, images)
 
-    index = kept_index(stem.with_suffix(".npz"), copy)
-    if not images.is_file() or images.stat().st_size != index.sizes.sum():
-        copy()
+        index = kept_index(kept, copy)
+        if not images.is_file() or images.stat().st_size != index.sizes.sum():
+            copy()
+        return index
+
+    if images.is_file() and kept.is_file():
+        index = copied()
+    else:
+        with writing_alone(stem):  # another process may have copied them while this one waited
+            index = copied()
     return indexed_dataset("parquet", index, [images], [])
 
 
 def _copy(
     root: Path, files: list[Path], splits: list[str], label_column: str | None, images: Path
 ) -> Index:
-    images.parent.mkdir(parents=True, exist_ok=True)
     needed, free = sum(f.stat().st_size for f in files), shutil.disk_usage(images.parent).free
     if needed > free:
         raise InputError(
@@ -90,15 +98,16 @@ def _copy(
     names: list[str] | None = None
     unfinished = images.with_name(f"{images.name}.{uuid.uuid4().hex}.tmp")
     try:
-        with open(unfinished, "wb") as out:
-            for place, file in enumerate(files):
-                before = len(sizes)
-                found = _copy_file(file, label_column, out, sizes, labels)
-                if place and found != names:
-                    raise InputError(f"{file} has other class names than {files[0]}")
-                names = found
-                members.append(len(sizes) - before)
-        os.replace(unfinished, images)
+        with refusing_writes(images.parent):
+            with open(unfinished, "wb") as out:
+                for place, file in enumerate(files):
+                    before = len(sizes)
+                    found = _copy_file(file, label_column, out, sizes, labels)
+                    if place and found != names:
+                        raise InputError(f"{file} has other class names than {files[0]}")
+                    names = found
+                    members.append(len(sizes) - before)
+            os.replace(unfinished, images)
     finally:
         with contextlib.suppress(OSError):
             unfinished.unlink()
@@ -136,12 +145,13 @@ def _copy_file(
             image, label = _columns(schema, label_column, file)
             for batch in table.iter_batches(_ROWS, columns=[image, label]):
                 for content in _contents(batch.column(image), file, len(sizes)):
-                    out.write(content)
+                    with refusing_writes(Path(out.name).parent):
+                        out.write(content)
                     sizes.append(len(content))
                 labels += _label_texts(batch.column(label).to_pylist(), file)
     except (pyarrow.ArrowException, OSError) as error:
-        if isinstance(error, OSError) and error.errno:  # a full disk
-            raise
+        if isinstance(error, OSError) and error.errno:
+            raise InputError(f"{file} cannot be read: {error.strerror}") from error
         reason = str(error).partition("\n")[0]
         raise InputError(f"{file} is damaged or cut off ({reason}): fetch it again") from error
     return class_names(schema.metadata, label)
