@@ -9,9 +9,9 @@ from codistill.arguments import parse_config, recipes
 from codistill.config import Config
 from codistill.errors import InputError, did_you_mean
 from codistill.names import DATASETS, FAMILIES, METHODS, NETWORKS
+from codistill.page_options import add_page_options, how_to_measure
 
 if TYPE_CHECKING:
-    from codistill.page import How
     from codistill.run import Run
 
 
@@ -84,10 +84,10 @@ def report(argv: list[str]) -> int:
         help="also write report.html, a page that needs no other file; report.md; table.md, "
         "compared.md, runs.csv, curves.png",
     )
-    _add_analysis(parser)
+    add_page_options(parser)
     _add_places(parser)
     options = parser.parse_args(argv)
-    how = _how(options)
+    how = how_to_measure(options)
 
     from codistill.finished_runs import load_results
     from codistill.page import require_page, write_page
@@ -123,12 +123,12 @@ def compare(argv: list[str]) -> int:
     parser.add_argument(
         "--report-only", action="store_true", help="of what is there; train nothing"
     )
-    _add_analysis(parser)
+    add_page_options(parser)
     options = parser.parse_args(argv)
     if options.parallel is not None and options.parallel < 1:
         raise InputError(f"--parallel is {options.parallel}: give 1 or more")
 
-    how = _how(options)
+    how = how_to_measure(options)
 
     from codistill.compare import compare
 
@@ -258,43 +258,6 @@ def _add_places(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data.workers", metavar="N", type=int, help="processes that read images now"
     )
-
-
-def _add_analysis(parser: argparse.ArgumentParser) -> None:
-    """What the page is to measure of the networks."""
-    parser.add_argument(
-        "--no-analysis",
-        action="store_true",
-        help="do not measure the networks on the test images for report.html",
-    )
-    parser.add_argument(
-        "--images",
-        metavar="3,17",
-        help="test images to show with Grad-CAM (default: some on which classifiers disagree)",
-    )
-
-
-def _places(text: str | None) -> tuple[int, ...]:
-    if text is None:
-        return ()
-    try:
-        places = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        places = (-1,)
-    if min(places) < 0:
-        raise InputError(f"--images is {text!r}: give places from 0, with commas, such as 3,17")
-    return tuple(dict.fromkeys(places))
-
-
-def _how(options: argparse.Namespace) -> "How | None":
-    """How the networks are to be measured; None where they are not."""
-    from codistill.page import How
-
-    if options.no_analysis:
-        return None
-    given = vars(options)
-    root, workers = given.get("data.root"), given.get("data.workers")
-    return How(_places(options.images), given.get("device"), root, workers)
 
 
 def _list_methods() -> None:

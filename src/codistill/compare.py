@@ -1,7 +1,7 @@
 """`codistill compare`: trains what a file asks for, and tells what helped."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -10,7 +10,7 @@ from codistill import files
 from codistill.assemble import choose_device
 from codistill.comparison import Comparison, read_comparison
 from codistill.comparison_file import NOT_AT_HAND
-from codistill.differences import differences, missing_seeds
+from codistill.differences import Difference, differences, missing_seeds
 from codistill.differences_report import print_differences, write_differences
 from codistill.errors import InputError
 from codistill.finished_runs import Result, load_result, version_notes
@@ -117,14 +117,7 @@ def _report(
         raise InputError(f"{folder} holds no finished run of {comparison.file}")
     _refuse_other_images(groups)
     found = differences(results, {row.label: row.baseline for row in comparison.rows})
-    notes = missing_seeds(results, comparison.seeds)
-    if any(d.statistics.n == 1 for d in found):
-        notes.append("one pair (n = 1) has no interval and cannot be tested")
-    notes += version_notes({"this comparison": [r for rs in groups.values() for r in rs]})
-    notes += [
-        f"runs/{name} belongs to no row of the file: left as it is, and out of the tables"
-        for name in strangers(runs, folder)
-    ]
+    notes = _notes(comparison, runs, results, found, folder)
     figures = comparison.published
     published = {label: figure["value"] for label, figure in figures.items()}
     sources = [
@@ -149,6 +142,26 @@ def _report(
     )
     for path in written:
         print(path)
+
+
+def _notes(
+    comparison: Comparison,
+    runs: Sequence[PlannedRun],
+    results: Mapping[str, Mapping[int, Result]],
+    found: Sequence[Difference],
+    folder: Path,
+) -> list[str]:
+    """What the reader has to know of the tables."""
+    notes = missing_seeds(results, comparison.seeds)
+    if any(d.statistics.n == 1 for d in found):
+        notes.append("one pair (n = 1) has no interval and cannot be tested")
+    every = [result for by_seed in results.values() for result in by_seed.values()]
+    notes += version_notes({"this comparison": every})
+    notes += [
+        f"runs/{name} belongs to no row of the file: left as it is, and out of the tables"
+        for name in strangers(runs, folder)
+    ]
+    return notes
 
 
 def _refuse_other_images(groups: dict[str, list[Result]]) -> None:

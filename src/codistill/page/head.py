@@ -17,7 +17,31 @@ from codistill.report import CAPTION, COLUMNS, COMPARED, COMPARED_CAPTION, compa
 def what_was_compared(settings: Sequence[Setting], notes: Sequence[str]) -> Section:
     """The settings, what they have in common, and how they were made."""
     common, own = _options(settings)
-    table = Table(
+    parts: list[Part] = [
+        *(Paragraph(f"{note[0].upper()}{note[1:]}.", note=True) for note in notes),
+        _settings(settings),
+    ]
+    parts += [Paragraph(line) for line in _data(settings)]
+    if any(own.values()):
+        differing = [(str(s.number), s.label, ", ".join(own[s.label]) or "-") for s in settings]
+        caption = "Options in which the settings differ"
+        table = Table(caption, ("#", "setting", "options"), differing, headers=2)
+        parts.append(Fold(caption, [table]))
+    parts += [
+        Fold("Options that all settings have in common", [_common(common)]),
+        Fold("How it was made: commands, versions, machines", list(_made(settings))),
+    ]
+    return Section(
+        "runs",
+        "What was compared",
+        "Runs that differ in nothing but the seed are one setting. Its number stands for it all "
+        "over this page.",
+        parts,
+    )
+
+
+def _settings(settings: Sequence[Setting]) -> Table:
+    return Table(
         "Settings",
         ("#", "setting", "networks", "peers", "shared stages", "seeds", "n", "epochs"),
         [
@@ -37,27 +61,6 @@ def what_was_compared(settings: Sequence[Setting], notes: Sequence[str]) -> Sect
         "n - 1 below the root: how far one run lies from another, not how surely the mean is "
         "known. One seed has no “±”.",
         headers=2,
-    )
-    parts: list[Part] = [
-        *(Paragraph(f"{note[0].upper()}{note[1:]}.", note=True) for note in notes),
-        table,
-    ]
-    parts += [Paragraph(line) for line in _data(settings)]
-    if any(own.values()):
-        differing = [(str(s.number), s.label, ", ".join(own[s.label]) or "-") for s in settings]
-        caption = "Options in which the settings differ"
-        table = Table(caption, ("#", "setting", "options"), differing, headers=2)
-        parts.append(Fold(caption, [table]))
-    parts += [
-        Fold("Options that all settings have in common", [_common(common)]),
-        Fold("How it was made: commands, versions, machines", list(_made(settings))),
-    ]
-    return Section(
-        "runs",
-        "What was compared",
-        "Runs that differ in nothing but the seed are one setting. Its number stands for it all "
-        "over this page.",
-        parts,
     )
 
 

@@ -25,6 +25,11 @@ from codistill.page.text import render_markdown
 from codistill.page.trust import calibration_of_classifiers
 from codistill.page.versus import what_helped
 
+_LEAD = (
+    "Networks that taught each other while they were trained (online knowledge distillation), "
+    "compared by codistill. The test images chose nothing here."
+)
+
 
 def require_page() -> None:
     """Raises MissingExtraError where what the page needs is not installed."""
@@ -67,31 +72,32 @@ def write_page(
         what_was_compared(settings, notes),
         tables(settings, published or {}, sources),
         *([what_helped(differences)] if differences else []),
-        learning_curves(settings),
-        loss_terms(settings),
-        flow_of_knowledge(settings),
-        *(_measured(settings, how) if how else ()),
-        accuracy_and_cost(settings),
+        *_other_sections(settings, how),
     ]
-    runs = sum(len(s.results) for s in settings)
-    data = ", ".join(dict.fromkeys(r.config.data.name for s in settings for r in s.results))
-    title = f"{_count(len(settings), 'setting')}, {_count(runs, 'run')} on {data}"
-    lead = (
-        "Networks that taught each other while they were trained (online knowledge distillation), "
-        "compared by codistill. The test images chose nothing here."
-    )
+    page = _title(settings), _LEAD, sections
     folder.mkdir(parents=True, exist_ok=True)
-    files.write_text(folder / "report.html", render_html(title, lead, sections))
-    files.write_text(folder / "report.md", render_markdown(title, lead, sections))
+    files.write_text(folder / "report.html", render_html(*page))
+    files.write_text(folder / "report.md", render_markdown(*page))
     return [folder / "report.html", folder / "report.md"]
 
 
-def _measured(settings: Sequence[Setting], how: How) -> Iterator[Section]:
-    measured = measure(settings, how, Console(stderr=True))
-    yield likeness_of_maps(measured, settings)
-    yield calibration_of_classifiers(measured, settings)
-    yield classes_that_change(measured, settings)
-    yield where_they_look(measured, settings)
+def _other_sections(settings: Sequence[Setting], how: How | None) -> Iterator[Section]:
+    yield learning_curves(settings)
+    yield loss_terms(settings)
+    yield flow_of_knowledge(settings)
+    if how:
+        measured = measure(settings, how, Console(stderr=True))
+        yield likeness_of_maps(measured, settings)
+        yield calibration_of_classifiers(measured, settings)
+        yield classes_that_change(measured, settings)
+        yield where_they_look(measured, settings)
+    yield accuracy_and_cost(settings)
+
+
+def _title(settings: Sequence[Setting]) -> str:
+    runs = sum(len(s.results) for s in settings)
+    data = ", ".join(dict.fromkeys(r.config.data.name for s in settings for r in s.results))
+    return f"{_count(len(settings), 'setting')}, {_count(runs, 'run')} on {data}"
 
 
 def _count(n: int, what: str) -> str:
