@@ -1,6 +1,7 @@
 """Batch normalisation is folded into convolutions for an evaluation, where that is safe."""
 
 import copy
+import ctypes
 
 import pytest
 import torch
@@ -9,13 +10,13 @@ from toys import C, assert_same_tensors, can_share, make, toy_batches
 
 from codistill import Batch, Network, Peers, build_network, evaluate
 from codistill.folding import folded
-from codistill.methods import Independent
+from codistill.methods import FFL, Independent
 from codistill.names import METHODS
 
 every_method = pytest.mark.parametrize(
     ("name", "shared"), [(name, s) for name in METHODS for s in (0, 2) if can_share(name, s)]
 )
-N = 160  # images: enough to be worth it
+N = 160  # images in a batch
 
 
 def some_images(n=N, size=8):
@@ -43,8 +44,8 @@ def normalisations(module):
 
 
 @torch.inference_mode()
-def fold(method, images=None):
-    return folded(method, [some_images() if images is None else images])
+def fold(method, images=None, count=512):
+    return folded(method, [some_images() if images is None else images], count)
 
 
 @torch.no_grad()
@@ -89,7 +90,8 @@ def test_the_method_itself_is_left_alone_and_its_weights_are_not_copied():
 
 def test_few_images_are_not_worth_it():
     method = lived(make("ffl"))
-    assert fold(method, some_images(100)) is method
+    assert fold(method, count=511) is method
+    assert fold(method, some_images(100)) is not method
 
 
 class TwoReaders(nn.Module):
@@ -199,19 +201,80 @@ def test_a_method_that_cannot_be_copied_is_evaluated_as_it_is():
 
 
 def test_an_evaluation_folds_and_measures_the_same():
-    """A hook is no reader, so that it sees when the real thing runs."""
-    method = lived(make("ffl"))
     runs = []
-    method.register_forward_hook(lambda module, *_: runs.append(normalisations(module)))
-    whole = toy_batches(n=2, B=N)
-    parts = [
-        Batch([batch.views[0][i : i + 40]], batch.labels[i : i + 40])
-        for batch in whole
-        for i in range(0, N, 40)
-    ]
-    metrics = evaluate(method, whole)
-    assert runs[-2:] == [0, 0]
-    assert metrics == pytest.approx(evaluate(method, parts), rel=1e-5)
+
+    class Noted(FFL):
+        def forward(self, views):
+            runs.append(normalisations(self))
+            return super().forward(views)
+
+    method = lived(make("ffl"))
+    method.__class__ = Noted
+    batches = toy_batches(n=4, B=N)
+    metrics = evaluate(method, batches)
+    assert runs[-4:] == [0, 0, 0, 0]
+    runs.clear()
+    assert metrics == pytest.approx(evaluate(method, iter(batches)), rel=1e-5)
+    assert min(runs) > 0  # how many images there will be is not known, so it is not worth it
+
+
+def test_who_watches_a_method_with_hooks_sees_all_images_of_an_evaluation_once():
+    method = lived(make("ffl"))
+    seen = []
+    method.peers.heads[0].register_forward_hook(lambda module, args, out: seen.append(len(out)))
+    evaluate(method, toy_batches(n=4, B=N))
+    assert seen == [N] * 4
+
+
+class ReadsAWeight(nn.Module):
+    """Attention by the size of a normalisation's weights, as some networks have it."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+
+    def forward(self, x):
+        return self.bn(self.conv(x)) * self.bn.weight.abs().sum()
+
+
+class WholeGroups(nn.Module):
+    """Takes batches that can be divided by 32."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+
+    def forward(self, x):
+        y = self.bn(self.conv(x))
+        return y.view(-1, 32, *y.shape[1:]).flatten(0, 1)
+
+
+class Pointer(nn.Module):
+    """Holds what cannot be copied."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+        self.pointer = ctypes.pointer(ctypes.c_int(3))
+
+    def forward(self, x):
+        return self.bn(self.conv(x))
+
+
+@pytest.mark.parametrize("stage", [ReadsAWeight, WholeGroups, Pointer])
+def test_what_the_trial_does_not_stand_is_evaluated_as_it_is(stage):
+    method = alone(stage())
+    assert fold(method) is method
+    assert "top1/peer0" in evaluate(method, toy_batches(n=4, B=N))
+
+
+def test_a_convolution_that_stays_in_train_mode_is_not_folded():
+    method = alone(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4))
+    first = next(m for m in method.modules() if isinstance(m, nn.Conv2d))
+    first.train()
+    fast = fold(method)
+    assert normalisations(fast) == 1
+    assert_same_classifiers(fast, method)
 
 
 @pytest.mark.parametrize("name", ["ffl", "pcl", "afd"])
@@ -220,7 +283,7 @@ def test_an_evaluation_that_folds_leaves_no_trace(name):
     method.peers.heads[1].eval()
     modes = {n: m.training for n, m in method.named_modules()}
     state, rng = copy.deepcopy(method.state_dict()), torch.get_rng_state()
-    evaluate(method, toy_batches(B=N))
+    evaluate(method, toy_batches(n=4, B=N))
     assert_same_tensors(method.state_dict(), state)
     assert {n: m.training for n, m in method.named_modules()} == modes
     assert torch.equal(torch.get_rng_state(), rng)
@@ -229,7 +292,7 @@ def test_an_evaluation_that_folds_leaves_no_trace(name):
 
 def test_an_evaluation_in_bf16_is_near_that_in_float32():
     method = lived(make("ffl"))
-    batches = toy_batches(n=2, B=N)
+    batches = toy_batches(n=4, B=N)
     fp32, bf16 = evaluate(method, batches), evaluate(method, batches, "bf16")
     assert bf16 == pytest.approx(fp32, rel=0.05)
     assert all(bf16[key] != fp32[key] for key in fp32 if key.startswith("nll/"))

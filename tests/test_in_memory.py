@@ -288,6 +288,14 @@ def test_normalisation_is_the_same_in_every_row_and_column():
     assert np.array_equal(of(split.images).permute(0, 2, 3, 1).numpy(), expected)
 
 
+def test_normalisation_takes_lists_as_files_hold_them():
+    images = torch.arange(12, dtype=torch.uint8).view(1, 2, 2, 3)
+    lists = Normalisation([1.0, 2.0, 3.0], [2.0, 2.0, 4.0])
+    tuples = Normalisation((1.0, 2.0, 3.0), (2.0, 2.0, 4.0))
+    assert lists == tuples
+    assert torch.equal(lists(images), tuples(images))
+
+
 def test_normalisation_goes_by_channel():
     images = torch.tensor([10, 20, 30], dtype=torch.uint8).view(1, 1, 1, 3)
     normal = Normalisation((10.0, 10.0, 10.0), (1.0, 2.0, 4.0))

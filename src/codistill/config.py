@@ -135,7 +135,8 @@ class Config:
         precision: of the forward pass in training
         eval_precision: of the forward pass in evaluation; bf16 shifts accuracies a little
         recompute: keep only what the stages return and compute the rest again in the backward pass:
-            the same numbers, less memory, more time. What inspect estimates is without it
+            the same numbers, less memory, more time; not for spectral normalisation. What inspect
+            estimates is without it
         device: auto, cpu, cuda, cuda:1, mps
         threads: of the CPU. Default: as PyTorch finds it. More or fewer give other last bits
         out: folder of the run. Default: runs/METHOD_NETWORKxPEERS_DATA_seedN

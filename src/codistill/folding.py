@@ -8,6 +8,7 @@ its classifiers agree with the method's.
 import copy
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -19,46 +20,61 @@ from torch.utils.hooks import RemovableHandle
 
 from codistill.method import Method
 
-_WORTH = 128  # images in a batch: with fewer, the copy costs more than it saves
+_WORTH = 512  # images in all: with fewer, the copy costs more than it saves
 _TRIED = 16  # images on which the copy is compared
 _TOLERANCE = 1e-4  # of the largest logit; float32 leaves 1e-6 to 1e-5
 
 Pair = tuple[nn.Conv2d, nn.BatchNorm2d]
 
 
-def folded(method: Method, views: Sequence[Tensor]) -> Method:
+def folded(method: Method, views: Sequence[Tensor], images: int) -> Method:
     """A copy of `method` that computes the same classifiers faster, or `method` itself.
 
     The copy shares all weights that it does not change. It is for evaluation alone: feature maps
-    between a convolution and its batch normalisation are no longer there.
+    between a convolution and its batch normalisation are no longer there. Where a module has hooks,
+    somebody wants to see what happens inside, and the method is evaluated as it is.
 
     Args:
         method: in eval mode.
-        views: the first batch to evaluate, normalised.
+        views: the first batch to evaluate, normalised. 16 of its images are tried.
+        images: how many are to be evaluated.
     """
-    if min(len(view) for view in views) < _WORTH:
+    hooked = any(m._forward_hooks or m._forward_pre_hooks for m in method.modules())
+    if images < _WORTH or hooked:
         return method
-    few = [view[:_TRIED] for view in views]
-    tensors = [*method.parameters(), *method.buffers()]
     try:
-        fast = copy.deepcopy(method, {id(tensor): tensor for tensor in tensors})
-    except (RuntimeError, TypeError, AttributeError):  # it holds what cannot be copied
+        with _exact():
+            return _folded(method, [view[:_TRIED] for view in views]) or method
+    except Exception:  # whatever a network of somebody else does not stand
         return method
+
+
+def _folded(method: Method, few: Sequence[Tensor]) -> Method | None:
+    tensors = [*method.parameters(), *method.buffers()]
+    fast = copy.deepcopy(method, {id(tensor): tensor for tensor in tensors})
     watch = _Watch(fast)
     with watch:
         expected = fast(few).classifiers
-    pairs = watch.pairs()
-    if not pairs:
-        return method
     merged: dict[nn.Module, nn.Module] = {}
-    for conv, bn in pairs:
+    for conv, bn in watch.pairs():
         merged[conv] = fuse_conv_bn_eval(conv, bn).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         merged[bn] = nn.Identity()
     for parent in list(fast.modules()):
         for name, child in parent._modules.items():
             if child is not None:
                 parent._modules[name] = merged.get(child, child)
-    return fast if _agree(fast(few).classifiers, expected) else method
+    return fast if merged and _agree(fast(few).classifiers, expected) else None
+
+
+def _exact() -> AbstractContextManager[None]:
+    """Convolutions in full float32 on CUDA too, so that a tolerance means the same everywhere."""
+    now = torch.backends.cudnn
+    return now.flags(
+        enabled=now.enabled,
+        benchmark=now.benchmark,
+        deterministic=now.deterministic,
+        allow_tf32=False,
+    )
 
 
 def _agree(found: dict[str, Tensor], expected: dict[str, Tensor]) -> bool:
@@ -88,13 +104,12 @@ class _Watch(TorchDispatchMode):
             for key, (_, conv) in self._made.items()
             if (bn := self._normalised.get(key)) is not None
             and self._calls[conv] == self._calls[bn] == 1
+            and not conv.training
             and not self._other_uses[key]
         ]
 
     def __enter__(self) -> "_Watch":
         for module in self._module.modules():
-            if module._forward_hooks or module._forward_pre_hooks:
-                continue  # somebody wants to see what goes in or out
             if type(module) is nn.Conv2d:  # what inherits may do something else
                 self._hooks.append(module.register_forward_hook(self._after_conv))
             elif type(module) is nn.BatchNorm2d and module.running_mean is not None:

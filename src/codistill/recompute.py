@@ -17,7 +17,8 @@ def run_and_forget(stage: nn.Module, x: Any) -> Any:
     """`stage(x)`, of which only x and the result are kept for the backward pass.
 
     The second time it draws the same random numbers, and batch normalisation does not count the
-    batch once more. Other modules that change themselves in `forward` do so twice.
+    batch once more. Other modules that change themselves in `forward`, as spectral normalisation
+    does, do so twice, and gradients are then wrong. A stage must not change its input in place.
     """
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:

@@ -2,7 +2,7 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import AbstractContextManager, contextmanager
 from itertools import islice
 from typing import Any, Literal
@@ -289,7 +289,8 @@ def evaluate(method: Method, batches: Batches, precision: Precision = "fp32") ->
             device = batch.labels.device
             if fast is None:
                 with _autocast(device, "fp32"):  # off, whatever the caller has on
-                    fast = folded(method, batch.views)
+                    parts = len(batches) if isinstance(batches, Sized) else 1
+                    fast = folded(method, batch.views, parts * len(batch.labels))
             with _autocast(device, precision):
                 out = fast(batch.views)
             for name, logits in out.classifiers.items():

@@ -7,7 +7,7 @@ step.
 """
 
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -93,10 +93,14 @@ def _reflect(position: Tensor, size: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Normalisation:
-    """(pixel - mean) / std per channel, in units of 0 to 255."""
+    """(pixel - mean) / std per channel, in units of 0 to 255: three numbers each."""
 
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: Sequence[float]
+    std: Sequence[float]
+
+    def __post_init__(self) -> None:  # lists, as files hold them, are welcome
+        object.__setattr__(self, "mean", tuple(map(float, self.mean)))
+        object.__setattr__(self, "std", tuple(map(float, self.std)))
 
     @classmethod
     def of(cls, split: Split) -> "Normalisation":
