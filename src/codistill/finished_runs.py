@@ -97,8 +97,10 @@ def version_notes(groups: Mapping[str, Sequence[Result]]) -> list[str]:
     for label, results in groups.items():
         if len({version for r in results for version in r.versions}) > 1:
             by_seed = [f"seed {r.config.seed} by {' and '.join(r.versions)}" for r in results]
+            counted = Counter(by_seed).items()  # seeds come again where there are several rows
+            runs = [f"{each} ({n} runs)" if n > 1 else each for each, n in counted]
             different = "different versions of codistill trained the runs of"
-            notes.append(f"{different} {label!r}: {', '.join(by_seed)}")
+            notes.append(f"{different} {label!r}: {', '.join(runs)}")
     return notes
 
 
