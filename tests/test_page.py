@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,11 +13,16 @@ from test_differences import found_in, plus
 from test_differences import run as run_of
 from test_report import write_run
 
+from codistill.analysis import Analysis, MapSimilarity, Missing, Similarities
 from codistill.cli import main
 from codistill.finished_runs import load_results
 from codistill.page import How, write_page
+from codistill.page.alike import likeness_of_maps
 from codistill.page.html import render_html
+from codistill.page.measure import Measured
 from codistill.page.parts import Section, Table
+from codistill.page.settings import settings_of
+from codistill.page.text import render_markdown
 
 HARMLESS = {"href": ("#", "data:,"), "src": ("data:",)}
 
@@ -238,6 +244,34 @@ def test_missing_and_few_seeds_are_said(tmp_path: Path) -> None:
     )
     assert "Fewer than three seeds, so hardly known spread: setting 2." in page.sections["runs"]
     assert page.tables["Options in which the settings differ"][2][2] == "lr=0.2"
+
+
+def test_a_map_that_is_the_same_for_all_images_has_no_cka(tmp_path: Path) -> None:
+    dead = MapSimilarity("peer0", "peer1", 4, 4, True, None, 0.0, 0.0)
+    other = replace(dead, cka=0.5, cosine=0.7, cosine_other_images=0.2)
+    runs = [write_run(tmp_path / str(lr), [50.0], lr=lr) for lr in (0.1, 0.2)]
+    first, second = settings_of(load_results(runs))
+    analyses = [analysis_of(similarity=_similarities(p)) for p in (dead, other)]
+    section = likeness_of_maps(Measured({first: analyses, second: analyses[1:]}), [first, second])
+    text = render_markdown("t", "l", [section])
+    assert f"| {first.label} | peer0, peer1 | 4 | - | 0.350 ± 0.495 | 2 |" in text
+    assert f"| {first.label} | 2 | - | 0.350 ± 0.495 | 0.100 ± 0.141 | 2 |" in text
+    assert "2 same image 0.700, 2 other images 0.200" in text
+    assert "a dead peer" in text
+    (alone,) = [likeness_of_maps(Measured({first: analyses[:1]}), [first])]
+    assert "CKA, mean over pairs" not in render_markdown("t", "l", [alone])
+
+
+def analysis_of(**parts: object) -> Analysis:
+    """What was measured of a run: nothing, but for these parts."""
+    names = ("predictions", "calibration", "class_accuracy", "changes", "similarity", "pictures")
+    found = dict.fromkeys(names, Missing("not measured")) | parts
+    facts = ("last", "test", ("cat", "dog"), "peer0", "ensemble")
+    return Analysis(Path("run"), *facts, **found)  # type: ignore[arg-type]
+
+
+def _similarities(pair: MapSimilarity) -> Similarities:
+    return Similarities(10, 10, 2, (pair,), ())
 
 
 def test_other_images_are_said_not_to_be_comparable(tmp_path: Path) -> None:

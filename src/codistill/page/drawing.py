@@ -15,7 +15,9 @@ from codistill.errors import MissingExtraError
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "p")
-FILLS = {"kept": "full", "mean peer": "full", "ensemble": "none"}  # what a method adds: "left"
+_FULL = ("kept", "mean peer", "mean of pairs", "same image")
+FILLS = dict.fromkeys(_FULL, "full") | dict.fromkeys(("ensemble", "other images"), "none")
+"""How a marker is filled; "left" what a method adds."""
 _STYLE: dict[str, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial"],
