@@ -8,19 +8,24 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 from test_differences import found_in, plus
 from test_differences import run as run_of
 from test_report import write_run
 
-from codistill.analysis import Analysis, MapSimilarity, Missing, Similarities
+from codistill.analysis import Analysis, HeatMap, MapSimilarity, Missing, Picture, Similarities
 from codistill.cli import main
+from codistill.compare import _refuse_other_images
+from codistill.config import DataConfig
+from codistill.errors import InputError
 from codistill.finished_runs import load_results
 from codistill.page import How, write_page
 from codistill.page.alike import likeness_of_maps
 from codistill.page.html import render_html
 from codistill.page.measure import Measured
-from codistill.page.parts import Section, Table
+from codistill.page.panels import where_they_look
+from codistill.page.parts import Panels, Section, Table
 from codistill.page.settings import settings_of
 from codistill.page.text import render_markdown
 
@@ -229,9 +234,60 @@ def test_an_image_that_is_none_is_refused(
     arguments = ["report", str(digits_runs[0]), "--out", str(tmp_path), "--images"]
     assert main([*arguments, "3,x"]) == 2
     assert "give places from 0, with commas, such as 3,17" in capsys.readouterr().err
-    assert main([*arguments, "100000"]) == 0
-    page = Page((tmp_path / "report.html").read_text())
-    assert "100000" in page.sections["looks"]
+    assert main([*arguments, "100000"]) == 2
+    assert "there is no test image 100000: there are 899, from 0" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_image_that_a_setting_has_not_is_left_out_and_said(
+    digits_runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = page_of(digits_runs[:1], tmp_path, How(images=(3, 100000)))
+    line = "1. ffl resnet8 x2 shared 2: there is no test image 100000: there are 899, from 0."
+    assert line in page.sections["looks"]
+    said = capsys.readouterr().err
+    assert said.count(line) == 1
+    assert page.tags.count("img") == 1 + 4  # of image 3
+
+
+def test_images_that_are_gone_are_told_once_in_the_terminal(
+    digits_runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = page_of(digits_runs, tmp_path, How(root="/nowhere"))
+    assert "leave out --data.root" in page.sections["trust"]
+    (said,) = capsys.readouterr().err.splitlines()
+    assert "1. ffl resnet8 x2 shared 2; 2. independent resnet8 x1: " in said
+
+
+def test_pictures_stand_side_by_side_where_they_show_the_same_images(tmp_path: Path) -> None:
+    def pictures(*grey: int) -> tuple[Picture, ...]:
+        looks = (HeatMap("ensemble", 1, 0.9, np.ones((4, 4), np.float32), False),)
+        return tuple(
+            Picture(i, 1, np.full((4, 4, 3), g, np.uint8), looks) for i, g in enumerate(grey)
+        )
+
+    runs = [write_run(tmp_path / str(i), [50.0], lr=i / 8) for i in (1, 2, 3, 4)]
+    runs.append(write_run(tmp_path / "other", [50.0], lr=0.9, fingerprint="g"))
+    settings = settings_of(load_results(runs))
+    shown = [pictures(1, 2), pictures(1, 3), pictures(1, 2), pictures(1), pictures(1, 2)]
+    of = {s: [analysis_of(pictures=p)] for s, p in zip(settings, shown, strict=True)}
+    section = where_they_look(Measured(of), settings)
+    tables = [part for part in section.parts if isinstance(part, Panels)]
+    assert [table.head[1:] for table in tables] == [
+        [f"{s.title}: ensemble" for s in (settings[0], settings[2])]
+    ]
+    assert len(section.missing) == 1
+    for s in settings:
+        assert (s.title in section.missing[0]) == (s.number in (2, 4, 5))
+
+
+def test_an_unusable_device_is_refused_before_anything_is_measured(
+    digits_runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main(["report", str(digits_runs[0]), "--out", str(out), "--device", "none"]) == 2
+    assert "device 'none' cannot be used here" in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_missing_and_few_seeds_are_said(tmp_path: Path) -> None:
@@ -278,6 +334,25 @@ def test_other_images_are_said_not_to_be_comparable(tmp_path: Path) -> None:
     runs = [write_run(tmp_path / f, [50.0], fingerprint=f) for f in "ab"]
     page = page_of(runs, tmp_path / "report")
     assert "accuracies on them cannot be compared" in page.sections["runs"]
+
+
+def test_other_draws_of_test_images_are_said_not_to_be_comparable(tmp_path: Path) -> None:
+    seeds = [
+        DataConfig(name="folder", root="x", test_fraction=0.3, split_seed=seed) for seed in (0, 1)
+    ]
+    runs = [write_run(tmp_path / f"{d.split_seed}", [50.0], data=d) for d in seeds]
+    said = page_of(runs, tmp_path / "report").sections["runs"]
+    assert "accuracies on them cannot be compared" in said
+    assert "of which 30% to test on were drawn with data.split_seed 1" in said
+    groups = load_results(runs)
+    with pytest.raises(InputError, match="were tested on different images"):
+        _refuse_other_images(groups)
+    divided = [
+        write_run(tmp_path / f"d{seed}", [50.0], data=DataConfig(name="digits", split_seed=seed))
+        for seed in (0, 1)
+    ]  # the seed draws only what chooses the epoch
+    assert "cannot be" not in page_of(divided, tmp_path / "divided").sections["runs"]
+    _refuse_other_images(load_results(divided))
 
 
 def test_shares_of_loss_terms_are_those_of_their_sum(tmp_path: Path) -> None:

@@ -50,6 +50,17 @@ class Result:
     manifest: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def test_images(self) -> tuple[str, float | None, int | None]:
+        """What tells test images apart: fingerprint, share and seed of the draw, if one was made.
+
+        A run's configuration is resolved: it has a `data.test_fraction` where, and only where, the
+        data had no test images of their own.
+        """
+        data = self.config.data
+        drawn = data.test_fraction is not None
+        return self.fingerprint, data.test_fraction, data.split_seed if drawn else None
+
+    @property
     def label(self) -> str:
         """The setting in a few words, such as "ffl resnet20 x2 shared 2"."""
         c = self.config

@@ -140,8 +140,8 @@ def _data(settings: Sequence[Setting]) -> Iterator[str]:
     for text, of in found.items():
         numbers = ", ".join(dict.fromkeys(str(s.number) for s in of))
         yield f"Data{f' of settings {numbers}' if len(found) > 1 else ''}: {text}."
-    if len({r.fingerprint for s in settings for r in s.results}) > 1:
-        yield "These are different images: accuracies on them cannot be compared."
+    if len({r.test_images for s in settings for r in s.results}) > 1:
+        yield "The test images are not the same: accuracies on them cannot be compared."
 
 
 def _images(result: Result) -> str:
@@ -151,7 +151,11 @@ def _images(result: Result) -> str:
     classes = result.manifest.get("classes", [])
     facts = [result.config.data.name, *([f"{len(classes)} classes"] if classes else [])]
     facts += [f"images: {', '.join(images)}"] if images else ["how many images is not recorded"]
-    return "; ".join([*facts, f"fingerprint {result.fingerprint[:12]}"])
+    fingerprint, share, seed = result.test_images
+    facts.append(f"fingerprint {fingerprint[:12]}")
+    if share is not None:
+        facts.append(f"of which {share:.0%} to test on were drawn with data.split_seed {seed}")
+    return "; ".join(facts)
 
 
 def _options(settings: Sequence[Setting]) -> tuple[dict[str, str], dict[str, list[str]]]:
