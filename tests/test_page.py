@@ -22,6 +22,7 @@ from codistill.errors import InputError
 from codistill.finished_runs import load_results
 from codistill.page import How, write_page
 from codistill.page.alike import likeness_of_maps
+from codistill.page.cost import _Built, _used
 from codistill.page.html import render_html
 from codistill.page.measure import Measured
 from codistill.page.panels import where_they_look
@@ -288,6 +289,33 @@ def test_an_unusable_device_is_refused_before_anything_is_measured(
     assert main(["report", str(digits_runs[0]), "--out", str(out), "--device", "none"]) == 2
     assert "device 'none' cannot be used here" in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_seeds_that_keep_peers_of_different_size_have_no_one_cost(tmp_path: Path) -> None:
+    (setting,) = settings_of(load_results([write_run(tmp_path / "0", [50.0])]))
+    (first,) = setting.results
+    student = {"last": "peer1", "best": None}
+    other = replace(first, summary=first.summary | {"last": {"peer1": {"test/top1": 51.0}}})
+    other = replace(other, summary=other.summary | {"student": student})
+    built = _Built({"peer0": 5, "peer1": 6}, {"peer0": 0, "peer1": 1})
+    counts = {"peer0": 10, "peer1": 11, "peers": 21, "method": 0}
+    for results, expected in (((first,), (10, 5)), ((first, other), (None, None))):
+        with_counts = [replace(r, parameters=counts) for r in results]
+        kept = _used(replace(setting, results=with_counts), built)[0]
+        assert (kept.parameters, kept.flops) == expected
+
+
+def test_a_classifier_beside_networks_that_were_not_given_has_a_cost(tmp_path: Path) -> None:
+    (setting,) = settings_of(load_results([write_run(tmp_path / "0", [50.0])]))
+    (first,) = setting.results
+    last = first.summary["last"] | {"fused": {"test/top1": 60.0}}
+    counts = {"peer0": 10, "peers": 20, "method": 3, "frozen": 20}
+    changed = replace(first, summary=first.summary | {"last": last}, parameters=counts)
+    built = _Built({"peer0": 5, "method": 99}, {"peer0": 0})
+    fused = _used(replace(setting, results=[changed]), built)[1:]
+    assert [(u.what, u.parameters, u.flops) for u in fused] == [("fused", 23, None)]
+    given = replace(changed, networks={"teacher": "0a"})
+    assert _used(replace(setting, results=[given]), built)[1:] == []
 
 
 def test_missing_and_few_seeds_are_said(tmp_path: Path) -> None:
