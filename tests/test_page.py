@@ -318,6 +318,26 @@ def test_a_classifier_beside_networks_that_were_not_given_has_a_cost(tmp_path: P
     assert _used(replace(setting, results=[given]), built)[1:] == []
 
 
+@pytest.mark.parametrize(
+    ("file", "text", "said"),
+    [
+        ("history.jsonl", "", "history.jsonl has 0 epochs, result.json 1"),
+        ("history.jsonl", "[1, 2]\n", "history.jsonl, line 1, is no record of numbers"),
+        ("history.jsonl", '{"epoch": null}\n', "history.jsonl, line 1, is no record of numbers"),
+        (
+            "manifest.json",
+            '{"parameters": {}, "data": {"fingerprint": "f"}}',
+            "manifest.json does not tell the parameters of 'peers'",
+        ),
+    ],
+)
+def test_a_damaged_file_is_named(tmp_path: Path, file: str, text: str, said: str) -> None:
+    run = write_run(tmp_path / "run", [50.0])
+    (run / file).write_text(text)
+    with pytest.raises(InputError, match=f"run is damaged: {said}"):
+        load_results([run])
+
+
 def test_missing_and_few_seeds_are_said(tmp_path: Path) -> None:
     runs = [write_run(tmp_path / f"a{s}", [50.0 + s], seed=s) for s in range(3)]
     runs.append(write_run(tmp_path / "b", [60.0], seed=1, lr=0.2))
