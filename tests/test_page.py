@@ -23,10 +23,11 @@ from codistill.finished_runs import load_results
 from codistill.page import How, write_page
 from codistill.page.alike import likeness_of_maps
 from codistill.page.cost import _Built, _used
+from codistill.page.head import tables
 from codistill.page.html import render_html
 from codistill.page.measure import Measured
 from codistill.page.panels import where_they_look
-from codistill.page.parts import Panels, Section, Table
+from codistill.page.parts import Figures, Panels, Section, Table
 from codistill.page.settings import settings_of
 from codistill.page.text import render_markdown
 
@@ -316,6 +317,21 @@ def test_a_classifier_beside_networks_that_were_not_given_has_a_cost(tmp_path: P
     assert [(u.what, u.parameters, u.flops) for u in fused] == [("fused", 23, None)]
     given = replace(changed, networks={"teacher": "0a"})
     assert _used(replace(setting, results=[given]), built)[1:] == []
+
+
+def test_of_two_own_classifiers_the_last_is_shown_however_good(tmp_path: Path) -> None:
+    (setting,) = settings_of(load_results([write_run(tmp_path / "0", [50.0])]))
+    (first,) = setting.results
+    names = {"peer0": 50.0, "ensemble": 51.0, "gated": 70.0, "fused": 60.0, "mean0": 80.0}
+    peer = first.summary["last"]["peer0"]
+    last = {name: peer | {"test/top1": value} for name, value in names.items()}
+    summary = first.summary | {"last": last}
+    changed = replace(setting, results=[replace(first, summary=summary, students={"mean0": 0})])
+    assert changed.own_classifier == "fused"
+    (figures, *_) = tables([changed], {}).parts
+    assert isinstance(figures, Figures)
+    assert "fused 60.00" in figures.figures[0].description
+    assert "gated" not in figures.figures[0].description
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from statistics import mean
 from codistill.finished_runs import Result
 from codistill.page.drawing import Style, sample
 from codistill.page.parts import Key
-from codistill.results import accuracy, peers_of
+from codistill.results import accuracy, own_classifier, peers_of
 from codistill.train import Record
 
 
@@ -64,6 +64,12 @@ class Setting:
             for n in self.own
             if n in r.networks or isinstance(r.config.method.get(n), str)
         }
+
+    @property
+    def own_classifier(self) -> str | None:
+        """The method's own classifier: no peer, nothing that may be kept, nothing it was given."""
+        r = self.results[0]
+        return own_classifier(r.summary, {*r.students, *r.parameters, *r.config.method})
 
     def keys(self, prefix: str) -> list[str]:
         """What the records know under a prefix, in their order."""

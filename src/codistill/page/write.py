@@ -27,7 +27,8 @@ from codistill.page.versus import what_helped
 
 _LEAD = (
     "Networks that taught each other while they were trained (online knowledge distillation), "
-    "compared by codistill. The test images chose nothing here."
+    "compared by codistill. No epoch and no network was chosen on the test images. The most "
+    "changed classes, and the images for Grad-CAM where none were asked for, were."
 )
 
 
