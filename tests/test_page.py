@@ -1,22 +1,39 @@
 """The page on runs: what is in it, and what it needs from elsewhere, which is nothing."""
 
 import csv
+import io
 import json
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import cast
 
+import numpy as np
 import pytest
+from rich.console import Console
 from test_differences import found_in, plus
 from test_differences import run as run_of
 from test_report import write_run
 
+from codistill.analysis import Analysis, HeatMap, MapSimilarity, Missing, Picture, Similarities
 from codistill.cli import main
+from codistill.compare import _refuse_other_images
+from codistill.config import DataConfig
+from codistill.display import live_bars
+from codistill.errors import InputError
 from codistill.finished_runs import load_results
 from codistill.page import How, write_page
+from codistill.page.alike import likeness_of_maps
+from codistill.page.cost import _Built, _used
+from codistill.page.head import tables
 from codistill.page.html import render_html
-from codistill.page.parts import Section, Table
+from codistill.page.measure import Measured
+from codistill.page.panels import where_they_look
+from codistill.page.parts import Figures, Panels, Section, Table
+from codistill.page.settings import settings_of
+from codistill.page.text import render_markdown
 
 HARMLESS = {"href": ("#", "data:,"), "src": ("data:",)}
 
@@ -123,8 +140,9 @@ def test_every_id_is_there_once_and_every_reference_leads_to_one(page: Page) -> 
     assert set(targets) <= set(page.ids)
 
 
-def test_every_picture_has_words(page: Page) -> None:
+def test_every_picture_has_words(page: Page, digits_report: Path) -> None:
     assert page.unnamed == []
+    assert not re.search(r"[^.]\.\.(?!\.)", (digits_report / "report.md").read_text())
 
 
 def test_the_numbers_are_those_of_runs_csv(digits_report: Path, page: Page) -> None:
@@ -223,9 +241,139 @@ def test_an_image_that_is_none_is_refused(
     arguments = ["report", str(digits_runs[0]), "--out", str(tmp_path), "--images"]
     assert main([*arguments, "3,x"]) == 2
     assert "give places from 0, with commas, such as 3,17" in capsys.readouterr().err
-    assert main([*arguments, "100000"]) == 0
-    page = Page((tmp_path / "report.html").read_text())
-    assert "100000" in page.sections["looks"]
+    assert main([*arguments, "100000"]) == 2
+    assert "there is no test image 100000: there are 899, from 0" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_image_that_a_setting_has_not_is_left_out_and_said(
+    digits_runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = page_of(digits_runs[:1], tmp_path, How(images=(3, 100000)))
+    line = "1. ffl resnet8 x2 shared 2: there is no test image 100000: there are 899, from 0."
+    assert line in page.sections["looks"]
+    said = capsys.readouterr().err
+    assert said.count(line) == 1
+    assert page.tags.count("img") == 1 + 4  # of image 3
+
+
+def test_images_that_are_gone_are_told_once_in_the_terminal(
+    digits_runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = page_of(digits_runs, tmp_path, How(root="/nowhere"))
+    assert "leave out --data.root" in page.sections["trust"]
+    (said,) = capsys.readouterr().err.splitlines()
+    assert "1. ffl resnet8 x2 shared 2; 2. independent resnet8 x1: " in said
+
+
+def test_pictures_stand_side_by_side_where_they_show_the_same_images(tmp_path: Path) -> None:
+    def pictures(*grey: int) -> tuple[Picture, ...]:
+        looks = (HeatMap("ensemble", 1, 0.9, np.ones((4, 4), np.float32), False),)
+        return tuple(
+            Picture(i, 1, np.full((4, 4, 3), g, np.uint8), looks) for i, g in enumerate(grey)
+        )
+
+    runs = [write_run(tmp_path / str(i), [50.0], lr=i / 8) for i in (1, 2, 3, 4)]
+    runs.append(write_run(tmp_path / "other", [50.0], lr=0.9, fingerprint="g"))
+    settings = settings_of(load_results(runs))
+    shown = [pictures(1, 2), pictures(1, 3), pictures(1, 2), pictures(1), pictures(1, 2)]
+    of = {s: [analysis_of(pictures=p)] for s, p in zip(settings, shown, strict=True)}
+    section = where_they_look(Measured(of), settings)
+    tables = [part for part in section.parts if isinstance(part, Panels)]
+    assert [table.head[1:] for table in tables] == [
+        [f"{s.title}: ensemble" for s in (settings[0], settings[2])]
+    ]
+    assert len(section.missing) == 1
+    for s in settings:
+        assert (s.title in section.missing[0]) == (s.number in (2, 4, 5))
+
+
+def test_an_unusable_device_is_refused_before_anything_is_measured(
+    digits_runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main(["report", str(digits_runs[0]), "--out", str(out), "--device", "none"]) == 2
+    assert "device 'none' cannot be used here" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_seeds_that_keep_peers_of_different_size_have_no_one_cost(tmp_path: Path) -> None:
+    (setting,) = settings_of(load_results([write_run(tmp_path / "0", [50.0])]))
+    (first,) = setting.results
+    student = {"last": "peer1", "best": None}
+    other = replace(first, summary=first.summary | {"last": {"peer1": {"test/top1": 51.0}}})
+    other = replace(other, summary=other.summary | {"student": student})
+    built = _Built({"peer0": 5, "peer1": 6}, {"peer0": 0, "peer1": 1})
+    counts = {"peer0": 10, "peer1": 11, "peers": 21, "method": 0}
+    for results, expected in (((first,), (10, 5)), ((first, other), (None, None))):
+        with_counts = [replace(r, parameters=counts) for r in results]
+        kept = _used(replace(setting, results=with_counts), built)[0]
+        assert (kept.parameters, kept.flops) == expected
+
+
+def test_a_classifier_beside_networks_that_were_not_given_has_a_cost(tmp_path: Path) -> None:
+    (setting,) = settings_of(load_results([write_run(tmp_path / "0", [50.0])]))
+    (first,) = setting.results
+    last = first.summary["last"] | {"fused": {"test/top1": 60.0}}
+    counts = {"peer0": 10, "peers": 20, "method": 3, "frozen": 20}
+    changed = replace(first, summary=first.summary | {"last": last}, parameters=counts)
+    built = _Built({"peer0": 5, "method": 99}, {"peer0": 0})
+    fused = _used(replace(setting, results=[changed]), built)[1:]
+    assert [(u.what, u.parameters, u.flops) for u in fused] == [("fused", 23, None)]
+    given = replace(changed, networks={"teacher": "0a"})
+    assert _used(replace(setting, results=[given]), built)[1:] == []
+
+
+def test_of_two_own_classifiers_the_last_is_shown_however_good(tmp_path: Path) -> None:
+    (setting,) = settings_of(load_results([write_run(tmp_path / "0", [50.0])]))
+    (first,) = setting.results
+    names = {"peer0": 50.0, "ensemble": 51.0, "gated": 70.0, "fused": 60.0, "mean0": 80.0}
+    peer = first.summary["last"]["peer0"]
+    last = {name: peer | {"test/top1": value} for name, value in names.items()}
+    summary = first.summary | {"last": last}
+    changed = replace(setting, results=[replace(first, summary=summary, students={"mean0": 0})])
+    assert changed.own_classifier == "fused"
+    (figures, *_) = tables([changed], {}).parts
+    assert isinstance(figures, Figures)
+    assert "fused 60.00" in figures.figures[0].description
+    assert "gated" not in figures.figures[0].description
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "said"),
+    [
+        ("history.jsonl", "", "history.jsonl has 0 epochs, result.json 1"),
+        ("history.jsonl", "[1, 2]\n", "history.jsonl, line 1, is no record of numbers"),
+        ("history.jsonl", '{"epoch": null}\n', "history.jsonl, line 1, is no record of numbers"),
+        (
+            "manifest.json",
+            '{"parameters": {}, "data": {"fingerprint": "f"}}',
+            "manifest.json does not tell the parameters of 'peers'",
+        ),
+    ],
+)
+def test_a_damaged_file_is_named(tmp_path: Path, file: str, text: str, said: str) -> None:
+    run = write_run(tmp_path / "run", [50.0])
+    (run / file).write_text(text)
+    with pytest.raises(InputError, match=f"run is damaged: {said}"):
+        load_results([run])
+
+
+def test_labels_are_one_line_and_stay_as_they_are_in_figures(tmp_path: Path) -> None:
+    label = ' new\n\tline\x07 id="z" url(#a) x="1.2345"'
+    (results,) = load_results([write_run(tmp_path / "0", [50.0])]).values()
+    html, _ = write_page({label: results, "b": results}, tmp_path / "report")
+    page = Page(html.read_text())
+    line = 'new line id="z" url(#a) x="1.2345"'
+    assert page.tables["Settings"][1][1] == line
+    assert f"1. {line}" in page.sections["tables"]  # in the figure
+
+
+def test_names_with_brackets_are_shown_as_they_are_in_bars() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=120)
+    with live_bars(console) as progress:
+        progress.add_task("measuring a[/red]", total=1)
+    assert "measuring a[/red]" in cast(io.StringIO, console.file).getvalue()
 
 
 def test_missing_and_few_seeds_are_said(tmp_path: Path) -> None:
@@ -240,10 +388,57 @@ def test_missing_and_few_seeds_are_said(tmp_path: Path) -> None:
     assert page.tables["Options in which the settings differ"][2][2] == "lr=0.2"
 
 
+def test_a_map_that_is_the_same_for_all_images_has_no_cka(tmp_path: Path) -> None:
+    dead = MapSimilarity("peer0", "peer1", 4, 4, True, None, 0.0, 0.0)
+    other = replace(dead, cka=0.5, cosine=0.7, cosine_other_images=0.2)
+    runs = [write_run(tmp_path / str(lr), [50.0], lr=lr) for lr in (0.1, 0.2)]
+    first, second = settings_of(load_results(runs))
+    analyses = [analysis_of(similarity=_similarities(p)) for p in (dead, other)]
+    section = likeness_of_maps(Measured({first: analyses, second: analyses[1:]}), [first, second])
+    text = render_markdown("t", "l", [section])
+    assert f"| {first.label} | peer0, peer1 | 4 | - | 0.350 ± 0.495 | 2 |" in text
+    assert f"| {first.label} | 2 | - | 0.350 ± 0.495 | 0.100 ± 0.141 | 2 |" in text
+    assert "2 same image 0.700, 2 other images 0.200" in text
+    assert "a dead peer" in text
+    (alone,) = [likeness_of_maps(Measured({first: analyses[:1]}), [first])]
+    assert "CKA, mean over pairs" not in render_markdown("t", "l", [alone])
+
+
+def analysis_of(**parts: object) -> Analysis:
+    """What was measured of a run: nothing, but for these parts."""
+    names = ("predictions", "calibration", "class_accuracy", "changes", "similarity", "pictures")
+    found = dict.fromkeys(names, Missing("not measured")) | parts
+    facts = ("last", "test", ("cat", "dog"), "peer0", "ensemble")
+    return Analysis(Path("run"), *facts, **found)  # type: ignore[arg-type]
+
+
+def _similarities(pair: MapSimilarity) -> Similarities:
+    return Similarities(10, 10, 2, (pair,), ())
+
+
 def test_other_images_are_said_not_to_be_comparable(tmp_path: Path) -> None:
     runs = [write_run(tmp_path / f, [50.0], fingerprint=f) for f in "ab"]
     page = page_of(runs, tmp_path / "report")
     assert "accuracies on them cannot be compared" in page.sections["runs"]
+
+
+def test_other_draws_of_test_images_are_said_not_to_be_comparable(tmp_path: Path) -> None:
+    seeds = [
+        DataConfig(name="folder", root="x", test_fraction=0.3, split_seed=seed) for seed in (0, 1)
+    ]
+    runs = [write_run(tmp_path / f"{d.split_seed}", [50.0], data=d) for d in seeds]
+    said = page_of(runs, tmp_path / "report").sections["runs"]
+    assert "accuracies on them cannot be compared" in said
+    assert "of which 30% to test on were drawn with data.split_seed 1" in said
+    groups = load_results(runs)
+    with pytest.raises(InputError, match="were tested on different images"):
+        _refuse_other_images(groups)
+    divided = [
+        write_run(tmp_path / f"d{seed}", [50.0], data=DataConfig(name="digits", split_seed=seed))
+        for seed in (0, 1)
+    ]  # the seed draws only what chooses the epoch
+    assert "cannot be" not in page_of(divided, tmp_path / "divided").sections["runs"]
+    _refuse_other_images(load_results(divided))
 
 
 def test_shares_of_loss_terms_are_those_of_their_sum(tmp_path: Path) -> None:

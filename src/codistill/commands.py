@@ -90,10 +90,12 @@ def report(argv: list[str]) -> int:
     how = how_to_measure(options)
 
     from codistill.finished_runs import load_results
-    from codistill.page import require_page, write_page
+    from codistill.page import refuse_places, require_page, write_page
     from codistill.report import print_table, write_report
 
     results = load_results([Path(run) for run in options.runs])
+    if options.out and how:
+        refuse_places(results, how)
     print_table(results)
     if options.out:
         require_page()

@@ -170,6 +170,11 @@ def _refuse_other_images(groups: dict[str, list[Result]]) -> None:
         for result in results:
             if result.fingerprint != first.fingerprint:
                 raise InputError(f"{result.path} and {first.path} saw different images")
+            if result.test_images != first.test_images:
+                raise InputError(
+                    f"{result.path} and {first.path} were tested on different images: give all "
+                    "the same data.test_fraction and data.split_seed"
+                )
 
 
 def _refuse_missing_extras() -> None:

@@ -50,6 +50,17 @@ class Result:
     manifest: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def test_images(self) -> tuple[str, float | None, int | None]:
+        """What tells test images apart: fingerprint, share and seed of the draw, if one was made.
+
+        A run's configuration is resolved: it has a `data.test_fraction` where, and only where, the
+        data had no test images of their own.
+        """
+        data = self.config.data
+        drawn = data.test_fraction is not None
+        return self.fingerprint, data.test_fraction, data.split_seed if drawn else None
+
+    @property
     def label(self) -> str:
         """The setting in a few words, such as "ffl resnet20 x2 shared 2"."""
         c = self.config
@@ -115,11 +126,13 @@ def load_result(path: Path) -> Result:
         manifest = files.read_json(path / "manifest.json")
         summary = files.read_json(path / "result.json")
         kept_top1(summary)  # so that a file of another version is named
+        history = [json.loads(line) for line in lines]
+        _check(history, summary["epochs"], manifest)
         return Result(
             path=path,
             config=Config.from_yaml((path / "config.yaml").read_text()),
             summary=summary,
-            history=[json.loads(line) for line in lines],
+            history=history,
             parameters=manifest["parameters"],
             fingerprint=manifest["data"]["fingerprint"],
             networks=manifest.get("networks", {}),
@@ -135,6 +148,23 @@ def load_result(path: Path) -> Result:
         AttributeError,
     ) as error:  # InputError is a ValueError
         raise InputError(f"{path} is damaged: {error}") from error
+
+
+def _check(history: list[Any], epochs: int, manifest: dict[str, Any]) -> None:
+    """Raises InputError where files do not hold what is read of them later."""
+    if len(history) != epochs:
+        raise InputError(f"history.jsonl has {len(history)} epochs, result.json {epochs}")
+    for i, record in enumerate(history, 1):
+        numbers = isinstance(record, dict) and all(type(x) in (int, float) for x in record.values())
+        if not numbers:
+            raise InputError(f"history.jsonl, line {i}, is no record of numbers")
+    for key in ("peers", "method"):
+        if not isinstance(manifest["parameters"].get(key), int):
+            raise InputError(f"manifest.json does not tell the parameters of {key!r}")
+    if not all(isinstance(n, int) for n in manifest.get("images", {}).values()):
+        raise InputError("manifest.json does not tell how many images there are")
+    if not all(isinstance(process, dict) for process in manifest.get("processes", [])):
+        raise InputError("manifest.json does not tell its processes")
 
 
 def _versions(manifest: dict[str, Any]) -> tuple[str, ...]:

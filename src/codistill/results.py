@@ -65,6 +65,20 @@ def peers_of(summary: dict[str, Any]) -> list[str]:
     return [n for n in summary["last"] if n.startswith("peer") and n[4:].isdigit()]
 
 
+def own_classifier(summary: dict[str, Any], others: Iterable[str]) -> str | None:
+    """The classifier that a method adds to its peers and their ensemble; None where it adds none.
+
+    Of several the last, whatever their accuracy.
+
+    Args:
+        summary: as `summarise` makes it.
+        others: classifiers that are not the method's own: those of which one is kept, and networks
+            that it was given.
+    """
+    known = {*peers_of(summary), "ensemble", *others}
+    return next((n for n in reversed(list(summary["last"])) if n not in known), None)
+
+
 def accuracy(summary: dict[str, Any], epoch: str, classifier: str) -> float | None:
     """Test accuracy in % of a classifier, or of the "mean peer"; None where it was not measured.
 

@@ -15,7 +15,7 @@ from codistill.analysis.similarity import Similarities, map_similarities
 from codistill.errors import InputError, MissingExtraError
 from codistill.finished_runs import Result, load_result
 from codistill.method import Method
-from codistill.results import peers_of
+from codistill.results import own_classifier
 from codistill.run import WEIGHTS, Run
 
 
@@ -122,9 +122,8 @@ def _own(result: Result, students: Iterable[str]) -> str | None:
 
     Not what is kept or may be kept, and no network that the method was given.
     """
-    others = {*peers_of(result.summary), *students, *result.config.method}
-    found = [name for name in result.summary["last"] if name not in others]
-    return found[-1] if found else None  # the ensemble comes first
+    own = own_classifier(result.summary, {*students, *result.config.method})
+    return own or ("ensemble" if "ensemble" in result.summary["last"] else None)
 
 
 def _require_weights(result: Result, weights: str) -> None:

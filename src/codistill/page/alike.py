@@ -10,6 +10,11 @@ from codistill.page.parts import Figure, Figures, Fold, Paragraph, Part, Section
 from codistill.page.settings import Setting
 from codistill.report import spread_of
 
+_NONE = (
+    "“-”, of one seed or more: the maps have different shapes and so no cosine, which is measured "
+    "of the last maps only; or a map is the same for all images (a dead peer) and has no CKA."
+)
+
 
 def likeness_of_maps(measured: Measured, settings: Sequence[Setting]) -> Section:
     """CKA and cosine of the peers' feature maps."""
@@ -54,7 +59,10 @@ def _last(analysis: Analysis) -> list[MapSimilarity]:
 
 
 def _means(have: dict[Setting, list[Analysis]], name: str) -> dict[Setting, dict[str, list[float]]]:
-    """For each setting and seed the mean over pairs, of the maps that the heads read."""
+    """For each setting and seed the mean over pairs, of the maps that the heads read.
+
+    None of a setting where a pair of a seed has no such number.
+    """
     found = {}
     for s, analyses in have.items():
         values: list[float] = []
@@ -62,16 +70,17 @@ def _means(have: dict[Setting, list[Analysis]], name: str) -> dict[Setting, dict
             of_pairs = [getattr(pair, name) for pair in _last(a)]
             known = [x for x in of_pairs if x is not None]
             values += [mean(known)] if known and len(known) == len(of_pairs) else []
-        found[s] = {"mean of pairs": values}
+        found[s] = {"mean of pairs": values if len(values) == len(analyses) else []}
     return found
 
 
 def _figures(have: dict[Setting, list[Analysis]]) -> Iterator[Figure]:
-    cka = {s: {"mean peer": v["mean of pairs"]} for s, v in _means(have, "cka").items()}
-    yield dots(cka, "linear CKA of the last maps", "alike-cka", "CKA, mean over pairs", 3)
+    cka = {s: {"mean of pairs": v["mean of pairs"]} for s, v in _means(have, "cka").items()}
+    if any(v["mean of pairs"] for v in cka.values()):
+        yield dots(cka, "linear CKA of the last maps", "alike-cka", "CKA, mean over pairs", 3)
     cosine, other = _means(have, "cosine"), _means(have, "cosine_other_images")
     both = {
-        s: {"mean peer": v["mean of pairs"], "ensemble": other[s]["mean of pairs"]}
+        s: {"same image": v["mean of pairs"], "other images": other[s]["mean of pairs"]}
         for s, v in cosine.items()
         if v["mean of pairs"]
     }
@@ -92,7 +101,7 @@ def _last_stages(have: dict[Setting, list[Analysis]]) -> Table:
         "The last feature maps, mean over pairs of peers",
         ("#", "setting", "shared stages", "CKA", "cosine", "cosine, other images", "n"),
         rows,
-        "± is the standard deviation over n seeds. “-”: the peers' maps have different shapes.",
+        f"± is the standard deviation over n seeds. {_NONE}",
         headers=2,
     )
 
@@ -105,9 +114,8 @@ def _every_pair(have: dict[Setting, list[Analysis]]) -> Table:
             stages = dict.fromkeys((str(p.first_stage), str(p.second_stage)))
             by_place.setdefault((f"{p.first}, {p.second}", " and ".join(stages)), []).append(p)
         for place, of_seeds in by_place.items():
-            cka: list[float] = [p.cka for p in of_seeds]
-            cosines: list[float] = [p.cosine for p in of_seeds if p.cosine is not None]
-            cells = [spread_of(cka, 3), spread_of(cosines, 3) if cosines else "-"]
+            columns = [[getattr(p, what) for p in of_seeds] for what in ("cka", "cosine")]
+            cells = [spread_of(v, 3) if None not in v else "-" for v in columns]
             rows.append([str(s.number), s.label, *place, *cells, str(len(of_seeds))])
     head = ("#", "setting", "peers", "after stage", "CKA", "cosine", "n")
-    return Table("Every pair of peers, after every stage", head, rows, headers=4)
+    return Table("Every pair of peers, after every stage", head, rows, _NONE, headers=4)

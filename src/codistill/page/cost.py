@@ -7,6 +7,7 @@ from statistics import mean, median
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from codistill.assemble import network_files
 from codistill.errors import InputError
 from codistill.finished_runs import Result
 from codistill.page.drawing import FILLS, canvas, name_points, plain_ticks, point, sd, svg_of
@@ -27,8 +28,9 @@ class Used:
     Attributes:
         what: "kept", "ensemble", or what the method adds.
         top1: on the test images, of each seed.
-        parameters: None where the run does not tell.
-        flops: forward, for one image; None where the networks cannot be built here.
+        parameters: None where the run does not tell, and where seeds differ.
+        flops: forward, for one image; None where the networks cannot be built here, where seeds
+            differ, and where the method's forward runs networks that the classifier does not need.
     """
 
     what: str
@@ -103,21 +105,32 @@ def _used(setting: Setting, built: _Built) -> list[Used]:
     """The kept network, the ensemble, and what the method adds to peers beside it."""
     first = setting.results[0]
     counts, flops = first.parameters, built.flops
-    student = first.summary["student"]
-    kept = student["best"] or student["last"]
-    peer = f"peer{built.students[kept]}" if kept in built.students else kept
     top1 = [kept_top1(r.summary) for r in setting.results]
-    found = [Used("kept", top1, counts.get(peer), flops.get(peer))]
+    peers = {_kept_peer(r, built) for r in setting.results}
+    sizes, costs = {counts.get(p) for p in peers}, {flops.get(p) for p in peers}
+    size, cost = (x.pop() if len(x) == 1 else None for x in (sizes, costs))
+    found = [Used("kept", top1, size, cost)]
     for name in ("ensemble", *setting.own):
         values = top1_of(setting, name)
         if not values or name in built.students or name in setting.given:
             continue
         if name == "ensemble":
             found.append(Used(name, values, counts["peers"], flops.get("ensemble")))
-        elif not counts.get("frozen"):
+        elif not _was_given_networks(first):
             size = counts["peers"] + counts["method"]
-            found.append(Used(name, values, size, flops.get("method")))
+            runs_others = counts.get("frozen")  # such as mean teachers, with all the rest
+            found.append(Used(name, values, size, None if runs_others else flops.get("method")))
     return found
+
+
+def _kept_peer(result: Result, built: _Built) -> str:
+    student = result.summary["student"]
+    kept: str = student["best"] or student["last"]
+    return f"peer{built.students[kept]}" if kept in built.students else kept
+
+
+def _was_given_networks(result: Result) -> bool:
+    return bool(result.networks or network_files(result.config.method))
 
 
 def _seconds(result: Result) -> float | None:
@@ -193,9 +206,11 @@ def _table(used: dict[Setting, list[Used]]) -> Table:
         "kept: the exported student, its epoch chosen by the held-out images, else the last; the "
         "others after the last epoch. parameters and MFLOPs: of what is used, not of what was "
         "trained. train s: the whole training, which is the same for all that came out of it; "
-        "s/epoch: median of its epochs. A classifier that the method adds is counted with all "
-        "peers and all the method's modules; one that needs a network which was given, such as a "
-        "teacher, is left out.",
+        "s/epoch: median of its epochs. “-”, of the kept network: seeds keep peers of different "
+        "size; of a classifier that the method adds: the method runs networks beside it that are "
+        "not trained. A classifier that the method adds is counted with all peers and all modules "
+        "that the method trains; where the method was given a network, such as a teacher, it is "
+        "left out.",
         headers=3,
     )
 

@@ -35,7 +35,7 @@ def learning_curves(settings: Sequence[Setting]) -> Section:
 
 
 def _overview(settings: Sequence[Setting], what: str, split: str) -> Figure | None:
-    """One kind of classifier of all settings; of several that a method adds, the best one."""
+    """One kind of classifier of all settings."""
     curves = {s: columns for s in settings if any(columns := _of_kind(s, what, split))}
     if not curves:
         return None
@@ -59,7 +59,7 @@ def _overview(settings: Sequence[Setting], what: str, split: str) -> Figure | No
 _NAMES = {
     "mean peer": "Mean of the peers",
     "ensemble": "Ensemble of the peers",
-    "its own": "Classifier that the method adds (fused, gated, leader ...)",
+    "its own": "The method's own classifier (fused, gated ...)",
 }
 
 
@@ -69,8 +69,8 @@ def _of_kind(setting: Setting, what: str, split: str) -> list[list[float]]:
         return setting.mean_peer(prefix)
     if what == "ensemble":
         return setting.curve(f"{prefix}ensemble")
-    own = [setting.curve(prefix + name) for name in setting.own if name not in setting.given]
-    return max(own, key=lambda c: sum(c[-1]) / max(len(c[-1]), 1), default=[])
+    own = setting.own_classifier
+    return setting.curve(prefix + own) if own else []
 
 
 def _figures(setting: Setting) -> Iterator[Figure]:

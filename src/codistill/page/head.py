@@ -4,7 +4,6 @@ import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from statistics import mean
 
 from codistill.config import flatten
 from codistill.finished_runs import Result, what_is_compared
@@ -96,18 +95,17 @@ def tables(
 
 
 def _dots(settings: Sequence[Setting]) -> Figure:
-    """Mean peer, ensemble and the method's best own classifier of each setting."""
+    """Mean peer, ensemble and the method's own classifier of each setting."""
     values = {}
     for s in settings:
-        own = {n: mean(top1_of(s, n)) for n in s.own if n not in s.given}
-        best = sorted(own, key=lambda n: -own[n])[:1]
-        values[s] = {what: top1_of(s, what) for what in ("mean peer", "ensemble", *best)}
+        names = ["mean peer", "ensemble", s.own_classifier]
+        values[s] = {what: top1_of(s, what) for what in names if what}
     return dots(
         values,
         "test top-1 [%], last epoch",
         "accuracy-dots",
-        "Filled: mean of the peers. Hollow: their ensemble. Half-filled: what the method adds, its "
-        "best. Bars: one standard deviation over seeds.",
+        "Filled: mean of the peers. Hollow: their ensemble. Half-filled: the method's own "
+        "classifier. Bars: one standard deviation over seeds",
     )
 
 
@@ -140,8 +138,8 @@ def _data(settings: Sequence[Setting]) -> Iterator[str]:
     for text, of in found.items():
         numbers = ", ".join(dict.fromkeys(str(s.number) for s in of))
         yield f"Data{f' of settings {numbers}' if len(found) > 1 else ''}: {text}."
-    if len({r.fingerprint for s in settings for r in s.results}) > 1:
-        yield "These are different images: accuracies on them cannot be compared."
+    if len({r.test_images for s in settings for r in s.results}) > 1:
+        yield "The test images are not the same: accuracies on them cannot be compared."
 
 
 def _images(result: Result) -> str:
@@ -151,7 +149,11 @@ def _images(result: Result) -> str:
     classes = result.manifest.get("classes", [])
     facts = [result.config.data.name, *([f"{len(classes)} classes"] if classes else [])]
     facts += [f"images: {', '.join(images)}"] if images else ["how many images is not recorded"]
-    return "; ".join([*facts, f"fingerprint {result.fingerprint[:12]}"])
+    fingerprint, share, seed = result.test_images
+    facts.append(f"fingerprint {fingerprint[:12]}")
+    if share is not None:
+        facts.append(f"of which {share:.0%} to test on were drawn with data.split_seed {seed}")
+    return "; ".join(facts)
 
 
 def _options(settings: Sequence[Setting]) -> tuple[dict[str, str], dict[str, list[str]]]:
@@ -188,7 +190,7 @@ def _made(settings: Sequence[Setting]) -> Iterator[Part]:
                 )
     yield Paragraph(
         "Each run's folder holds its resolved settings: codistill train --config RUN/config.yaml "
-        "--out OTHER trains it again, on the same machine to the same bits."
+        "--out OTHER trains it again, on the same machine with the versions below to the same bits."
     )
     yield Code("Commands as they were given, and the folders of the runs", lines)
     rows = [(n, ", ".join(dict.fromkeys(seeds)), *m) for (n, *m), seeds in machines.items()]

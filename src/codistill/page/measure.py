@@ -1,14 +1,17 @@
 """Measures runs for the page, setting by setting, with a bar in the terminal."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 from rich.console import Console
 
 from codistill.analysis import Analysis, Missing, analyse
+from codistill.assemble import choose_device
 from codistill.display import live_bars
 from codistill.errors import InputError
-from codistill.page.settings import Setting
+from codistill.finished_runs import Result
+from codistill.page.settings import Setting, settings_of
 
 _IMAGES = 4
 
@@ -29,6 +32,11 @@ class How:
     root: str | None = None
     workers: int | None = None
 
+    def __post_init__(self) -> None:
+        """Raises InputError where the device cannot be used."""
+        if self.device is not None:
+            choose_device(self.device)
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -37,10 +45,12 @@ class Measured:
     Attributes:
         of: the analyses of each setting.
         refused: why a run could not be measured at all, by setting.
+        outside: images that were asked for, and that a setting has not; one line for each.
     """
 
     of: dict[Setting, list[Analysis]]
     refused: dict[Setting, list[str]] = field(default_factory=dict)
+    outside: list[str] = field(default_factory=list)
 
     def parts(
         self, part: Callable[[Analysis], object]
@@ -64,20 +74,22 @@ class Measured:
 def measure(settings: Sequence[Setting], how: How, console: Console) -> Measured:
     """Analyses of all runs, on their test images, with the weights after the last epoch.
 
-    Images are looked at with Grad-CAM in the first run of each setting. All show the same ones:
-    those that were asked for, else the ones that the first setting chose.
+    Images are looked at with Grad-CAM in the first run of each setting: those that were asked for,
+    else ones that the first setting on the same test images chose. What could not be measured is
+    told once, on the console.
     """
-    measured = Measured({s: [] for s in settings})
-    pictures: Sequence[int] | int = list(how.images) or _IMAGES
+    measured = Measured({s: [] for s in settings}, outside=[*_outside(settings, how)])
+    chosen: dict[object, Sequence[int] | int] = {}
     with live_bars(console) as progress:
         task = progress.add_task("measuring", total=sum(len(s.results) for s in settings))
         for s in settings:
             for i, result in enumerate(s.results):
                 progress.update(task, description=f"measuring {result.path.name}")
+                places = _inside(s, how) or chosen.get(result.test_images, _IMAGES)
                 try:
                     analysis = analyse(
                         result.path,
-                        pictures=pictures if i == 0 else 0,
+                        pictures=places if i == 0 else 0,
                         device=how.device,
                         root=how.root,
                         workers=how.workers,
@@ -86,7 +98,54 @@ def measure(settings: Sequence[Setting], how: How, console: Console) -> Measured
                     measured.refused.setdefault(s, []).append(str(error))
                 else:
                     measured.of[s].append(analysis)
-                    if not isinstance(analysis.pictures, Missing) and isinstance(pictures, int):
-                        pictures = [picture.index for picture in analysis.pictures]
+                    if not isinstance(analysis.pictures, Missing):
+                        found = [picture.index for picture in analysis.pictures]
+                        chosen.setdefault(result.test_images, found)
                 progress.advance(task)
+    _tell(measured, console)
     return measured
+
+
+def refuse_places(groups: Mapping[str, Sequence[Result]], how: How) -> None:
+    """Raises InputError where an image was asked for that no setting has."""
+    counts = [_test_images(s) for s in settings_of(groups)]
+    known = [n for n in counts if n is not None]
+    nowhere = [i for i in how.images if len(known) == len(counts) and i >= max(known)]
+    if nowhere:
+        raise InputError(
+            f"--images: there is no test image {nowhere[0]}: there are {max(known):,}, from 0"
+        )
+
+
+def _test_images(setting: Setting) -> int | None:
+    return setting.results[0].manifest.get("images", {}).get("test")
+
+
+def _inside(setting: Setting, how: How) -> list[int]:
+    """The images that were asked for, as far as a setting has them; all of them if it has none."""
+    n = _test_images(setting)
+    return [i for i in how.images if n is None or i < n] or list(how.images)
+
+
+def _outside(settings: Sequence[Setting], how: How) -> Iterator[str]:
+    for s in settings:
+        inside = _inside(s, how)
+        for i in how.images:
+            if i not in inside:
+                n = _test_images(s)
+                yield f"{s.title}: there is no test image {i}: there are {n:,}, from 0."
+
+
+def _tell(measured: Measured, console: Console) -> None:
+    lines = list(measured.outside)
+    of_firsts = Measured({s: of[:1] for s, of in measured.of.items()})
+    for which, name in (
+        (measured, "predictions"),
+        (measured, "changes"),
+        (measured, "similarity"),
+        (of_firsts, "pictures"),
+    ):
+        lines += which.parts(attrgetter(name))[1]
+    for line in dict.fromkeys(lines):
+        note = f"codistill: note: not measured: {line}"
+        console.print(note, style="yellow", highlight=False, markup=False, soft_wrap=True)

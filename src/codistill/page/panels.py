@@ -21,25 +21,49 @@ def where_they_look(measured: Measured, settings: Sequence[Setting]) -> Section:
     """Panels of Grad-CAM for every setting."""
     first = Measured({s: analyses[:1] for s, analyses in measured.of.items()}, measured.refused)
     have, missing = first.parts(lambda a: a.pictures)
-    parts: list[Part] = [_side_by_side(have)] if len(have) > 1 else []
+    alike = _of_the_same_images(have)
+    parts: list[Part] = [_side_by_side(some) for some in alike if len(some) > 1]
+    single = [next(iter(some)).title for some in alike if len(some) == 1]
+    if len(have) > 1 and single:
+        missing.append(
+            f"Not beside others, because no other setting shows the same images: "
+            f"{'; '.join(single)}."
+        )
     parts += [Fold(s.title, [_panels(s, a)], open=len(settings) <= 3) for s, (a,) in have.items()]
     return Section(
         "looks",
         "Where do they look?",
         "Grad-CAM: the places of the last feature map that speak for a classifier's own first "
         "guess are clear, the rest fades into grey. The ensemble and a fused classifier read all "
-        "peers' maps. Of the first seed of each setting only, on the same test images all over; "
-        "where none were chosen (--images), some that only one of two classifiers of the first "
-        "setting is right about: no fair sample of anything.",
+        "peers' maps. Of the first seed of each setting only, on the same images in all settings "
+        "that have the same test images; where none were asked for (--images), some that only one "
+        "of two classifiers of the first of these is right about: no fair sample of anything.",
         parts,
-        missing,
+        [*measured.outside, *missing],
     )
 
 
-def _side_by_side(have: dict[Setting, list[Analysis]]) -> Panels:
+def _of_the_same_images(have: dict[Setting, list[Analysis]]) -> list[dict[Setting, Analysis]]:
+    """The settings whose pictures show the same images, together."""
+    found: list[dict[Setting, Analysis]] = []
+    for s, (a,) in have.items():
+        for some in found:
+            other, b = next(iter(some.items()))
+            same = other.results[0].test_images == s.results[0].test_images
+            if same and list(map(_key, _of(a))) == list(map(_key, _of(b))):
+                some[s] = a
+                break
+        else:
+            found.append({s: a})
+    return found
+
+
+def _key(picture: Picture) -> tuple[int, int, tuple[int, ...], bytes]:
+    return picture.index, picture.label, picture.image.shape, picture.image.tobytes()
+
+
+def _side_by_side(shown: dict[Setting, Analysis]) -> Panels:
     """One classifier of each setting: the method's own, else the ensemble, else the first."""
-    images = next(iter(have)).results[0].fingerprint
-    shown = {s: a for s, (a,) in have.items() if s.results[0].fingerprint == images}
     columns, head = [], ["image"]
     for s, a in shown.items():
         classifiers = [h.classifier for h in _of(a)[0].heat_maps]
@@ -48,7 +72,8 @@ def _side_by_side(have: dict[Setting, list[Analysis]]) -> Panels:
         columns.append([row[1 + classifiers.index(wanted[0])] for row in _rows(a)])
     first = [row[0] for row in _rows(next(iter(shown.values())))]
     rows = list(zip(first, *columns, strict=True))
-    return Panels("Settings side by side: what the method adds, else the ensemble", head, rows)
+    which = f"Settings {', '.join(str(s.number) for s in shown)} side by side"
+    return Panels(f"{which}: what the method adds, else the ensemble", head, rows)
 
 
 def _of(analysis: Analysis) -> tuple[Picture, ...]:

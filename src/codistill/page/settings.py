@@ -8,7 +8,7 @@ from statistics import mean
 from codistill.finished_runs import Result
 from codistill.page.drawing import Style, sample
 from codistill.page.parts import Key
-from codistill.results import accuracy, peers_of
+from codistill.results import accuracy, own_classifier, peers_of
 from codistill.train import Record
 
 
@@ -65,6 +65,12 @@ class Setting:
             if n in r.networks or isinstance(r.config.method.get(n), str)
         }
 
+    @property
+    def own_classifier(self) -> str | None:
+        """The method's own classifier: no peer, nothing that may be kept, nothing it was given."""
+        r = self.results[0]
+        return own_classifier(r.summary, {*r.students, *r.parameters, *r.config.method})
+
     def keys(self, prefix: str) -> list[str]:
         """What the records know under a prefix, in their order."""
         found = [k for r in self.results for record in r.history for k in record]
@@ -91,8 +97,18 @@ class Setting:
 
 
 def settings_of(groups: Mapping[str, Sequence[Result]]) -> list[Setting]:
-    """The settings in the order of the tables."""
-    return [Setting(i, label, results) for i, (label, results) in enumerate(groups.items(), 1)]
+    """The settings in the order of the tables. Their labels are one line each."""
+    settings: list[Setting] = []
+    for i, (label, results) in enumerate(groups.items(), 1):
+        line = one_line(label)
+        line += f" ({i})" if line in [s.label for s in settings] else ""
+        settings.append(Setting(i, line, results))
+    return settings
+
+
+def one_line(label: str) -> str:
+    """A label without control characters, with single spaces."""
+    return " ".join("".join(c if c.isprintable() else " " for c in label).split())
 
 
 def top1_of(setting: Setting, classifier: str) -> list[float]:
