@@ -8,6 +8,7 @@ import torch
 from codistill import Method, Peers, build_network, fit
 from codistill.data import Augmentation, Normalisation, TrainBatches
 from codistill.data.dataset import Split
+from codistill.data.in_memory import PadMode
 from codistill.methods import method_class
 from codistill.optimizers import sgd
 from codistill.train import Precision, Record
@@ -27,9 +28,12 @@ def random_split(images: int, side: int = 32) -> Split:
     return Split(pixels, torch.randint(CLASSES, (images,), generator=rng))
 
 
-def batches(split: Split, batch_size: int, views: int = 1) -> TrainBatches:
+def batches(
+    split: Split, batch_size: int, views: int = 1, pad_mode: PadMode = "reflect"
+) -> TrainBatches:
     """The images in random order, augmented as CIFAR is."""
-    return TrainBatches(split, batch_size, Normalisation.of(split), Augmentation(), views)
+    augmentation = Augmentation(pad_mode=pad_mode)
+    return TrainBatches(split, batch_size, Normalisation.of(split), augmentation, views)
 
 
 def build_method(name: str, network: str, peers: int, shared: int, **options: object) -> Method:

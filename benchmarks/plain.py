@@ -209,13 +209,17 @@ class PlainFFL:
 
 
 class PILImages(Dataset):
-    """Images (N, H, W, 3) in memory, made a PIL image when asked for, as torchvision's CIFAR is."""
+    """Images (N, H, W, 3) in memory, made a PIL image when asked for, as torchvision's CIFAR is.
 
-    def __init__(self, images: Tensor, labels: Tensor):
+    `padding_mode`, of torchvision, is "reflect" in FFL's authors' recipe and "constant" (black) in
+    most others.
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor, padding_mode: str = "reflect"):
         self.data, self.targets = images.numpy(), labels.tolist()
         self.transform = transforms.Compose(
             [
-                transforms.RandomCrop(images.shape[1], padding=4, padding_mode="reflect"),
+                transforms.RandomCrop(images.shape[1], padding=4, padding_mode=padding_mode),
                 transforms.RandomHorizontalFlip(),
                 transforms.ToTensor(),
                 transforms.Normalize(MEAN, STD),
@@ -229,10 +233,16 @@ class PILImages(Dataset):
         return self.transform(Image.fromarray(self.data[index])), self.targets[index]
 
 
-def pil_batches(images: Tensor, labels: Tensor, batch_size: int, workers: int = 0) -> DataLoader:
+def pil_batches(
+    images: Tensor,
+    labels: Tensor,
+    batch_size: int,
+    workers: int = 0,
+    padding_mode: str = "reflect",
+) -> DataLoader:
     """The images in random order, augmented one by one."""
     return DataLoader(
-        PILImages(images, labels),
+        PILImages(images, labels, padding_mode),
         batch_size,
         shuffle=True,
         num_workers=workers,

@@ -2,6 +2,9 @@
 
 import json
 import logging
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,6 +50,19 @@ class Offline(Diary):
         if step >= 2 and not (self.file.parent / "online").exists():
             raise ConnectionError("no\nnetwork")
         super().log(values, step)
+
+
+class Exits(Diary):
+    """A logger that ends the process in the second epoch, as some do without a login."""
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        if step == 2:
+            sys.exit("no login")
+        super().log(values, step)
+
+    def finish(self) -> None:
+        super().finish()
+        sys.exit("no login")
 
 
 def unusable(project: str, folder: Path) -> object:
@@ -128,13 +144,49 @@ def test_a_logger_that_fails_is_given_up_with_one_note_and_told_the_rest_later(
     (note,) = [r.getMessage() for r in caplog.records if "fails" in r.getMessage()]
     assert "Offline fails (ConnectionError: no network): the training goes on" in note
     assert (run / "result.json").exists()
-    assert diary(run).count("epoch 1") == 2  # of both
+    assert diary(run).count("epoch 1") == diary(run).count("end") == 2  # of both
     assert diary(run).count("epoch 3") == 1  # of the other
     (run / "online").touch()
     (run / "diary.txt").unlink()
     for _ in Run(run, loggers="test_loggers:Offline").train():
         pass
     assert diary(run) == ["begin codistill", "epoch 2", "epoch 3", "end"]
+
+
+def test_a_logger_that_ends_the_process_is_given_up_and_finished_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    train(tmp_path / "run", "test_loggers:Exits")
+    assert "Exits fails (SystemExit: no login): the training goes on" in caplog.text
+    assert diary(tmp_path / "run") == ["begin codistill", "settings digits 3", "epoch 1", "end"]
+    assert (tmp_path / "run" / "result.json").exists()
+
+
+def test_a_logger_does_not_wait_for_other_processes_where_a_launcher_tells_of_some(
+    tmp_path: Path,
+) -> None:
+    code = (
+        "from pathlib import Path; from codistill.config import Config; import os, torch\n"
+        "from codistill.loggers import logging_to\n"
+        "before = dict(os.environ)\n"
+        "with logging_to(Path('.'), Config(loggers='tensorboard'), []) as tell:\n"
+        "    tell({'epoch': 1, 'x': 0.5})\n"
+        "print(torch.distributed.is_initialized(), dict(os.environ) == before)"
+    )
+    launcher = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}
+    launcher |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29517"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(
+        command,
+        env=os.environ | launcher,
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.stdout, "fails" in done.stderr) == ("False True\n", False), done.stderr
+    assert json.loads((tmp_path / "loggers.json").read_text())["tensorboard"]["epoch"] == 1
 
 
 def test_a_logger_without_the_methods_of_one_does_not_stop_a_run(

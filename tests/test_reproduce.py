@@ -17,6 +17,7 @@ from codistill.names import DATASETS
 from codistill.published_tables import PublishedTable, Scale, tables
 from codistill.reproduce import _timed, comparison_of
 from codistill.run import Run
+from codistill.run_folder import locked
 
 TABLES = tables()
 IMAGENET = pytest.param("imagenet", marks=pytest.mark.slow)  # torchvision's networks are cut
@@ -52,7 +53,7 @@ def test_every_row_of_a_short_table_takes_a_step(name: str) -> None:
     for row in comparison(name, "short").rows:
         assert row.config.epochs <= 3
         small = dataclasses.replace(row.config, batch_size=2, device="cpu")
-        assert _timed(small, *classes_and_size(row), torch.device("cpu")) > 0, row.label
+        assert _timed(small, *classes_and_size(row), torch.device("cpu"), times=1) > 0, row.label
         assert getattr(build_method(small, *classes_and_size(row)), "ramp_up", 1) == 1, row.label
 
 
@@ -126,7 +127,10 @@ def test_a_dry_run_shows_the_runs_and_their_cost_and_trains_nothing(
         (["ffl_cifar100", "--scale", "long"], "invalid choice"),
         (["ffl_cifar100", "--parallel", "0"], "give 1 or more"),
         (["imagenet", "--scale", "short"], "give --data.root"),
-        (["ffl_cifar100", "--seeds", "-1", "--dry-run"], "seeds are [-1]"),
+        (["ffl_cifar100", "--seeds", "-1", "--dry-run"], "error: --seeds: seeds are [-1]"),
+        (["ffl_cifar100", "--seeds", "1", "1"], "error: --seeds: seeds are [1, 1]"),
+        (["ffl_cifar100", "--loggers", "wandbb", "--dry-run"], "did you mean 'wandb'?"),
+        (["ffl_cifar100", "--precision", "fp8", "--dry-run"], "error: ffl_cifar100: "),
     ],
 )
 def test_what_cannot_be_reproduced_is_answered_with_one_line(
@@ -135,6 +139,37 @@ def test_what_cannot_be_reproduced_is_answered_with_one_line(
     assert main(["reproduce", *arguments, "--out", str(tmp_path / "out")]) == 2
     assert answer in capsys.readouterr().err.splitlines()[-1]
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Path:
+    """A comparison's file in its folder, with other seeds than the table's."""
+    (tmp_path / "out").mkdir()
+    file = tmp_path / "out" / "comparison.yaml"
+    comparison_of(TABLES[SHORT].at("short", [5], {}), file)
+    return file
+
+
+def test_the_file_of_a_comparison_that_is_being_trained_is_left_alone(
+    stored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_extracted(tmp_path, make_fake("cifar100"))
+    before = stored.read_text()
+    arguments = ["reproduce", SHORT, "--data.root", str(tmp_path), "--loggers", "none"]
+    with locked(stored.parent):
+        assert main([*arguments, "--out", str(stored.parent)]) == 2
+    assert "another process is training" in capsys.readouterr().err
+    assert stored.read_text() == before
+
+
+def test_a_report_alone_is_that_of_the_stored_comparison(
+    stored: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = stored.read_text()
+    arguments = ["reproduce", SHORT, "--scale", "short", "--report-only", "--seeds", "6"]
+    assert main([*arguments, "--out", str(stored.parent)]) == 2
+    assert f"holds no finished run of {stored}" in capsys.readouterr().err
+    assert stored.read_text() == before
 
 
 @pytest.mark.slow

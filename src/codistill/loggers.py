@@ -27,6 +27,8 @@ _METHODS = ("store_init_configuration", "log", "finish")
 _EXTRAS = ("tensorboard", "wandb", "mlflow", "trackio")  # those that codistill has an extra for
 _PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
 """Of mlflow, for a server that does not answer: by itself it holds a training up for minutes."""
+_FAILURES = (Exception, SystemExit)  # some end the process where nobody is logged in
+_OF_A_LAUNCHER = ("LOCAL_RANK", "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 _log = logging.getLogger(__name__)
 
@@ -101,15 +103,16 @@ class _Logger:
             self._keep()  # first: a kill between the two leaves a gap, never an epoch told twice
             try:
                 self.logger.log(dict(record), step=epoch)
-            except Exception:
+            except _FAILURES:
                 self.epoch = before
                 self._keep()
                 raise
 
     def finish(self) -> None:
-        if self.logger is not None:
+        logger, self.logger = self.logger, None
+        if logger is not None:
             with self._guarded():
-                self.logger.finish()
+                logger.finish()
 
     def _begin(self) -> Any:
         """The started logger, in the place of this run."""
@@ -119,9 +122,7 @@ class _Logger:
             if lacks := [name for name in _METHODS if not callable(getattr(logger, name, None))]:
                 raise TypeError(f"what it returned has no {', '.join(lacks)}")
         else:
-            from accelerate import PartialState
-
-            PartialState()  # accelerate's own messages need it
+            _start_accelerate()
             logger = make(*self._arguments(), **self._options())
         if hasattr(logger, "start"):
             logger.start()
@@ -162,8 +163,8 @@ class _Logger:
     def _guarded(self) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # whatever it is: it is not worth a training
-            self.logger = None
+        except _FAILURES as error:  # whatever it is: it is not worth a training
+            logger, self.logger = self.logger, None
             _log.warning(
                 "codistill: note: logger %s fails (%s: %s): the training goes on without it, and "
                 "codistill train --resume %s --loggers %s will tell it what it missed",
@@ -173,6 +174,24 @@ class _Logger:
                 self.folder,
                 self.name,
             )
+            if logger is not None:  # what it has been told may still be in its memory
+                with contextlib.suppress(*_FAILURES):
+                    logger.finish()
+
+
+def _start_accelerate() -> None:
+    """Starts what accelerate's own messages need, as if this were the only process.
+
+    Where a launcher such as torchrun has set LOCAL_RANK, accelerate would wait for other processes
+    of the training. There are none: every run is a process by itself.
+    """
+    from accelerate import PartialState
+
+    hidden = {name: os.environ.pop(name) for name in _OF_A_LAUNCHER if name in os.environ}
+    try:
+        PartialState()
+    finally:
+        os.environ.update(hidden)
 
 
 def _names(config: Config) -> list[str]:
