@@ -1,15 +1,18 @@
 """The page on runs: what is in it, and what it needs from elsewhere, which is nothing."""
 
 import csv
+import io
 import json
 import re
 import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
+from rich.console import Console
 from test_differences import found_in, plus
 from test_differences import run as run_of
 from test_report import write_run
@@ -18,6 +21,7 @@ from codistill.analysis import Analysis, HeatMap, MapSimilarity, Missing, Pictur
 from codistill.cli import main
 from codistill.compare import _refuse_other_images
 from codistill.config import DataConfig
+from codistill.display import live_bars
 from codistill.errors import InputError
 from codistill.finished_runs import load_results
 from codistill.page import How, write_page
@@ -136,8 +140,9 @@ def test_every_id_is_there_once_and_every_reference_leads_to_one(page: Page) -> 
     assert set(targets) <= set(page.ids)
 
 
-def test_every_picture_has_words(page: Page) -> None:
+def test_every_picture_has_words(page: Page, digits_report: Path) -> None:
     assert page.unnamed == []
+    assert not re.search(r"[^.]\.\.(?!\.)", (digits_report / "report.md").read_text())
 
 
 def test_the_numbers_are_those_of_runs_csv(digits_report: Path, page: Page) -> None:
@@ -352,6 +357,23 @@ def test_a_damaged_file_is_named(tmp_path: Path, file: str, text: str, said: str
     (run / file).write_text(text)
     with pytest.raises(InputError, match=f"run is damaged: {said}"):
         load_results([run])
+
+
+def test_labels_are_one_line_and_stay_as_they_are_in_figures(tmp_path: Path) -> None:
+    label = ' new\n\tline\x07 id="z" url(#a) x="1.2345"'
+    (results,) = load_results([write_run(tmp_path / "0", [50.0])]).values()
+    html, _ = write_page({label: results, "b": results}, tmp_path / "report")
+    page = Page(html.read_text())
+    line = 'new line id="z" url(#a) x="1.2345"'
+    assert page.tables["Settings"][1][1] == line
+    assert f"1. {line}" in page.sections["tables"]  # in the figure
+
+
+def test_names_with_brackets_are_shown_as_they_are_in_bars() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=120)
+    with live_bars(console) as progress:
+        progress.add_task("measuring a[/red]", total=1)
+    assert "measuring a[/red]" in cast(io.StringIO, console.file).getvalue()
 
 
 def test_missing_and_few_seeds_are_said(tmp_path: Path) -> None:

@@ -323,6 +323,13 @@ def test_a_damaged_run_is_named(name: str, content: str, tmp_path: Path) -> None
         Run(run.path)
 
 
+def test_what_a_manifest_lacks_is_named(tmp_path: Path) -> None:
+    run = Run.create(tiny(tmp_path / "run"))
+    (run.path / "manifest.json").write_text('{"data": {}, "processes": []}')
+    with pytest.raises(InputError, match=r"it lacks classes, image_size$"):
+        Run(run.path)
+
+
 def test_weights_of_something_else_are_named(tmp_path: Path) -> None:
     run = Run.create(tiny(tmp_path / "run", epochs=1))
     list(run.train())

@@ -70,7 +70,7 @@ def live_bars(console: Console, speed_estimate_period: float = 30.0) -> Progress
         speed_estimate_period: seconds that the time left is estimated from.
     """
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),  # with names of folders
         BarColumn(bar_width=30),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

@@ -92,8 +92,10 @@ class Run:
         except InputError as error:
             raise InputError(f"{self.path / 'config.yaml'} is damaged: {error}") from error
         self.manifest = files.read_json(self.path / "manifest.json")
-        if not (isinstance(self.manifest, dict) and self.manifest.keys() >= _MANIFEST):
-            raise InputError(f"{self.path / 'manifest.json'} is damaged: it lacks {_MANIFEST}")
+        known = set(self.manifest) if isinstance(self.manifest, dict) else set()
+        if lacks := sorted(_MANIFEST - known):
+            path = self.path / "manifest.json"
+            raise InputError(f"{path} is damaged: it lacks {', '.join(lacks)}")
         if self.config.threads:
             torch.set_num_threads(self.config.threads)
         self.config.device = device or self.config.device

@@ -86,12 +86,17 @@ def svg_of(figure: Any, name: str) -> str:
     svg = re.sub(r' xmlns(:xlink)?="[^"]*"', "", svg)
     svg = re.sub(r'<svg ([^>]*?)width="[\d.]+pt" height="[\d.]+pt"', r"<svg \1", svg, count=1)
     svg = re.sub(r"(?:height|width)=\"[\d.]+pt\" ", "", svg)
-    svg = svg.replace("xlink:href", "href")
-    svg = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', svg)
-    svg = re.sub(r'href="#([^"]+)"', rf'href="#{name}-\1"', svg)
-    svg = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", svg)
+    return re.sub("<[^>]*>", lambda tag: _tag(tag[0], name), svg).strip()  # text stays as it is
+
+
+def _tag(tag: str, name: str) -> str:
+    """A tag with its ids and references kept apart, and with places short."""
+    tag = tag.replace("xlink:href", "href")
+    tag = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', tag)
+    tag = re.sub(r'href="#([^"]+)"', rf'href="#{name}-\1"', tag)
+    tag = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", tag)
     # hundredths of a point are not seen
-    return re.sub(r' (?:d|x|y|transform)="[^"]*"', lambda m: _FINE.sub(r"\1", m[0]), svg).strip()
+    return re.sub(r' (?:d|x|y|transform)="[^"]*"', lambda m: _FINE.sub(r"\1", m[0]), tag)
 
 
 def band(axes: Any, columns: Sequence[Sequence[float]], style: Style, label: str) -> None:

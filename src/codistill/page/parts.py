@@ -41,13 +41,11 @@ class Figure:
         title: what it shows, in a few words.
         svg: as `drawing.svg_of` makes it.
         description: the same for those who do not see it: axes, and what was found.
-        wide: whether it takes the whole width of a desktop's page.
     """
 
     title: str
     svg: str
     description: str
-    wide: bool = False
 
 
 @dataclass(frozen=True)

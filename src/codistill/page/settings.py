@@ -97,8 +97,18 @@ class Setting:
 
 
 def settings_of(groups: Mapping[str, Sequence[Result]]) -> list[Setting]:
-    """The settings in the order of the tables."""
-    return [Setting(i, label, results) for i, (label, results) in enumerate(groups.items(), 1)]
+    """The settings in the order of the tables. Their labels are one line each."""
+    settings: list[Setting] = []
+    for i, (label, results) in enumerate(groups.items(), 1):
+        line = one_line(label)
+        line += f" ({i})" if line in [s.label for s in settings] else ""
+        settings.append(Setting(i, line, results))
+    return settings
+
+
+def one_line(label: str) -> str:
+    """A label without control characters, with single spaces."""
+    return " ".join("".join(c if c.isprintable() else " " for c in label).split())
 
 
 def top1_of(setting: Setting, classifier: str) -> list[float]:

@@ -20,7 +20,7 @@ from codistill.page.losses import loss_terms
 from codistill.page.measure import How, measure
 from codistill.page.panels import where_they_look
 from codistill.page.parts import Section
-from codistill.page.settings import Setting, settings_of
+from codistill.page.settings import Setting, one_line, settings_of
 from codistill.page.text import render_markdown
 from codistill.page.trust import calibration_of_classifiers
 from codistill.page.versus import what_helped
@@ -71,7 +71,7 @@ def write_page(
         )
     sections = [
         what_was_compared(settings, notes),
-        tables(settings, published or {}, sources),
+        tables(settings, {one_line(k): v for k, v in (published or {}).items()}, sources),
         *([what_helped(differences)] if differences else []),
         *_other_sections(settings, how),
     ]
