@@ -45,10 +45,10 @@ def classes_that_change(measured: Measured, settings: Sequence[Setting]) -> Sect
         "From the network that is kept to the method's own classifier (fused, gated ...) or, where "
         "it has none, the ensemble: the classes of which the second knows most more, and most "
         "less, of the test images, in points of accuracy; each mark is a seed. Both after the last "
-        "epoch: “kept” is here the network that is kept then, not after the epoch that the held-out "
-        "images chose. The ends of a long list are always far out: only classes with a finding "
-        "(exact sign test, Holm-corrected for all classes of a run, p < 0.05) can be told from "
-        "chance here.",
+        "epoch: “kept” is here the network that is kept then, not the one after the epoch that the "
+        "held-out images chose. The ends of a long list are always far out: only classes with a "
+        "finding (exact sign test, Holm-corrected for all classes of a run, p < 0.05) can be told "
+        "from chance here.",
         parts,
         missing,
     )
