@@ -34,12 +34,12 @@ class Fake:
         return CIFARS[self.name]
 
 
-def make_fake(name="cifar10", seed=0):
+def make_fake(name="cifar10", seed=0, per_class=2):
     rng = np.random.default_rng(seed)
     count = CIFARS[name].classes
     draw = lambda n: rng.integers(0, 256, (n, 32, 32, 3), dtype=np.uint8)  # noqa: E731
-    train_labels = [i // 2 for i in range(2 * count)]
-    return Fake(name, draw(2 * count), train_labels, draw(count), list(range(count)))
+    train_labels = [i // per_class for i in range(per_class * count)]
+    return Fake(name, draw(per_class * count), train_labels, draw(count), list(range(count)))
 
 
 def python2_pickle(value):

@@ -177,7 +177,7 @@ def test_a_short_table_is_trained_and_its_report_says_what_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("CODISTILL_CACHE", str(tmp_path / "cache"))
-    write_extracted(tmp_path, make_fake("cifar100"))
+    write_extracted(tmp_path, make_fake("cifar100", per_class=10))  # of which one is held out
     out = tmp_path / "out"
     places = ["--data.root", str(tmp_path), "--out", str(out), "--threads", "1"]
     status = main(["reproduce", SHORT, "--scale", "short", *places, "--loggers", "none"])

@@ -33,6 +33,8 @@ class WorkerProcess:
 
     def poll(self) -> str | None:
         status = self.process.poll()
+        if status is not None:
+            self.stop()
         if not status:
             return "" if status == 0 else None
         return f"exit status {status}" if status > 0 else signal.Signals(-status).name
