@@ -78,6 +78,7 @@ def first_step(
     settings = {
         "data.name": "cifar100",
         "data.root": images,
+        "data.val_fraction": 0,
         "network": options.network,
         "shared": 2,
         "threads": options.threads,
