@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
-from codistill.page.drawing import Style, band, canvas, integer_epochs, name_at_end, svg_of
+from codistill.page.by_epoch import bands_of_settings
+from codistill.page.drawing import Style, band, canvas, integer_epochs, svg_of
 from codistill.page.parts import Figure, Figures, Fold, Part, Section
 from codistill.page.settings import Setting, key_of, named
 
@@ -39,14 +40,7 @@ def _overview(settings: Sequence[Setting], what: str, split: str) -> Figure | No
     curves = {s: columns for s in settings if any(columns := _of_kind(s, what, split))}
     if not curves:
         return None
-    with canvas() as (figure, axes):
-        for s, columns in curves.items():
-            band(axes, columns, s.style, s.label)
-        integer_epochs(axes)
-        axes.set_ylabel(f"{split} top-1 [%]")
-        ends = {str(s.number): sum(c[-1]) / len(c[-1]) for s, c in curves.items() if c[-1]}
-        name_at_end(axes, {str(s.number): columns for s, columns in curves.items()})
-        svg = svg_of(figure, f"curves-{what.replace(' ', '-')}")
+    svg, ends = bands_of_settings(curves, f"{split} top-1 [%]", f"curves-{what.replace(' ', '-')}")
     ranked = sorted(ends.items(), key=lambda item: -item[1])
     text = ", ".join(f"{number}: {y:.2f}" for number, y in ranked)
     return Figure(

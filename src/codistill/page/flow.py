@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from itertools import zip_longest
 from statistics import mean
 
-from codistill.page.drawing import Style, band, canvas, integer_epochs, name_at_end, svg_of
+from codistill.page.by_epoch import bands_of_settings
+from codistill.page.drawing import Style, band, canvas, integer_epochs, svg_of
 from codistill.page.parts import Figure, Figures, Fold, Part, Section, Table
 from codistill.page.settings import Setting, key_of, named
 from codistill.report import spread_of
@@ -67,16 +68,9 @@ def _overview(settings: Sequence[Setting], kind: str) -> Figure | None:
     curves = {s: c for s, c in curves.items() if any(c)}
     if not curves:
         return None
-    with canvas() as (figure, axes):
-        for s, columns in curves.items():
-            band(axes, columns, s.style, s.label)
-        integer_epochs(axes)
-        axes.set_ylabel(KINDS[kind])
-        axes.set_ylim(bottom=0)
-        ends = {str(s.number): mean(c[-1]) for s, c in curves.items() if c[-1]}
-        name_at_end(axes, {str(s.number): columns for s, columns in curves.items()})
-        svg = svg_of(figure, f"flow-{kind}")
-    text = ", ".join(f"{k}: {v:.3g}" for k, v in sorted(ends.items(), key=lambda item: item[1]))
+    svg, ends = bands_of_settings(curves, KINDS[kind], f"flow-{kind}", bottom=0.0)
+    ranked = sorted(ends.items(), key=lambda item: item[1])
+    text = ", ".join(f"{number}: {y:.3g}" for number, y in ranked)
     return Figure(
         f"Mean over all pairs of peers: {KINDS[kind]}",
         svg,
@@ -95,7 +89,7 @@ def _by_pair(setting: Setting, kind: str) -> Figure:
             band(axes, columns, Style.number(i), names[pair])
         integer_epochs(axes)
         axes.set_ylabel(KINDS[kind])
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(bottom=0.0)
         axes.legend(ncols=2 if len(curves) > 3 else 1)
         svg = svg_of(figure, f"flow-{setting.name}-{kind}")
     last = ", ".join(f"{names[pair]} {mean(c[-1]):.3g}" for pair, c in curves.items() if c[-1])
