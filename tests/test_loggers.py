@@ -5,6 +5,7 @@ import logging
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,8 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that told TensorBoard, interrupted once."""
     path = tmp_path_factory.mktemp("runs") / "told"
     interrupt(path, "tensorboard", after=1)
+    # TensorBoard reads files in the order of their names, which know the time to a second.
+    time.sleep(1.1)
     for _ in Run(path).train():
         pass
     return path
