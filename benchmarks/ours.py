@@ -11,7 +11,8 @@ from codistill.data.dataset import Split
 from codistill.data.in_memory import PadMode
 from codistill.methods import method_class
 from codistill.optimizers import sgd
-from codistill.train import Precision, Record
+from codistill.precision import Precision
+from codistill.train import Record
 
 CLASSES = 100
 # That of FFL's recipe with a smaller step: labels are random, and must not lead to infinity.

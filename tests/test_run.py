@@ -16,10 +16,11 @@ from safetensors.torch import load_file
 
 from codistill.config import Config, DataConfig
 from codistill.errors import InputError
+from codistill.evaluation import evaluate
 from codistill.files import read_state, write_bytes
 from codistill.results import best_epoch, preferred, summarise
 from codistill.run import Run
-from codistill.train import NonFiniteError, evaluate
+from codistill.train import NonFiniteError
 
 _TIMES = ("seconds", "images_per_second")
 

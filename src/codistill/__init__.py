@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from codistill.errors import InputError as InputError
+    from codistill.evaluation import evaluate as evaluate
     from codistill.export import load_photograph as load_photograph
     from codistill.export import load_student as load_student
     from codistill.export import save_student as save_student
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from codistill.peers import Outputs as Outputs
     from codistill.peers import Peers as Peers
     from codistill.train import Training as Training
-    from codistill.train import evaluate as evaluate
     from codistill.train import fit as fit
 
 _HOMES = {
@@ -32,7 +32,7 @@ _HOMES = {
     "Peers": "codistill.peers",
     "Training": "codistill.train",
     "build_network": "codistill.networks",
-    "evaluate": "codistill.train",
+    "evaluate": "codistill.evaluation",
     "fit": "codistill.train",
     "load_photograph": "codistill.export",
     "load_student": "codistill.export",

@@ -27,7 +27,7 @@ from codistill.method import Method
 from codistill.networks import Network
 from codistill.networks.network import as_map
 from codistill.peers import Peers
-from codistill.train import Precision
+from codistill.precision import Precision
 
 # Peak resident memory of a process that takes 4 steps of SGD, less that after the imports, in MiB:
 # measured, and in parentheses `MemoryEstimate.tensors` and `.total`. Batches of 128 at 32x32 unless

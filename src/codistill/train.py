@@ -1,26 +1,21 @@
-"""The training loop and the evaluation, the same for every method."""
+"""The training loop, the same for every method."""
 
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from codistill.errors import InputError
-from codistill.folding import folded
-from codistill.method import Batch, Method
-from codistill.metrics import batch_differences, batch_metrics, mean_differences, mean_metrics
+from codistill.evaluation import evaluate
+from codistill.method import Batches, Method, as_batch
 from codistill.optimizers import load_state, sgd
+from codistill.precision import Precision, autocast, check_precision
 
-Precision = Literal["fp32", "bf16"]
 MakeOptimizer = Callable[..., Optimizer]
-Batches = Iterable[Any]
-"""`Batch`es, or pairs (images or views, labels): what `as_batch` takes."""
 Record = dict[str, int | float]
 """What is known of an epoch when it is over, by name; see `fit`."""
 
@@ -219,24 +214,11 @@ def fit(
         yield record
 
 
-def as_batch(batch: Any) -> Batch:
-    """A batch as it is, or made of a pair (images or list of views, labels)."""
-    if isinstance(batch, Batch):
-        return batch
-    if not (isinstance(batch, list | tuple) and len(batch) == 2):
-        raise InputError(
-            f"a batch is a {type(batch).__name__}: give codistill.Batch(views, labels), or a pair "
-            "of images (B, 3, H, W) and labels (B,)"
-        )
-    views, labels = batch
-    return Batch([views] if isinstance(views, Tensor) else views, labels)
-
-
 def train_epoch(
     training: Training, batches: Batches, precision: Precision = "fp32"
 ) -> tuple[int, float]:
     """Trains on all batches; returns how many images there were, and the seconds it took."""
-    _check_precision(precision)
+    check_precision(precision)
     method = training.method.train()
     images, begin = 0, time.perf_counter()
     before = training.seconds
@@ -246,7 +228,7 @@ def train_epoch(
                 f"a batch has {len(batch.views)} views, but {type(method).__name__} needs "
                 f"{method.views}: give TrainBatches(..., views={method.views})"
             )
-        with _autocast(batch.labels.device, precision):
+        with autocast(batch.labels.device, precision):
             losses = method.training_step(batch, training.optimizers, training.epoch)
         training.record(losses)
         training.seconds = before + time.perf_counter() - begin
@@ -260,72 +242,6 @@ def train_epoch(
     seconds = time.perf_counter() - begin
     training.seconds = before + seconds
     return images, seconds
-
-
-def evaluate(method: Method, batches: Batches, precision: Precision = "fp32") -> dict[str, float]:
-    """How good every classifier of `method` is: "top1/NAME", "top5/NAME" in %, "nll/NAME".
-
-    And how far apart the peers are: "kl/peerI/peerJ", "disagreement/peerI/peerJ"; see `fit`.
-    In eval mode, batch normalisation folded into convolutions where that leaves the logits as they
-    are but for the last bits. Modes and random numbers are afterwards as they were before.
-
-    Args:
-        method: the peers and how they learn.
-        batches: `Batch`es, or pairs of images and labels.
-        precision: "bf16" runs the forward pass under autocast.
-    """
-    _check_precision(precision)
-    sums: dict[str, list[Tensor]] = defaultdict(list)
-    differences: list[Tensor] = []
-    n = 0
-    fast: Method | None = None
-    with eval_mode(method), torch.inference_mode(), torch.random.fork_rng(devices=[]):
-        for batch in map(as_batch, batches):
-            if batch.labels.ndim != 1:
-                raise InputError(
-                    f"labels to evaluate on are {tuple(batch.labels.shape)}: give classes (B,); "
-                    "distributions are for training"
-                )
-            device = batch.labels.device
-            if fast is None:
-                with _autocast(device, "fp32"):  # off, whatever the caller has on
-                    parts = len(batches) if isinstance(batches, Sized) else 1
-                    fast = folded(method, batch.views, parts * len(batch.labels))
-            with _autocast(device, precision):
-                out = fast(batch.views)
-            for name, logits in out.classifiers.items():
-                sums[name].append(batch_metrics(logits, batch.labels))
-            if len(out.logits) > 1:
-                differences.append(batch_differences(out.logits))
-            n += len(batch.labels)
-    if not n:
-        raise InputError("there is not one image to evaluate on")
-    return {
-        f"{metric}/{name}": value
-        for name, values in sums.items()
-        for metric, value in mean_metrics(values, n).items()
-    } | (mean_differences(differences, n) if differences else {})
-
-
-@contextmanager
-def eval_mode(module: nn.Module) -> Iterator[None]:
-    """Every part of `module` in eval mode for a while, and then in the mode that it was in."""
-    modes = [(m, m.training) for m in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for m, training in modes:
-            m.training = training
-
-
-def _check_precision(precision: str) -> None:
-    if precision not in ("fp32", "bf16"):
-        raise InputError(f"precision is {precision!r}: give 'fp32' or 'bf16'")
-
-
-def _autocast(device: torch.device, precision: Precision) -> AbstractContextManager[None]:
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
 def _paper_sgd(params: Any) -> Optimizer:

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from codistill.errors import InputError, require_not_negative, require_one_of, require_positive
+from codistill.evaluation import eval_mode
 from codistill.losses import Labels, at_least_float32, ce_loss, full_precision, kd_loss
 from codistill.method import Batch, Method
 from codistill.peers import Outputs, Peers
@@ -114,8 +115,6 @@ def linear_weights(
 @torch.no_grad()
 def error_correlation(method: Method, batches: Iterable[Batch]) -> Float[Tensor, "K K"]:
     """C_ij: the mean over images of <p_i - y, p_j - y>, p predictions and y the one-hot label."""
-    from codistill.train import eval_mode
-
     K = len(method.peers)
     sums, n = torch.zeros(K, K), 0
     with eval_mode(method):

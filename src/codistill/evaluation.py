@@ -1,0 +1,71 @@
+"""How good the classifiers of a method are, the same for every method."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sized
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from codistill.errors import InputError
+from codistill.folding import folded
+from codistill.method import Batches, Method, as_batch
+from codistill.metrics import batch_differences, batch_metrics, mean_differences, mean_metrics
+from codistill.precision import Precision, autocast, check_precision
+
+
+def evaluate(method: Method, batches: Batches, precision: Precision = "fp32") -> dict[str, float]:
+    """How good every classifier of `method` is: "top1/NAME", "top5/NAME" in %, "nll/NAME".
+
+    And how far apart the peers are: "kl/peerI/peerJ", "disagreement/peerI/peerJ"; see `fit`.
+    In eval mode, batch normalisation folded into convolutions where that leaves the logits as they
+    are but for the last bits. Modes and random numbers are afterwards as they were before.
+
+    Args:
+        method: the peers and how they learn.
+        batches: `Batch`es, or pairs of images and labels.
+        precision: "bf16" runs the forward pass under autocast.
+    """
+    check_precision(precision)
+    sums: dict[str, list[Tensor]] = defaultdict(list)
+    differences: list[Tensor] = []
+    n = 0
+    fast: Method | None = None
+    with eval_mode(method), torch.inference_mode(), torch.random.fork_rng(devices=[]):
+        for batch in map(as_batch, batches):
+            if batch.labels.ndim != 1:
+                raise InputError(
+                    f"labels to evaluate on are {tuple(batch.labels.shape)}: give classes (B,); "
+                    "distributions are for training"
+                )
+            device = batch.labels.device
+            if fast is None:
+                with autocast(device, "fp32"):  # off, whatever the caller has on
+                    parts = len(batches) if isinstance(batches, Sized) else 1
+                    fast = folded(method, batch.views, parts * len(batch.labels))
+            with autocast(device, precision):
+                out = fast(batch.views)
+            for name, logits in out.classifiers.items():
+                sums[name].append(batch_metrics(logits, batch.labels))
+            if len(out.logits) > 1:
+                differences.append(batch_differences(out.logits))
+            n += len(batch.labels)
+    if not n:
+        raise InputError("there is not one image to evaluate on")
+    return {
+        f"{metric}/{name}": value
+        for name, values in sums.items()
+        for metric, value in mean_metrics(values, n).items()
+    } | (mean_differences(differences, n) if differences else {})
+
+
+@contextmanager
+def eval_mode(module: nn.Module) -> Iterator[None]:
+    """Every part of `module` in eval mode for a while, and then in the mode that it was in."""
+    modes = [(m, m.training) for m in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for m, training in modes:
+            m.training = training
