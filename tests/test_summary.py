@@ -248,7 +248,7 @@ def test_the_estimate_grows_linearly_with_the_batch(method):
 
 
 def test_the_extrapolation_meets_what_a_whole_batch_saves():
-    from codistill.summary import _saved_bytes
+    from codistill.memory import _saved_bytes
 
     method = make()
     estimate = summarise_method(method, (16, 16), 32).memory.activations
@@ -270,7 +270,7 @@ def test_the_allowance_is_part_of_the_total(paper):
 
 
 def test_the_estimate_is_near_the_peak_that_was_measured(paper):
-    measured = 601 * 2**20  # see summary.py
+    measured = 601 * 2**20  # see memory.py
     assert math.isclose(paper.memory.total, measured, rel_tol=0.15)
 
 

@@ -1,0 +1,138 @@
+"""The memory of a training step, before anything is trained.
+
+Measured on a few images and extrapolated, but for an allowance that is stated. What is not covered:
+the data set, evaluation, several processes; what `Peers.recompute` saves; terms that a method only
+adds at a later epoch; losses that compare all images of a batch, whose memory grows with its
+square; what `training_step` does beside one forward pass and its losses, such as AFD's
+discriminators.
+"""
+
+import functools
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+
+from codistill.method import Method
+from codistill.precision import Precision
+from codistill.probing import random_views, some_labels
+
+# Peak resident memory of a process that takes 4 steps of SGD, less that after the imports, in MiB:
+# measured, and in parentheses `MemoryEstimate.tensors` and `.total`. Batches of 128 at 32x32 unless
+# said otherwise, float32, 2 threads, PyTorch 2.13 on x86-64 Linux with glibc 2.36.
+#
+#   FFL, 2 branches of resnet20, shared=2                 430  (240,  428)
+#   FFL, 2 branches of resnet32, shared=2                 601  (372,  602)
+#   the same, batches of 32                               230  (100,  240)
+#   the same, batches of 256                             1049  (734, 1085)
+#   FFL, 2 wrn_16_2, shared=0                             830  (531,  812)
+#   FFL, 3 branches of resnet8, shared=1, 64 at 64x64     596  (326,  544)
+#   DML, wrn_16_2 and resnet20, shared=0                  764  (443,  697)
+#   Independent, 1 resnet20                               380  (195,  369)
+#   Independent, 1 wrn_28_2, batches of 64                431  (250,  437)
+#   FFL, 2 branches of resnet32, shared=2, bf16           351  (193,  363)
+#   DML, wrn_16_2 and resnet20, shared=0, bf16            448  (230,  413)
+#
+# With MALLOC_MMAP_THRESHOLD_=65536 the second is 477 and its process has 111 after a step on two
+# images: the tensors are right to 2 %, and the rest is PyTorch's kernels, loaded at their first
+# use, and memory that malloc holds but cannot use. Not measured: other devices, whose allocators
+# need less.
+_RUNTIME = 110 * 2**20
+_MALLOC = 1 / 3  # of the activations
+
+_PROBES = 2, 4  # images; batch normalisation cannot train on one
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes that one training step needs.
+
+    Attributes:
+        weights: all parameters, those that are not trained too.
+        gradients: one per trained weight.
+        optimizers: their state: one number per weight that SGD moves, with momentum, two for Adam.
+        buffers: such as the statistics of batch normalisation.
+        activations: what the forward pass saves for the backward pass, the images among it;
+            measured on 2 and 4 images and extrapolated to the batch.
+    """
+
+    weights: int
+    gradients: int
+    optimizers: int
+    buffers: int
+    activations: int
+
+    @property
+    def tensors(self) -> int:
+        """What tensors hold at the peak."""
+        return self.weights + self.gradients + self.optimizers + self.buffers + self.activations
+
+    @property
+    def allowance(self) -> int:
+        """What a process on the CPU was seen to need beyond its tensors and the imports."""
+        return _RUNTIME + round(_MALLOC * self.activations)
+
+    @property
+    def total(self) -> int:
+        """What a process on the CPU needs beyond what it has after the imports."""
+        return self.tensors + self.allowance
+
+
+def estimate_memory(
+    method: Method, image_size: tuple[int, int], batch_size: int, precision: Precision
+) -> MemoryEstimate:
+    """What a step of `method` needs, which is in train mode and may be run freely."""
+    few, more = _PROBES
+    low, high = (_saved_bytes(method, image_size, b, precision) for b in _PROBES)
+    per_image = (high - low) / (more - few)
+    trained = _bytes(p for p in method.parameters() if p.requires_grad)
+    return MemoryEstimate(
+        weights=_bytes(method.parameters()),
+        gradients=trained,
+        optimizers=_optimizer_bytes(method),
+        buffers=_bytes(method.buffers()),
+        activations=max(0, round(low + per_image * (batch_size - few))),
+    )
+
+
+def _optimizer_bytes(method: Method) -> int:
+    """What the method's optimizers keep, where the recipe chose SGD with momentum."""
+    optimizers = method.optimizers(functools.partial(torch.optim.SGD, lr=0.1, momentum=0.9))
+    return sum(
+        (2 if "betas" in group else 1) * _bytes(p for p in group["params"] if p.requires_grad)
+        for optimizer in optimizers.values()
+        for group in optimizer.param_groups
+    )
+
+
+def _saved_bytes(
+    method: Method, image_size: tuple[int, int], images: int, precision: Precision
+) -> int:
+    """What a forward pass keeps for the backward pass: every storage once, weights not at all."""
+    views = random_views(method, image_size, images)
+    labels = some_labels(method, images)
+    saved: dict[int, int] = {}
+
+    def save(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        saved[storage.data_ptr()] = storage.nbytes()
+        return tensor  # which keeps it alive: its address will not be given to another
+
+    def load(tensor: Tensor) -> Tensor:
+        return tensor
+
+    with (
+        torch.autocast(labels.device.type, torch.bfloat16, enabled=precision == "bf16"),
+        saved_tensors_hooks(save, load),
+    ):
+        losses = method.losses(method(views), labels, 0)
+    for tensor in (*method.parameters(), *method.buffers()):
+        saved.pop(tensor.untyped_storage().data_ptr(), None)
+    del losses  # and with it the graph, which had to live until here
+    return sum(saved.values())
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(t.numel() * t.element_size() for t in tensors)

@@ -1,0 +1,44 @@
+"""A copy of a method and random images to run it on, to see what it does and costs."""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from codistill.method import Method
+
+
+@contextmanager
+def probing(method: Method) -> Iterator[Method]:
+    """A copy of `method` in train mode to run freely, with gradients on and random numbers kept."""
+    device = device_of(method)
+    devices = [device] if device.type == "cuda" else []
+    # inference_mode(False) ends a caller's no_grad too
+    with torch.random.fork_rng(devices=devices), torch.inference_mode(False):
+        probe = copy.deepcopy(method).train()
+        probe.peers.recompute = False
+        yield probe
+
+
+def random_views(method: Method, image_size: tuple[int, int], images: int) -> list[Tensor]:
+    """What `method` is trained on, drawn at random."""
+    device = device_of(method)
+    return [random_images(images, image_size, device) for _ in range(method.views)]
+
+
+def some_labels(method: Method, images: int) -> Tensor:
+    """(B,), of different classes as far as there are."""
+    return torch.arange(images, device=device_of(method)) % method.peers.num_classes
+
+
+def random_images(images: int, image_size: tuple[int, int], device: torch.device) -> Tensor:
+    """Images in the layout in which `TrainBatches` has them."""
+    x = torch.randn(images, 3, *image_size)
+    return x.to(device, memory_format=torch.channels_last)
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where the weights of `module` are."""
+    return next((p.device for p in module.parameters()), torch.device("cpu"))
