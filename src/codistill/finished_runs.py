@@ -10,6 +10,7 @@ from typing import Any
 from codistill import files
 from codistill.config import Config, flatten
 from codistill.errors import InputError
+from codistill.history import read_history
 from codistill.results import kept_top1
 from codistill.train import Record
 
@@ -122,11 +123,10 @@ def load_result(path: Path) -> Result:
             state = "no run" if name == "config.yaml" else "a run that is not finished"
             raise InputError(f"{path} holds {state}: there is no {name} in it")
     try:
-        lines = (path / "history.jsonl").read_text().splitlines()
         manifest = files.read_json(path / "manifest.json")
         summary = files.read_json(path / "result.json")
         kept_top1(summary)  # so that a file of another version is named
-        history = [json.loads(line) for line in lines]
+        history = read_history(path)
         _check(history, summary["epochs"], manifest)
         return Result(
             path=path,

@@ -18,11 +18,7 @@ so that a log is without gaps and doubles however often a run was killed.
 """
 
 import contextlib
-import csv
 import dataclasses
-import io
-import json
-import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -31,7 +27,7 @@ from typing import Any
 
 import torch
 
-from codistill import files
+from codistill import checkpoints, files
 from codistill.assemble import (
     Data,
     build_data,
@@ -46,6 +42,7 @@ from codistill.assemble import (
 from codistill.config import Config
 from codistill.errors import InputError
 from codistill.export import save_student
+from codistill.history import read_history, write_history
 from codistill.loggers import TOLD, logging_to, require_loggers
 from codistill.manifest import commit_of_codistill, machine, parameter_counts, provenance
 from codistill.method import Batch
@@ -56,8 +53,6 @@ from codistill.train import Record, Training, fit
 WEIGHTS = {"last": "weights.safetensors", "best": "weights_best.safetensors"}
 
 _MANIFEST = {"classes", "data", "image_size", "processes"}
-
-_log = logging.getLogger(__name__)
 
 Watch = Callable[[Iterable[Batch]], Iterable[Batch]]
 
@@ -182,7 +177,7 @@ class Run:
             data.broken.keep_in(self.path / "broken_images.txt")
             torch.manual_seed(config.seed)  # for what a method draws while it trains
             training = Training(self.method, make_optimizer(config))
-            self._restore(training)
+            checkpoints.restore(self.path, training)
             self._note_process(training)
             train = mix_labels(config, data.train, len(data.classes))
             batches = _Watched(train, watch, self, training)
@@ -198,13 +193,13 @@ class Run:
                 training=training,
             )
             students = self.method.students()
-            self._write_history(training.history)
+            write_history(self.path, training.history)
             with logging_to(self.path, config, training.history) as tell:
                 for record in records:
                     if best_epoch(training.history, students) == training.epoch:
                         self._write_weights("_best", training, data)
-                    self._save(training)
-                    self._write_history(training.history)
+                    checkpoints.save(self.path, training, config.keep_checkpoints)
+                    write_history(self.path, training.history)
                     tell(record)
                     yield record
                 self._write_weights("", training, data)
@@ -212,12 +207,7 @@ class Run:
 
     def history(self) -> list[Record]:
         """The records of all epochs that are complete."""
-        path = self.path / "history.jsonl"
-        try:
-            lines = path.read_text().splitlines() if path.exists() else []
-            return [json.loads(line) for line in lines]
-        except ValueError as error:
-            raise InputError(f"{path} is damaged: {error}") from error
+        return read_history(self.path)
 
     def finished(self) -> bool:
         return (self.path / "result.json").exists()
@@ -254,46 +244,6 @@ class Run:
             )
         self._data = data
         return data
-
-    def _checkpoints(self) -> list[Path]:
-        return sorted((self.path / "checkpoints").glob("epoch*.pt"))
-
-    def _restore(self, training: Training) -> None:
-        """Takes up the last checkpoint that can be read; with none at all, begins at the start."""
-        paths = self._checkpoints()
-        for path in reversed(paths):
-            try:
-                state = files.read_state(path)
-                try:
-                    training.load_state_dict(state)
-                except (LookupError, RuntimeError, TypeError, ValueError) as error:
-                    raise InputError(f"{path} is no checkpoint of this run ({error})") from error
-            except InputError as error:
-                if path == paths[0]:
-                    raise
-                _log.warning("codistill: note: %s; going on from the one before", error)
-            else:
-                return
-
-    def _save(self, training: Training) -> None:
-        training.check_losses()
-        training.check_weights()
-        folder = self.path / "checkpoints"
-        folder.mkdir(exist_ok=True)
-        path = folder / f"epoch{training.epoch:05d}_step{training.step:07d}.pt"
-        files.write_state(path, training.state_dict())
-        for old in self._checkpoints()[: -self.config.keep_checkpoints]:
-            old.unlink()
-
-    def _write_history(self, history: list[Record]) -> None:
-        lines = "".join(json.dumps(record) + "\n" for record in history)
-        files.write_text(self.path / "history.jsonl", lines)
-        table = io.StringIO()
-        columns = dict.fromkeys(key for record in history for key in record)
-        writer = csv.DictWriter(table, list(columns))
-        writer.writeheader()
-        writer.writerows(history)
-        files.write_text(self.path / "history.csv", table.getvalue())
 
     def _write_weights(self, suffix: str, training: Training, data: Data) -> None:
         """The whole method, and the student that the validation images prefer."""
@@ -338,12 +288,12 @@ class _Watched:
         self.batches.start_at(epoch, start)
 
     def __iter__(self) -> Iterator[Batch]:
-        saved = time.monotonic()
+        config, saved = self.run.config, time.monotonic()
         for batch in self.watch(self.batches):
             yield batch
             last = self.training.step == len(self.batches)  # a checkpoint follows its evaluation
-            if not last and time.monotonic() - saved >= self.run.config.checkpoint_seconds:
-                self.run._save(self.training)
+            if not last and time.monotonic() - saved >= config.checkpoint_seconds:
+                checkpoints.save(self.run.path, self.training, config.keep_checkpoints)
                 saved = time.monotonic()
 
 

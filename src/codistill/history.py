@@ -1,0 +1,37 @@
+"""The record of every epoch in a run: history.jsonl to read again, history.csv for tables."""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from codistill import files
+from codistill.errors import InputError
+from codistill.train import Record
+
+
+def read_history(run: Path) -> list[Record]:
+    """The records of all epochs that are complete, none in a new run.
+
+    Raises:
+        InputError: history.jsonl is damaged.
+    """
+    path = run / "history.jsonl"
+    try:
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [json.loads(line) for line in lines]
+    except ValueError as error:
+        raise InputError(f"{path} is damaged: {error}") from error
+
+
+def write_history(run: Path, history: Sequence[Record]) -> None:
+    """Writes both files anew."""
+    lines = "".join(json.dumps(record) + "\n" for record in history)
+    files.write_text(run / "history.jsonl", lines)
+    table = io.StringIO()
+    columns = dict.fromkeys(key for record in history for key in record)
+    writer = csv.DictWriter(table, list(columns))
+    writer.writeheader()
+    writer.writerows(history)
+    files.write_text(run / "history.csv", table.getvalue())
