@@ -137,6 +137,8 @@ class Config:
         recompute: keep only what the stages return and compute the rest again in the backward pass:
             the same numbers, less memory, more time; not for spectral normalisation. What inspect
             estimates is without it
+        compile: the stages of the networks by torch.compile; other last bits
+        cuda_graphs: on CUDA, record a step once an epoch and replay it, which spares the host
         device: auto, cpu, cuda, cuda:1, mps
         threads: of the CPU. Default: as PyTorch finds it. More or fewer give other last bits
         out: folder of the run. Default: runs/METHOD_NETWORKxPEERS_DATA_seedN
@@ -173,6 +175,8 @@ class Config:
     precision: Literal["fp32", "bf16"] = "fp32"
     eval_precision: Literal["fp32", "bf16"] = "fp32"
     recompute: bool = False
+    compile: bool = False
+    cuda_graphs: bool = False
     device: str = "auto"
     threads: int | None = None
     out: str | None = None

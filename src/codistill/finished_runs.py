@@ -15,7 +15,16 @@ from codistill.results import kept_top1
 from codistill.train import Record
 
 _NOT_THE_RECIPE = (
-    *("seed", "out", "device", "threads", "recompute", "checkpoint_seconds", "keep_checkpoints"),
+    *(
+        "seed",
+        "out",
+        "device",
+        "threads",
+        "recompute",
+        "cuda_graphs",
+        "checkpoint_seconds",
+        "keep_checkpoints",
+    ),
     *("loggers", "project"),
 )
 

@@ -108,6 +108,15 @@ class Peers(nn.Module):
         )
         return network.clone().requires_grad_(True).train(self.training)
 
+    def compile_stages(self, **options: Any) -> None:
+        """Compiles every stage by `torch.compile(**options)`, equal ones once.
+
+        Weights keep their names. Copies, such as `student` and what is evaluated, are not compiled.
+        """
+        for stages in (self.trunk, *self.branches):
+            for stage in stages:
+                stage.compile(**options)
+
     def _maps(self, k: int, returned: list[Any]) -> list[Tensor]:
         """The image, and what the stages of peer k returned as feature maps."""
         image, *rest = returned

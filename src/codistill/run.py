@@ -110,6 +110,8 @@ class Run:
             start = self.path / START
             files.load_into(method, files.read_weights(start)[0], start)
         self.method = method.to(self.device)
+        if self.config.compile:
+            self.method.peers.compile_stages()
 
     @classmethod
     def create(cls, config: Config) -> "Run":
@@ -190,6 +192,7 @@ class Run:
                 lr_at=config.lr_at,
                 precision=config.precision,
                 eval_precision=config.eval_precision,
+                cuda_graphs=config.cuda_graphs,
                 training=training,
             )
             students = self.method.students()

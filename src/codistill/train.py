@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from codistill.cuda_graph import CudaGraph, RecordedStep
 from codistill.errors import InputError
 from codistill.evaluation import evaluate
-from codistill.method import Batches, Method, as_batch
+from codistill.method import Batch, Batches, Method, as_batch
 from codistill.optimizers import load_state, sgd
 from codistill.precision import Precision, autocast, check_precision
+from codistill.probing import device_of
 
 MakeOptimizer = Callable[..., Optimizer]
 Record = dict[str, int | float]
@@ -154,6 +156,7 @@ def fit(
     lr_at: Callable[[int], float] | None = None,
     precision: Precision = "fp32",
     eval_precision: Precision = "fp32",
+    cuda_graphs: bool = False,
     training: Training | None = None,
 ) -> Iterator[Record]:
     """Trains `method` and yields a record after each epoch. The caller's loop is the callback.
@@ -175,6 +178,9 @@ def fit(
             no schedule of its own. Default: always 1.
         precision: "bf16" runs the forward pass under autocast; weights and losses stay float32.
         eval_precision: the same for the evaluation.
+        cuda_graphs: on CUDA, record a step once an epoch and replay it, which spares the host. The
+            step must not depend on anything else than its batch and the epoch, nor wait for the
+            device. Elsewhere this does nothing.
         training: to go on with; it then holds the optimizers.
 
     Yields:
@@ -202,7 +208,7 @@ def fit(
             batches = train
         else:
             batches = islice(train, training.step, None)
-        images, seconds = train_epoch(training, batches, precision)
+        images, seconds = train_epoch(training, batches, precision, cuda_graphs)
 
         record: Record = {"epoch": epoch + 1, "lr": lr}
         record |= {f"loss/{n}": torch.stack(v).mean().item() for n, v in training.terms.items()}
@@ -215,11 +221,21 @@ def fit(
 
 
 def train_epoch(
-    training: Training, batches: Batches, precision: Precision = "fp32"
+    training: Training,
+    batches: Batches,
+    precision: Precision = "fp32",
+    cuda_graphs: bool = False,
 ) -> tuple[int, float]:
     """Trains on all batches; returns how many images there were, and the seconds it took."""
     check_precision(precision)
     method = training.method.train()
+
+    def step(batch: Batch) -> dict[str, Tensor]:
+        with autocast(batch.labels.device, precision):
+            return method.training_step(batch, training.optimizers, training.epoch)
+
+    if cuda_graphs and device_of(method).type == "cuda":
+        step = RecordedStep(step, training.optimizers.values(), CudaGraph())
     images, begin = 0, time.perf_counter()
     before = training.seconds
     for batch in map(as_batch, batches):
@@ -228,9 +244,7 @@ def train_epoch(
                 f"a batch has {len(batch.views)} views, but {type(method).__name__} needs "
                 f"{method.views}: give TrainBatches(..., views={method.views})"
             )
-        with autocast(batch.labels.device, precision):
-            losses = method.training_step(batch, training.optimizers, training.epoch)
-        training.record(losses)
+        training.record(step(batch))
         training.seconds = before + time.perf_counter() - begin
         images += len(batch.labels)
     if not training.step:
