@@ -9,6 +9,7 @@ from codistill import Method, Peers, build_network, fit
 from codistill.data import Augmentation, Normalisation, TrainBatches
 from codistill.data.dataset import Split
 from codistill.data.in_memory import PadMode
+from codistill.method import Batches
 from codistill.methods import method_class
 from codistill.optimizers import sgd
 from codistill.precision import Precision
@@ -45,6 +46,15 @@ def build_method(name: str, network: str, peers: int, shared: int, **options: ob
     return method.to(memory_format=torch.channels_last)
 
 
-def epochs(method: Method, train: TrainBatches, precision: Precision) -> Iterator[Record]:
+def epochs(
+    method: Method, train: Batches, precision: Precision, cuda_graphs: bool = False
+) -> Iterator[Record]:
     """Trains for ever; an epoch is over when its record comes."""
-    return fit(method, train, epochs=10**9, make_optimizer=SGD, precision=precision)
+    return fit(
+        method,
+        train,
+        epochs=10**9,
+        make_optimizer=SGD,
+        precision=precision,
+        cuda_graphs=cuda_graphs,
+    )

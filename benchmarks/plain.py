@@ -152,6 +152,7 @@ class PlainFFL:
         sgd: builds an optimizer of parameters.
         temperature: of both divergences.
         ramp: weight of the distillation in the present epoch.
+        device: to train on.
     """
 
     def __init__(
@@ -162,9 +163,11 @@ class PlainFFL:
         sgd: Callable[..., torch.optim.Optimizer],
         temperature: float = 3.0,
         ramp: float = 1.0,
+        device: str = "cpu",
     ):
-        self.model = BranchedResNet(depth, num_classes, branches)
-        self.fusion = FusionModule(64 * branches, num_classes)
+        self.device = device
+        self.model = BranchedResNet(depth, num_classes, branches).to(device)
+        self.fusion = FusionModule(64 * branches, num_classes).to(device)
         self.criterion = nn.CrossEntropyLoss()
         self.optimizer = sgd(self.model.parameters())
         self.fusion_optimizer = sgd(self.fusion.parameters(), weight_decay=1e-5)
@@ -202,7 +205,7 @@ class PlainFFL:
         self.model.train()
         self.fusion.train()
         for inputs, targets in loader:
-            self.step(inputs, targets)
+            self.step(inputs.to(self.device), targets.to(self.device))
 
     def log(self, name: str, value: float, n: int) -> None:
         self.meters.setdefault(name, AverageMeter()).update(value, n)

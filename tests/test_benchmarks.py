@@ -186,6 +186,17 @@ def test_the_memory_of_peers_is_measured_in_processes_of_their_own(tmp_path):
     assert 0.3 < figures["memory of independent K=2 against 2 alone"] < 1.2
 
 
+def test_epochs_and_large_steps_are_timed_on_any_device():
+    import gpu
+
+    options = ["--device=cpu", "--ways", "bf16, cuda_graphs", "--depth=8", "--images=130"]
+    options += ["--workers=0", "--rounds=1", "--large", "resnet8", "resnet8", "--large_batch=4"]
+    figures = {f.name: f for f in gpu.main([*options, "--large_size=16", "--large_steps=2"])}
+    assert figures["an epoch, floor of the device"].value < figures["an epoch, plain"].value
+    assert figures["bf16, cuda_graphs against plain"].value > 0
+    assert 0 < figures["large, bf16, cuda_graphs, of the peak"].value < 1
+
+
 @pytest.mark.slow
 def test_the_start_is_measured():
     import start

@@ -1,0 +1,143 @@
+"""Whole epochs on a GPU: FFL on CIFAR-sized images, and steps on ImageNet-sized ones.
+
+    python benchmarks/gpu.py --workers 8
+
+Ours with bf16, `compile` and `cuda_graphs` one after the other, and the plain loop of `plain.py` on
+the same device, in turn. Beside them stands the floor of an epoch: the time that a device of
+`--tflops` and `--terabytes` a second would need, were it never idle. FLOPs are those of forward and
+backward pass (three times the forward); bytes are those of what the forward pass keeps, written
+once and read twice. What is large is DML of ResNet-18 and ResNet-34, with made-up images on the
+device: the fraction of the peak is FLOPs a second over `--tflops`.
+"""
+
+import argparse
+import statistics
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import torch
+
+from codistill import Batch, Method, Peers, build_network
+from codistill.methods import DML
+from codistill.summary import summarise_method
+from figures import Figure, arguments, report
+from interleave import Contender, interleave, ratio, timed
+from ours import CLASSES, PLAIN_SGD, batches, build_method, epochs, random_split
+from plain import PlainFFL, pil_batches
+
+WAYS = {
+    "fp32": {"precision": "fp32"},
+    "bf16": {"precision": "bf16"},
+    "bf16, cuda_graphs": {"precision": "bf16", "cuda_graphs": True},
+    "bf16, compile": {"precision": "bf16", "compile": True},
+    "bf16, compile, cuda_graphs": {"precision": "bf16", "compile": True, "cuda_graphs": True},
+}
+
+
+def main(argv: Sequence[str] | None = None) -> list[Figure]:
+    parser = arguments(__doc__, rounds=3)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--depth", type=int, default=32, help="of the ResNets for small images")
+    parser.add_argument("--images", type=int, default=50_000, help="of an epoch")
+    parser.add_argument("--workers", type=int, default=8, help="of the plain loop's DataLoader")
+    parser.add_argument(
+        "--large", nargs="*", default=["torchvision/resnet18", "torchvision/resnet34"]
+    )
+    parser.add_argument("--large_batch", type=int, default=256)
+    parser.add_argument("--large_size", type=int, default=224)
+    parser.add_argument("--large_steps", type=int, default=20, help="in a round")
+    parser.add_argument("--tflops", type=float, default=790.0, help="the device's, in bf16")
+    parser.add_argument("--terabytes", type=float, default=4.3, help="a second, of its memory")
+    return report(parser, measure, argv)
+
+
+def measure(options: argparse.Namespace) -> list[Figure]:
+    small = interleave(small_contenders(options), options.rounds, warm_up=1)
+    figures = [seconds(f"an epoch, {name}", values) for name, values in small.items()]
+    figures += [floor(options)]
+    figures += [
+        ratio(f"{name} against plain", small["plain"], values, target=">= 5")
+        for name, values in small.items()
+        if name != "plain"
+    ]
+    return figures + (large_figures(options) if options.large else [])
+
+
+def small_contenders(options: argparse.Namespace) -> dict[str, Contender]:
+    """FFL's loops, an epoch a round."""
+    split = random_split(options.images)
+    plain = PlainFFL(options.depth, CLASSES, 2, PLAIN_SGD, device=options.device)
+    images = pil_batches(split.images, split.labels, 128, options.workers)
+    found = {"plain": timed(partial(plain.train_epoch, images), options.clock)}
+    there = split.to(torch.device(options.device))
+    for name in options.ways:
+        way = dict(WAYS[name])
+        method = build_ffl(options.depth, way.pop("compile", False)).to(options.device)
+        records = epochs(method, batches(there, 128), **way)
+        found[name] = timed(partial(next, records), options.clock)
+    return found
+
+
+def build_ffl(depth: int, compiled: bool) -> Method:
+    method = build_method("ffl", f"resnet{depth}", 2, 2, ramp_up=0)
+    if compiled:
+        method.peers.compile_stages()
+    return method
+
+
+def floor(options: argparse.Namespace) -> Figure:
+    """Seconds of an epoch at the device's peak, by arithmetic or by memory, whichever is more."""
+    summary = summarise_method(build_ffl(options.depth, False), (32, 32), 128, "bf16")
+    arithmetic = 3 * summary.flops * options.images / (options.tflops * 1e12)
+    memory = 3 * summary.memory.activations * options.images / 128 / (options.terabytes * 1e12)
+    return Figure("an epoch, floor of the device", max(arithmetic, memory), unit="s")
+
+
+def large_figures(options: argparse.Namespace) -> list[Figure]:
+    """Rates of DML on large images, and the fraction of the peak that they are."""
+    flops = 0
+    found: dict[str, Contender] = {}
+    for name in options.ways:
+        way = dict(WAYS[name])
+        torch.manual_seed(0)
+        peers = Peers([build_network(network, CLASSES) for network in options.large])
+        method = DML(peers).to(memory_format=torch.channels_last)
+        size = options.large_size
+        flops = flops or 3 * summarise_method(method, (size, size), 2).flops
+        if way.pop("compile", False):
+            method.peers.compile_stages()
+        records = epochs(method.to(options.device), LargeBatches(options), **way)
+        found[name] = timed(partial(next, records), options.clock)
+    images = options.large_steps * options.large_batch
+    figures = []
+    for name, values in interleave(found, options.rounds, warm_up=1).items():
+        rate = images / statistics.median(values)
+        figures.append(Figure(f"large, {name}", rate, unit="images/s"))
+        peak = rate * flops / (options.tflops * 1e12)
+        figures.append(Figure(f"large, {name}, of the peak", 100 * peak, unit="%"))
+    return figures
+
+
+class LargeBatches:
+    """The same random images on the device in every step: what reading them takes is not asked."""
+
+    def __init__(self, options: argparse.Namespace):
+        n, size, device = options.large_batch, options.large_size, options.device
+        images = torch.randn(n, 3, size, size, device=device)
+        self.batch = Batch(
+            [images.to(memory_format=torch.channels_last)],
+            torch.randint(CLASSES, (n,), device=device),
+        )
+        self.steps = options.large_steps
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter([self.batch] * self.steps)
+
+
+def seconds(name: str, values: Sequence[float]) -> Figure:
+    return Figure(name, statistics.median(values), best=min(values), unit="s", better="lower")
+
+
+if __name__ == "__main__":
+    main()
