@@ -100,8 +100,16 @@ class Worker:
         self._read()
 
     def __call__(self) -> float:
+        self.begin()
+        return self.wait()
+
+    def begin(self) -> None:
+        """Starts a round."""
         self._process.stdin.write("round\n")
         self._process.stdin.flush()
+
+    def wait(self) -> float:
+        """Waits for a round that was started; returns its seconds."""
         return float(self._read())
 
     def __enter__(self) -> "Worker":

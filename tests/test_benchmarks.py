@@ -198,6 +198,16 @@ def test_epochs_and_large_steps_are_timed_on_any_device():
 
 
 @pytest.mark.slow
+def test_runs_side_by_side_are_timed_until_the_last():
+    import parallel
+
+    options = ["--runs", "1", "2", "--depth=8", "--batch=4", "--steps=2", "--rounds=1"]
+    figures = {f.name: f for f in parallel.main(options)}
+    one, two = figures["1 at a time, all"].value, figures["2 at a time, all"].value
+    assert figures["2 at a time against 1 at a time"].value == pytest.approx(two / one)
+
+
+@pytest.mark.slow
 def test_the_start_is_measured():
     import start
 
