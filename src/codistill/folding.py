@@ -6,10 +6,11 @@ its classifiers agree with the method's.
 """
 
 import copy
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -58,12 +59,25 @@ def _folded(method: Method, few: Sequence[Tensor]) -> Method | None:
     merged: dict[nn.Module, nn.Module] = {}
     for conv, bn in watch.pairs():
         merged[conv] = fuse_conv_bn_eval(conv, bn).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        merged[bn] = nn.Identity()
+        merged[bn] = _after(bn)
     for parent in list(fast.modules()):
         for name, child in parent._modules.items():
             if child is not None:
                 parent._modules[name] = merged.get(child, child)
     return fast if merged and _agree(fast(few).classifiers, expected) else None
+
+
+def _normalises(module: nn.Module) -> TypeGuard[nn.BatchNorm2d]:
+    """Whether it is batch normalisation and nothing else that is not known here."""
+    if type(module) is nn.BatchNorm2d:
+        return True
+    timm = sys.modules.get("timm.layers.norm_act")  # whoever has such a module has imported it
+    return timm is not None and type(module) is timm.BatchNormAct2d
+
+
+def _after(bn: Any) -> nn.Module:
+    """What is left of it: timm's has an activation inside."""
+    return nn.Identity() if type(bn) is nn.BatchNorm2d else nn.Sequential(bn.drop, bn.act)
 
 
 def _exact() -> AbstractContextManager[None]:
@@ -112,7 +126,7 @@ class _Watch(TorchDispatchMode):
         for module in self._module.modules():
             if type(module) is nn.Conv2d:  # what inherits may do something else
                 self._hooks.append(module.register_forward_hook(self._after_conv))
-            elif type(module) is nn.BatchNorm2d and module.running_mean is not None:
+            elif _normalises(module) and module.running_mean is not None:
                 self._hooks.append(module.register_forward_pre_hook(self._before_bn))
                 self._hooks.append(module.register_forward_hook(self._after_bn))
         return super().__enter__()
