@@ -20,6 +20,7 @@ Trains several image classifiers that teach each other, and gives you the one yo
   reproduce  TABLE: a paper's table, at its scale or short; without one, all tables
   inspect    as train, but only show: stages, parameters, FLOPs, what is shared, memory
   list       methods | networks | data | recipes | tables
+  kernels    build what makes training on a CPU faster, once for each machine
   data       check DIR: what is in a folder of images, and what has to be mended
   demo       FFL and the same network alone on real handwritten digits, a few minutes
 

@@ -200,6 +200,26 @@ def data(argv: list[str]) -> int:
     return data(argv, Parser)
 
 
+def kernels(argv: list[str]) -> int:
+    """`codistill kernels [--again]`."""
+    parser = Parser(
+        prog="codistill kernels",
+        description="Compiles kernels that make training on a CPU faster, for this machine and its "
+        "PyTorch; needs a C++ compiler. Trainings use them from then on, unless --kernels false.",
+    )
+    parser.add_argument("--again", action="store_true", help="also where they are there")
+    options = parser.parse_args(argv)
+
+    from codistill.kernels.build import build, built
+
+    there = built() is not None and not options.again
+    if not there:
+        print("compiling the kernels, which takes about ten seconds", flush=True)
+    file = build(options.again)
+    print(f"the kernels are {'there already' if there else 'built'}: {file}")
+    return 0
+
+
 def demo(argv: list[str]) -> int:
     """`codistill demo`."""
     parser = Parser(
@@ -226,6 +246,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "reproduce": reproduce,
     "inspect": inspect,
     "list": list_,
+    "kernels": kernels,
     "data": data,
     "demo": demo,
 }

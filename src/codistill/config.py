@@ -139,6 +139,8 @@ class Config:
             estimates is without it
         compile: the stages of the networks by torch.compile; other last bits
         cuda_graphs: on CUDA, record a step once an epoch and replay it, which spares the host
+        kernels: train on a CPU with the kernels that `codistill kernels` has built, if it has: the
+            same mathematics with other last bits
         device: auto, cpu, cuda, cuda:1, mps
         threads: of the CPU. Default: as PyTorch finds it. More or fewer give other last bits
         out: folder of the run. Default: runs/METHOD_NETWORKxPEERS_DATA_seedN
@@ -177,6 +179,7 @@ class Config:
     recompute: bool = False
     compile: bool = False
     cuda_graphs: bool = False
+    kernels: bool = True
     device: str = "auto"
     threads: int | None = None
     out: str | None = None

@@ -108,11 +108,11 @@ def warnings_about(run: Run) -> Iterator[str]:
     yield from remarks(run.method, run.config)
     last = run.manifest["processes"][-1:]
     if last:
-        now = machine(run.device)
-        for key in ("packages", "processor", "threads", "device"):
-            if now[key] != last[0][key]:
+        now = machine(run.device, run.config.kernels)
+        for key in ("packages", "processor", "threads", "device", "kernels"):
+            if now[key] != last[0].get(key):
                 yield (
-                    f"{key} changed since this run was last trained, from {last[0][key]} to "
+                    f"{key} changed since this run was last trained, from {last[0].get(key)} to "
                     f"{now[key]}: it goes on, but its last bits may differ"
                 )
 

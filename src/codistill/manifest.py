@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from codistill.adapters import MatchSize, MatchWidth
+from codistill.kernels.build import built
 from codistill.method import Method
 
 ADAPTERS = MatchSize, MatchWidth
@@ -61,8 +62,13 @@ def parameter_counts(method: Method) -> dict[str, int]:
     )
 
 
-def machine(device: torch.device) -> dict[str, Any]:
-    """What runs now, on what, since when."""
+def machine(device: torch.device, kernels: bool) -> dict[str, Any]:
+    """What runs now, on what, since when.
+
+    Args:
+        device: that trains.
+        kernels: whether compiled kernels are wanted. "kernels" names those that are there.
+    """
     return {
         "began": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
@@ -70,6 +76,7 @@ def machine(device: torch.device) -> dict[str, Any]:
         "platform": platform.platform(),
         "processor": _processor(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "kernels": built() if kernels and device.type == "cpu" else None,
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
     }

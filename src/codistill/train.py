@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from itertools import islice
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch.optim import Optimizer
 from codistill.cuda_graph import CudaGraph, RecordedStep
 from codistill.errors import InputError
 from codistill.evaluation import evaluate
+from codistill.kernels import using_kernels
 from codistill.method import Batch, Batches, Method, as_batch
 from codistill.optimizers import load_state, sgd
 from codistill.precision import Precision, autocast, check_precision
@@ -157,6 +159,7 @@ def fit(
     precision: Precision = "fp32",
     eval_precision: Precision = "fp32",
     cuda_graphs: bool = False,
+    kernels: bool | None = None,
     training: Training | None = None,
 ) -> Iterator[Record]:
     """Trains `method` and yields a record after each epoch. The caller's loop is the callback.
@@ -178,6 +181,8 @@ def fit(
             no schedule of its own. Default: always 1.
         precision: "bf16" runs the forward pass under autocast; weights and losses stay float32.
         eval_precision: the same for the evaluation.
+        kernels: whether to train on a CPU with what `codistill kernels` has built, if it has.
+            Default: as the caller does, by `codistill.kernels.using_kernels`.
         cuda_graphs: on CUDA, record a step once an epoch and replay it, which spares the host. The
             step must not depend on anything else than its batch and the epoch, nor wait for the
             device. Elsewhere this does nothing.
@@ -208,7 +213,8 @@ def fit(
             batches = train
         else:
             batches = islice(train, training.step, None)
-        images, seconds = train_epoch(training, batches, precision, cuda_graphs)
+        with nullcontext() if kernels is None else using_kernels(kernels):
+            images, seconds = train_epoch(training, batches, precision, cuda_graphs)
 
         record: Record = {"epoch": epoch + 1, "lr": lr}
         record |= {f"loss/{n}": torch.stack(v).mean().item() for n, v in training.terms.items()}
