@@ -47,7 +47,11 @@ def build_method(name: str, network: str, peers: int, shared: int, **options: ob
 
 
 def epochs(
-    method: Method, train: Batches, precision: Precision, cuda_graphs: bool = False
+    method: Method,
+    train: Batches,
+    precision: Precision,
+    cuda_graphs: bool = False,
+    kernels: bool = False,
 ) -> Iterator[Record]:
     """Trains for ever; an epoch is over when its record comes."""
     return fit(
@@ -57,4 +61,5 @@ def epochs(
         make_optimizer=SGD,
         precision=precision,
         cuda_graphs=cuda_graphs,
+        kernels=kernels,
     )
