@@ -15,7 +15,7 @@ from codistill.results import kept_top1
 from codistill.train import Record
 
 _NOT_THE_RECIPE = (
-    *("seed", "out", "device", "threads", "recompute", "cuda_graphs", "kernels"),
+    *("seed", "out", "device", "threads", "recompute", "compile", "cuda_graphs", "kernels"),
     *("checkpoint_seconds", "keep_checkpoints", "loggers", "project"),
 )
 
