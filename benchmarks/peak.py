@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 
 from ours import PLAIN_SGD, batches, build_method, epochs, random_split
-from plain import PlainFFL, pil_batches
 
 STEPS = 4
 
@@ -21,6 +20,8 @@ def main(argv: list[str]) -> None:
     loop, network, precision = argv[0], argv[1], argv[5]
     peers, shared, batch, threads, images = (int(argv[i]) for i in (2, 3, 4, 6, 7))
     torch.set_num_threads(threads)
+    if loop == "plain":  # torchvision is no part of what ours needs
+        from plain import PlainFFL, pil_batches
     start = peak()
     split = random_split(images)
     if loop == "plain":
