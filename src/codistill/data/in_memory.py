@@ -77,8 +77,12 @@ def crop_and_flip(
     cut = cut.view(*flat.shape, 3)
     if pad_mode == "reflect":
         return cut
-    inside = _within(rows, height)[:, :, None] & _within(columns, width)[:, None, :]
-    return cut * inside[..., None]
+    # As uint8 and along rows of pixels, (B, 3 W): pixel by pixel takes three times as long.
+    inside = _within(columns, width).byte().repeat_interleave(3, dim=1)
+    by_row = cut.view(*rows.shape, 3 * width)
+    by_row *= inside[:, None]
+    by_row *= _within(rows, height).byte()[:, :, None]
+    return cut
 
 
 def _within(position: Tensor, size: int) -> Tensor:
