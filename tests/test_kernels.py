@@ -394,6 +394,26 @@ def test_stages_that_are_computed_again_give_the_same_bits(kernels):
     assert_same_tensors(step(True), step(False))
 
 
+@pytest.mark.parametrize("forward", [True, False])
+def test_stages_are_computed_again_as_they_were_whatever_is_used_by_then(
+    kernels_cache, monkeypatch, forward
+):
+    """The backward pass may be outside of `using_kernels`, or alone inside."""
+    monkeypatch.setenv("CODISTILL_CACHE", str(kernels_cache))
+
+    def gradients(backward):
+        torch.manual_seed(0)
+        peers = Peers([build_network("resnet8", 10)], recompute=True).train()
+        peers.to(memory_format=torch.channels_last)
+        with using_kernels(forward):
+            z = peers([maps(4, 3, 32, 32).detach()]).logits
+        with using_kernels(backward):
+            z.square().sum().backward()
+        return {n: p.grad for n, p in peers.named_parameters()}
+
+    assert_same_tensors(gradients(not forward), gradients(forward))
+
+
 def test_nothing_is_used_unasked(kernels_cache, monkeypatch):
     monkeypatch.setenv("CODISTILL_CACHE", str(kernels_cache))
     assert built()

@@ -12,19 +12,27 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from codistill.kernels import as_now
+
 
 def run_and_forget(stage: nn.Module, x: Any) -> Any:
     """`stage(x)`, of which only x and the result are kept for the backward pass.
 
-    The second time it draws the same random numbers, and batch normalisation does not count the
-    batch once more. Other modules that change themselves in `forward`, as spectral normalisation
+    The second time it draws the same random numbers, uses compiled kernels as it did the first time,
+    and batch normalisation does not count the batch once more. Other modules that change themselves in `forward`, as spectral normalisation
     does, do so twice, and gradients are then wrong. A stage must not change its input in place.
     """
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), _statistics_held(stage)
+        return nullcontext(), _as_before(stage, as_now())
 
     return checkpoint(stage, x, use_reentrant=False, context_fn=contexts)
+
+
+@contextmanager
+def _as_before(stage: nn.Module, kernels: AbstractContextManager[None]) -> Iterator[None]:
+    with kernels, _statistics_held(stage):
+        yield
 
 
 @contextmanager

@@ -3,6 +3,6 @@
 Without them, and wherever they do not fit, PyTorch's own operations compute the same.
 """
 
-from codistill.kernels.fused import batch_norm_relu, using_kernels
+from codistill.kernels.fused import as_now, batch_norm_relu, using_kernels
 
-__all__ = ["batch_norm_relu", "using_kernels"]
+__all__ = ["as_now", "batch_norm_relu", "using_kernels"]

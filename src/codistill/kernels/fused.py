@@ -5,7 +5,7 @@ takes as long as memory does. `batch_norm_relu.cpp` reads a map twice and writes
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -25,13 +25,24 @@ def using_kernels(wanted: bool = True) -> Iterator[str | None]:
     Args:
         wanted: False uses none inside.
     """
-    global _used
     from codistill.kernels.build import built  # networks need no cache
 
     name = built() if wanted else None
-    before, _used = _used, name is not None
-    try:
+    with _using(name is not None):
         yield name
+
+
+def as_now() -> AbstractContextManager[None]:
+    """What is computed inside uses the kernels if they are used now, whatever is later."""
+    return _using(_used)
+
+
+@contextmanager
+def _using(used: bool) -> Iterator[None]:
+    global _used
+    before, _used = _used, used
+    try:
+        yield
     finally:
         _used = before
 
