@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from codistill import files
 from codistill.data.cache import cache_folder, refusing_writes, writing_alone
 from codistill.errors import InputError
 
@@ -49,10 +50,10 @@ def _key() -> str:
 def built() -> str | None:
     """The name of the kernels that this process can use, or None. Loads them.
 
-    A library that is not there, or does not load, is no error. One that has been loaded stays.
+    A library that is not there, is damaged, or does not load, is no error. One that has been loaded stays.
     """
     file = library_file()
-    if file not in _loaded and file.is_file() and _loads(file):
+    if file not in _loaded and _is_whole(file) and _loads(file):
         _loaded.add(file)
     return file.stem if file in _loaded else None
 
@@ -80,7 +81,8 @@ def build(again: bool = False) -> Path:
                 with tempfile.TemporaryDirectory(prefix=f".{file.stem}.", dir=file.parent) as new:
                     made = Path(new, file.name)
                     _compile(compiler, made)
-                    os.replace(made, file)
+                    library = made.read_bytes()
+                    files.write_bytes(file, library + hashlib.sha256(library).digest())
     if not built():
         raise InputError(f"{file} was compiled but does not load: training works without it")
     return file
@@ -99,7 +101,14 @@ def _compile(compiler: list[str], library: Path) -> None:
 
 def _run(command: list[str]) -> None:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60 * _MINUTES)
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=60 * _MINUTES
+        )
+    except OSError as error:
+        raise InputError(
+            f"{command[0]} cannot be run ({error.strerror or error}): name another compiler by the "
+            "environment variable CXX; training works without the kernels"
+        ) from error
     except subprocess.TimeoutExpired as error:
         raise InputError(f"{command[0]} did not end within {_MINUTES} minutes") from error
     if done.returncode:
@@ -113,7 +122,11 @@ def _run(command: list[str]) -> None:
 
 def _compiler() -> list[str]:
     """The compiler that $CXX names, with its options, or c++."""
-    command = shlex.split(os.environ.get("CXX", "")) or ["c++"]
+    named = os.environ.get("CXX", "")
+    try:
+        command = shlex.split(named) or ["c++"]
+    except ValueError as error:
+        raise InputError(f"the environment variable CXX is {named!r}: {error}") from error
     if shutil.which(command[0]) is None:
         raise InputError(
             f"there is no C++ compiler {command[0]!r}: install GCC (Debian, Ubuntu: apt install "
@@ -123,9 +136,12 @@ def _compiler() -> list[str]:
 
 
 def _remove_leftovers(file: Path) -> None:
-    """The folders of builds that were killed."""
-    for folder in file.parent.glob(f".{file.stem}.*"):
-        shutil.rmtree(folder, ignore_errors=True)
+    """What builds that were killed have left."""
+    for leftover in file.parent.glob(f".{file.stem}.*"):
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink()
 
 
 def _instructions() -> str:
@@ -136,6 +152,15 @@ def _instructions() -> str:
         return ""
     kinds = ("flags", "Features", "model name", "cpu family")
     return "\n".join(sorted({line for line in lines if line.startswith(kinds)}))
+
+
+def _is_whole(file: Path) -> bool:
+    """Whether it ends with the digest of the rest: half a library would end the process."""
+    try:
+        content = file.read_bytes()
+    except OSError:
+        return False
+    return content[-32:] == hashlib.sha256(content[:-32]).digest()
 
 
 def _loads(file: Path) -> bool:
