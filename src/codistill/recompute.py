@@ -18,9 +18,10 @@ from codistill.kernels import as_now
 def run_and_forget(stage: nn.Module, x: Any) -> Any:
     """`stage(x)`, of which only x and the result are kept for the backward pass.
 
-    The second time it draws the same random numbers, uses compiled kernels as it did the first time,
-    and batch normalisation does not count the batch once more. Other modules that change themselves in `forward`, as spectral normalisation
-    does, do so twice, and gradients are then wrong. A stage must not change its input in place.
+    The second time it draws the same random numbers, uses compiled kernels as the first time, and
+    batch normalisation does not count the batch once more. Other modules that change themselves in
+    `forward`, as spectral normalisation does, do so twice, and gradients are then wrong. A stage
+    must not change its input in place.
     """
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:

@@ -50,7 +50,8 @@ def _key() -> str:
 def built() -> str | None:
     """The name of the kernels that this process can use, or None. Loads them.
 
-    A library that is not there, is damaged, or does not load, is no error. One that has been loaded stays.
+    A library that is not there, is damaged, or does not load, is no error. One that has been
+    loaded stays.
     """
     file = library_file()
     if file not in _loaded and _is_whole(file) and _loads(file):
