@@ -1,6 +1,6 @@
 """The networks that learn together, and what they compute for one batch."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -109,13 +109,18 @@ class Peers(nn.Module):
         return network.clone().requires_grad_(True).train(self.training)
 
     def compile_stages(self, **options: Any) -> None:
-        """Compiles every stage by `torch.compile(**options)`, equal ones once.
+        """Compiles every stage by `torch.compile(**options)`, as a whole; equal ones once.
 
-        Weights keep their names. Copies, such as `student` and what is evaluated, are not compiled.
+        Weights keep their names. Copies, such as `student`, are not compiled, nor is what is
+        evaluated where that is a copy (see `folding.py`).
         """
-        for stages in (self.trunk, *self.branches):
-            for stage in stages:
-                stage.compile(**options)
+        stages = [stage for part in (self.trunk, *self.branches) for stage in part]
+        # All stages are calls of one function to PyTorch, which gives up on a function after 8
+        # versions: the later stages, or a smaller last batch, would silently not be compiled.
+        limits = torch._dynamo.config
+        limits.cache_size_limit = max(limits.cache_size_limit, 8 * len(stages))
+        for stage in stages:
+            stage._compiled_call_impl = torch.compile(_call_of(stage), **options)
 
     def _maps(self, k: int, returned: list[Any]) -> list[Tensor]:
         """The image, and what the stages of peer k returned as feature maps."""
@@ -132,6 +137,14 @@ class Peers(nn.Module):
             x = returned[-1]
             returned.append(run_and_forget(stage, x) if again else stage(x))
         return returned
+
+
+def _call_of(stage: nn.Module) -> Callable[..., Any]:
+    """What `stage.compile()` compiles, in a function of ours: PyTorch goes past its own modules'.
+
+    Of a stage that is an `nn.Sequential` that would leave at most the parts compiled, each alone.
+    """
+    return lambda x: stage._call_impl(x)
 
 
 def _check(networks: Sequence[Network], shared: int) -> None:

@@ -110,8 +110,6 @@ class Run:
             start = self.path / START
             files.load_into(method, files.read_weights(start)[0], start)
         self.method = method.to(self.device)
-        if self.config.compile:
-            self.method.peers.compile_stages()
 
     @classmethod
     def create(cls, config: Config) -> "Run":
@@ -178,6 +176,8 @@ class Run:
             data = self.data()
             data.broken.keep_in(self.path / "broken_images.txt")
             torch.manual_seed(config.seed)  # for what a method draws while it trains
+            if config.compile:
+                self.method.peers.compile_stages()
             training = Training(self.method, make_optimizer(config))
             checkpoints.restore(self.path, training)
             self._note_process(training)
