@@ -4,15 +4,22 @@ import copy
 
 import pytest
 import torch
-from toys import can_share, make, sgd, toy_batches
+from toys import can_share, make, sgd, tiny, toy_batches
 
-from codistill import Batch, InputError, Training, fit
+from codistill import Batch, InputError, Peers, Training, fit
+from codistill.config import Config, DataConfig
 from codistill.cuda_graph import RecordedStep
 from codistill.names import METHODS
+from codistill.run import Run
 
 every_method = pytest.mark.parametrize(
     ("name", "shared"), [(name, s) for name in METHODS for s in (0, 2) if can_share(name, s)]
 )
+compiling = pytest.mark.filterwarnings(  # warnings of PyTorch's own
+    "ignore:The .grad attribute of a Tensor:UserWarning",
+    "ignore:.*torch.jit.script_method:DeprecationWarning",
+)
+needs_two = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
@@ -48,10 +55,13 @@ class PlayedBack:
 
 
 class Refusing(PlayedBack):
-    """A device that cannot record what a step does."""
+    """A device that cannot record what a step does; nor, then, end the recording."""
 
     def record(self, step):
-        raise RuntimeError("operation not permitted when stream is capturing")
+        try:
+            raise RuntimeError("not permitted when stream is capturing\nand much more")
+        finally:
+            raise RuntimeError("failed due to a previous error")
 
 
 def train(method, batches, epochs=2, recording=None):
@@ -145,7 +155,8 @@ def test_adam_is_told_of_the_recording_alone():
 
 
 def test_a_step_that_cannot_be_recorded_is_an_error_that_says_what_to_do():
-    with pytest.raises(InputError, match=r"not permitted .*: train without cuda_graphs"):
+    message = r"\(not permitted when stream is capturing\): train without cuda_graphs"
+    with pytest.raises(InputError, match=message):
         train(make("dml"), batches_of(1, [8] * 5), epochs=1, recording=Refusing)
 
 
@@ -156,22 +167,31 @@ def test_without_cuda_nothing_is_recorded():
     assert found[0]["loss/ce"] == expected[0]["loss/ce"]
 
 
+def trained_on(device, cuda_graphs, name="ffl", shared=2):
+    """The state of a method after two epochs of `fit`."""
+    method = make(name, shared).to(device)
+    batches = [
+        Batch([view.to(device) for view in batch.views], batch.labels.to(device))
+        for batch in batches_of(method.views, [32] * 8 + [5])
+    ]
+    list(fit(method, batches, epochs=2, make_optimizer=sgd, cuda_graphs=cuda_graphs))
+    return method.state_dict()
+
+
 @needs_cuda
 @every_method
 def test_a_recorded_training_on_a_gpu_is_that_of_its_steps(name, shared):
-    def run(cuda_graphs):
-        method = make(name, shared).cuda()
-        batches = [
-            Batch([view.cuda() for view in batch.views], batch.labels.cuda())
-            for batch in batches_of(method.views, [32] * 8 + [5])
-        ]
-        training = Training(method, sgd)
-        list(fit(method, batches, epochs=2, training=training, cuda_graphs=cuda_graphs))
-        return training
-
-    torch.testing.assert_close(run(True).state_dict()["method"], run(False).state_dict()["method"])
+    recorded, taken = (trained_on("cuda", graphs, name, shared) for graphs in (True, False))
+    torch.testing.assert_close(recorded, taken)
 
 
+@needs_two
+def test_a_recorded_training_may_be_on_another_gpu_than_the_current_one():
+    recorded, taken = (trained_on("cuda:1", graphs) for graphs in (True, False))
+    torch.testing.assert_close(recorded, taken)
+
+
+@compiling
 def test_compiled_stages_train_as_the_others():
     batches = batches_of(1, [8] * 3)
     expected, found = make("ffl"), make("ffl")
@@ -180,5 +200,46 @@ def test_compiled_stages_train_as_the_others():
         list(fit(method, batches, epochs=1, make_optimizer=sgd))
     assert list(found.state_dict()) == list(expected.state_dict())
     torch.testing.assert_close(found.state_dict(), expected.state_dict())
-    student = found.peers.student(0)
-    assert all(stage._compiled_call_impl is None for stage in student.stages)
+    assert not compiled(found.peers.student(0).stages)
+
+
+def compiled(stages):
+    return [stage for stage in stages if stage._compiled_call_impl is not None]
+
+
+@compiling
+def test_all_stages_are_compiled_however_many_there_are():
+    """PyTorch gives up on a function after 8 versions; that of a stage is one for all stages."""
+    seen = []
+
+    def note(graph, inputs):
+        seen.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    network = tiny(width=1, strides=(1,) * 5)
+    peers = Peers([network, network.clone()])
+    peers.compile_stages(backend=note)
+    for size in (4, 6):
+        peers([torch.randn(size, 3, 4, 4)])
+    assert len(seen) == 2 * 5  # for one size, and for any other; both peers in one
+
+
+class Stopped(Exception):
+    pass
+
+
+@compiling
+def test_a_run_is_compiled_when_it_is_trained_and_not_to_be_looked_at(tmp_path):
+    settings = {"network": "resnet8", "epochs": 1, "compile": True, "loggers": "none"}
+    data = DataConfig(name="digits", val_fraction=0.0)
+    run = Run.create(Config(data=data, out=str(tmp_path / "run"), **settings))
+    stages = [stage for branch in run.method.peers.branches for stage in branch]
+    assert not compiled(stages)
+
+    def stop(batches):
+        raise Stopped
+
+    with pytest.raises(Stopped):
+        next(run.train(stop))
+    assert compiled(stages) == stages

@@ -39,21 +39,35 @@ class Recording(Protocol):
 
 
 class CudaGraph:
-    """The `Recording` of a CUDA device."""
+    """The `Recording` of a CUDA device.
 
-    def __init__(self) -> None:
-        self._graph = torch.cuda.CUDAGraph()
-        self._stream = torch.cuda.Stream()
+    Args:
+        device: that the step computes on. It need not be PyTorch's current one, whose streams would
+            record nothing of it.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        with torch.cuda.device(device):
+            self._graph = torch.cuda.CUDAGraph()
+            self._stream = torch.cuda.Stream()
 
     def warm_up(self, step: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-        self._stream.wait_stream(torch.cuda.current_stream())
+        current = torch.cuda.current_stream(self._device)
+        self._stream.wait_stream(current)
         with torch.cuda.stream(self._stream):
             losses = step()
-        torch.cuda.current_stream().wait_stream(self._stream)
+        current.wait_stream(self._stream)
         return losses
 
     def record(self, step: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-        with torch.cuda.graph(self._graph, stream=self._stream):
+        # Other threads go on meanwhile: that of a DataLoader asks CUDA for pinned memory, which a
+        # recording forbids to all threads unless told otherwise.
+        mode = "thread_local"
+        with (
+            torch.cuda.device(self._device),
+            torch.cuda.graph(self._graph, stream=self._stream, capture_error_mode=mode),
+        ):
             return step()
 
     def replay(self) -> None:
@@ -99,8 +113,10 @@ class RecordedStep:
             with _capturable(self._optimizers):
                 losses = self._recording.record(lambda: self._step(batch))
         except (RuntimeError, AssertionError) as error:
+            first = error.__context__ or error  # what made the end of the recording fail
+            reason = str(first).splitlines()[0] if str(first) else type(first).__name__
             raise InputError(
-                f"a training step cannot be recorded as a CUDA graph ({error}): train without "
+                f"a training step cannot be recorded as a CUDA graph ({reason}): train without "
                 "cuda_graphs"
             ) from error
         return {name: loss.detach() for name, loss in losses.items()}

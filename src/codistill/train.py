@@ -240,8 +240,8 @@ def train_epoch(
         with autocast(batch.labels.device, precision):
             return method.training_step(batch, training.optimizers, training.epoch)
 
-    if cuda_graphs and device_of(method).type == "cuda":
-        step = RecordedStep(step, training.optimizers.values(), CudaGraph())
+    if cuda_graphs and (device := device_of(method)).type == "cuda":
+        step = RecordedStep(step, training.optimizers.values(), CudaGraph(device))
     images, begin = 0, time.perf_counter()
     before = training.seconds
     for batch in map(as_batch, batches):
