@@ -468,3 +468,13 @@ def test_evaluation_draws_no_random_numbers_of_the_callers():
     before = torch.get_rng_state()
     evaluate(method, loader)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.filterwarnings("ignore:.*copying from a non-meta parameter:UserWarning")
+def test_losses_of_an_interrupted_epoch_go_on_where_the_method_is():
+    """A checkpoint is read on the CPU; what the epoch's later steps add is on the device."""
+    begun = Training(make("dml"), sgd)
+    begun.record({"ce": torch.ones(()), "kd": torch.ones(())})
+    resumed = Training(make("dml").to("meta"), sgd)
+    resumed.load_state_dict(begun.state_dict())
+    assert {loss.device.type for values in resumed.terms.values() for loss in values} == {"meta"}

@@ -135,7 +135,8 @@ class Training:
         for name, optimizer in self.optimizers.items():
             load_state(optimizer, state["optimizers"][name])
         self.epoch, self.step = state["epoch"], state["step"]
-        self.terms = {name: list(values) for name, values in state["terms"].items()}
+        device = device_of(self.method)  # checkpoints are read on the CPU
+        self.terms = {name: list(values.to(device)) for name, values in state["terms"].items()}
         self.history = list(state["history"])
         self.seconds = state["seconds"]
         self._checked = self.step
