@@ -138,7 +138,8 @@ class Config:
             the same numbers, less memory, more time; not for spectral normalisation. What inspect
             estimates is without it
         compile: the stages of the networks by torch.compile; other last bits
-        cuda_graphs: on CUDA, record a step once an epoch and replay it, which spares the host
+        cuda_graphs: on CUDA, record a step once an epoch and replay it, which spares the host; not
+            with recompute
         kernels: train on a CPU with the kernels that `codistill kernels` has built, if it has: the
             same mathematics with other last bits
         device: auto, cpu, cuda, cuda:1, mps

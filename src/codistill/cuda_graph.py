@@ -8,6 +8,7 @@ Whatever is a Python number in a step, such as a learning rate or the weight of 
 the recording. All of them belong to an epoch here, so every epoch makes its own.
 """
 
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Protocol, runtime_checkable
@@ -48,9 +49,9 @@ class CudaGraph:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
+        self._stream = _side_stream(device)
         with torch.cuda.device(device):
             self._graph = torch.cuda.CUDAGraph()
-            self._stream = torch.cuda.Stream()
 
     def warm_up(self, step: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         current = torch.cuda.current_stream(self._device)
@@ -72,6 +73,12 @@ class CudaGraph:
 
     def replay(self) -> None:
         self._graph.replay()
+
+
+@functools.cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    """One for the recordings of all epochs: cuBLAS keeps memory for every stream it has seen."""
+    return torch.cuda.Stream(device)
 
 
 class RecordedStep:

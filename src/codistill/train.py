@@ -182,11 +182,11 @@ def fit(
             no schedule of its own. Default: always 1.
         precision: "bf16" runs the forward pass under autocast; weights and losses stay float32.
         eval_precision: the same for the evaluation.
+        cuda_graphs: on CUDA, record a step once an epoch and replay it, which spares the host. The
+            step must not depend on numbers in Python that change within an epoch, which stay as
+            they were recorded, nor wait for the device. Elsewhere this does nothing.
         kernels: whether to train on a CPU with what `codistill kernels` has built, if it has.
             Default: as the caller does, by `codistill.kernels.using_kernels`.
-        cuda_graphs: on CUDA, record a step once an epoch and replay it, which spares the host. The
-            step must not depend on anything else than its batch and the epoch, nor wait for the
-            device. Elsewhere this does nothing.
         training: to go on with; it then holds the optimizers.
 
     Yields:
