@@ -91,3 +91,12 @@ def test_it_is_no_part_of_what_is_compared():
         what_is_compared(Config(recompute=recompute), "", {}, []) for recompute in (False, True)
     ]
     assert compared[0] == compared[1]
+
+
+def test_a_graph_that_is_kept_is_gone_through_as_often_as_wanted():
+    peers = Peers([tiny()], recompute=True).train()
+    loss = peers([torch.randn(4, 3, 8, 8)]).logits.square().sum()
+    gradients = [
+        torch.autograd.grad(loss, list(peers.parameters()), retain_graph=True) for _ in range(2)
+    ]
+    assert all(map(torch.equal, *gradients))

@@ -5,7 +5,7 @@ calls it activation checkpointing.
 """
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 from torch import nn
@@ -25,15 +25,25 @@ def run_and_forget(stage: nn.Module, x: Any) -> Any:
     """
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), _as_before(stage, as_now())
+        return nullcontext(), _AsBefore(stage)
 
     return checkpoint(stage, x, use_reentrant=False, context_fn=contexts)
 
 
-@contextmanager
-def _as_before(stage: nn.Module, kernels: AbstractContextManager[None]) -> Iterator[None]:
-    with kernels, _statistics_held(stage):
-        yield
+class _AsBefore(AbstractContextManager[None]):
+    """As it was the first time, but for the statistics; for every time that is to come."""
+
+    def __init__(self, stage: nn.Module):
+        self._stage = stage
+        self._kernels = as_now()
+
+    def __enter__(self) -> None:
+        self._inside = ExitStack()
+        self._inside.enter_context(self._kernels())
+        self._inside.enter_context(_statistics_held(self._stage))
+
+    def __exit__(self, *error: Any) -> None:
+        self._inside.__exit__(*error)
 
 
 @contextmanager

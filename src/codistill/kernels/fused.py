@@ -4,8 +4,9 @@ For training on a CPU PyTorch has them only one by one, and each goes through th
 takes as long as memory does. `batch_norm_relu.cpp` reads a map twice and writes it once.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -32,9 +33,9 @@ def using_kernels(wanted: bool = True) -> Iterator[str | None]:
         yield name
 
 
-def as_now() -> AbstractContextManager[None]:
-    """What is computed inside uses the kernels if they are used now, whatever is later."""
-    return _using(_used)
+def as_now() -> Callable[[], AbstractContextManager[None]]:
+    """Makes contexts, for later, inside which the kernels are used if they are used now."""
+    return partial(_using, _used)
 
 
 @contextmanager
