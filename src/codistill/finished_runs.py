@@ -122,11 +122,11 @@ def load_result(path: Path) -> Result:
         if not (path / name).exists():
             state = "no run" if name == "config.yaml" else "a run that is not finished"
             raise InputError(f"{path} holds {state}: there is no {name} in it")
+    history = read_history(path)
     try:
         manifest = files.read_json(path / "manifest.json")
         summary = files.read_json(path / "result.json")
         kept_top1(summary)  # so that a file of another version is named
-        history = read_history(path)
         _check(history, summary["epochs"], manifest)
         return Result(
             path=path,
@@ -154,10 +154,6 @@ def _check(history: list[Any], epochs: int, manifest: dict[str, Any]) -> None:
     """Raises InputError where files do not hold what is read of them later."""
     if len(history) != epochs:
         raise InputError(f"history.jsonl has {len(history)} epochs, result.json {epochs}")
-    for i, record in enumerate(history, 1):
-        numbers = isinstance(record, dict) and all(type(x) in (int, float) for x in record.values())
-        if not numbers:
-            raise InputError(f"history.jsonl, line {i}, is no record of numbers")
     for key in ("peers", "method"):
         if not isinstance(manifest["parameters"].get(key), int):
             raise InputError(f"manifest.json does not tell the parameters of {key!r}")

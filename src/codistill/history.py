@@ -20,9 +20,14 @@ def read_history(run: Path) -> list[Record]:
     path = run / "history.jsonl"
     try:
         lines = path.read_text().splitlines() if path.exists() else []
-        return [json.loads(line) for line in lines]
+        history = [json.loads(line) for line in lines]
     except ValueError as error:
         raise InputError(f"{path} is damaged: {error}") from error
+    for i, record in enumerate(history, 1):
+        numbers = isinstance(record, dict) and all(type(x) in (int, float) for x in record.values())
+        if not numbers:
+            raise InputError(f"{path} is damaged: line {i} is no record of numbers")
+    return history
 
 
 def write_history(run: Path, history: Sequence[Record]) -> None:
