@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from codistill.method import Method
-from codistill.precision import Precision
+from codistill.precision import Precision, autocast
 from codistill.probing import random_views, some_labels
 
 # Peak resident memory of a process that takes 4 steps of SGD, less that after the imports, in MiB:
@@ -124,7 +124,7 @@ def _saved_bytes(
         return tensor
 
     with (
-        torch.autocast(labels.device.type, torch.bfloat16, enabled=precision == "bf16"),
+        autocast(labels.device, precision),
         saved_tensors_hooks(save, load),
     ):
         losses = method.losses(method(views), labels, 0)

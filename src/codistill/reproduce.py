@@ -26,6 +26,7 @@ from codistill.data.build import describe_data
 from codistill.errors import InputError
 from codistill.loggers import require_loggers
 from codistill.method import Batch
+from codistill.precision import autocast
 from codistill.published_tables import Plan, table_named, with_gaps
 
 _IMAGES_TIMED = 32
@@ -149,8 +150,7 @@ def _timed(
     seconds = []
     for _ in range(1 + times):
         begin = time.perf_counter()
-        bf16 = config.precision == "bf16"
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        with autocast(device, config.precision):
             method.training_step(batch, optimizers, 0)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
