@@ -5,10 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from codistill.arguments import parse_config, recipes
+from codistill.arguments import parse_config
 from codistill.config import Config
-from codistill.errors import InputError, did_you_mean
-from codistill.names import DATASETS, FAMILIES, METHODS, NETWORKS
+from codistill.errors import InputError
 from codistill.page_options import add_page_options, how_to_measure
 
 if TYPE_CHECKING:
@@ -175,22 +174,9 @@ def inspect(argv: list[str]) -> int:
 
 def list_(argv: list[str]) -> int:
     """`codistill list {methods,networks,data,recipes,tables}`."""
-    listings: dict[str, Callable[[], None]] = {
-        "methods": _list_methods,
-        "networks": _list_networks,
-        "data": _list_data,
-        "recipes": _list_recipes,
-        "tables": _list_tables,
-    }
-    if argv in ([], ["-h"], ["--help"]):
-        print(f"usage: codistill list {{{','.join(listings)}}}")
-        return 0
-    if len(argv) != 1 or argv[0] not in listings:
-        raise InputError(
-            f"nothing to list under {' '.join(argv)!r}: {did_you_mean(argv[0], listings)}"
-        )
-    listings[argv[0]]()
-    return 0
+    from codistill.list_command import list_
+
+    return list_(argv)
 
 
 def data(argv: list[str]) -> int:
@@ -281,59 +267,3 @@ def _add_places(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data.workers", metavar="N", type=int, help="processes that read images now"
     )
-
-
-def _list_methods() -> None:
-    """Each as soon as it is known: they are tried out, which takes some seconds."""
-    import textwrap
-
-    from codistill.overview import ABOUT, describe, overview
-
-    indent = " " * (max(map(len, METHODS)) + 2)
-    for name in METHODS:
-        lines = [
-            part
-            for line in describe(overview(name))
-            for part in textwrap.wrap(line, 99 - len(indent), subsequent_indent="  ")
-        ]
-        lines[0] = f"{name:<{len(indent)}}{lines[0]}"
-        print(f"\n{indent}".join(lines), flush=True)
-    print("", *textwrap.wrap(ABOUT, 99), sep="\n")
-
-
-def _list_networks() -> None:
-    _print_aligned(
-        {name: f"{FAMILIES[family]}, for 32x32 images" for name, (family, _) in NETWORKS.items()}
-        | {
-            "timm/NAME": "any classifier of timm; timm.list_models() lists them",
-            "torchvision/NAME": "any classifier of torchvision",
-            "package.module:callable": "your own: a codistill.Network, or any torch.nn.Module",
-        }
-    )
-
-
-def _list_data() -> None:
-    texts = {}
-    for name, known in DATASETS.items():
-        facts = [f"{known.num_classes} classes"] if known.num_classes else []
-        facts += ["{}x{}".format(*known.image_size)] if known.image_size else []
-        texts[name] = "; ".join(filter(None, [known.about, ", ".join(facts)]))
-    _print_aligned(texts)
-
-
-def _list_recipes() -> None:
-    _print_aligned(
-        {n: path.read_text().splitlines()[0].removeprefix("# ") for n, path in recipes().items()}
-    )
-
-
-def _list_tables() -> None:
-    from codistill.reproduce_command import list_tables
-
-    list_tables()
-
-
-def _print_aligned(texts: dict[str, str]) -> None:
-    width = max(map(len, texts))
-    for name, text in texts.items():
-        print(f"{name:<{width}}  {text}")

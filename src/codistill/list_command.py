@@ -1,0 +1,82 @@
+"""`codistill list`: what there is by name."""
+
+import textwrap
+from collections.abc import Callable
+
+from codistill.arguments import recipes
+from codistill.errors import InputError, did_you_mean
+from codistill.names import DATASETS, FAMILIES, METHODS, NETWORKS
+
+
+def list_(argv: list[str]) -> int:
+    """`codistill list {methods,networks,data,recipes,tables}`."""
+    listings: dict[str, Callable[[], None]] = {
+        "methods": _list_methods,
+        "networks": _list_networks,
+        "data": _list_data,
+        "recipes": _list_recipes,
+        "tables": _list_tables,
+    }
+    if argv in ([], ["-h"], ["--help"]):
+        print(f"usage: codistill list {{{','.join(listings)}}}")
+        return 0
+    if len(argv) != 1 or argv[0] not in listings:
+        raise InputError(
+            f"nothing to list under {' '.join(argv)!r}: {did_you_mean(argv[0], listings)}"
+        )
+    listings[argv[0]]()
+    return 0
+
+
+def _list_methods() -> None:
+    """Each as soon as it is known: they are tried out, which takes some seconds."""
+    from codistill.overview import ABOUT, describe, overview
+
+    indent = " " * (max(map(len, METHODS)) + 2)
+    for name in METHODS:
+        lines = [
+            part
+            for line in describe(overview(name))
+            for part in textwrap.wrap(line, 99 - len(indent), subsequent_indent="  ")
+        ]
+        lines[0] = f"{name:<{len(indent)}}{lines[0]}"
+        print(f"\n{indent}".join(lines), flush=True)
+    print("", *textwrap.wrap(ABOUT, 99), sep="\n")
+
+
+def _list_networks() -> None:
+    _print_aligned(
+        {name: f"{FAMILIES[family]}, for 32x32 images" for name, (family, _) in NETWORKS.items()}
+        | {
+            "timm/NAME": "any classifier of timm; timm.list_models() lists them",
+            "torchvision/NAME": "any classifier of torchvision",
+            "package.module:callable": "your own: a codistill.Network, or any torch.nn.Module",
+        }
+    )
+
+
+def _list_data() -> None:
+    texts = {}
+    for name, known in DATASETS.items():
+        facts = [f"{known.num_classes} classes"] if known.num_classes else []
+        facts += ["{}x{}".format(*known.image_size)] if known.image_size else []
+        texts[name] = "; ".join(filter(None, [known.about, ", ".join(facts)]))
+    _print_aligned(texts)
+
+
+def _list_recipes() -> None:
+    _print_aligned(
+        {n: path.read_text().splitlines()[0].removeprefix("# ") for n, path in recipes().items()}
+    )
+
+
+def _list_tables() -> None:
+    from codistill.reproduce_command import list_tables
+
+    list_tables()
+
+
+def _print_aligned(texts: dict[str, str]) -> None:
+    width = max(map(len, texts))
+    for name, text in texts.items():
+        print(f"{name:<{width}}  {text}")
