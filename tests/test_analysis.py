@@ -10,7 +10,8 @@ import pytest
 from codistill import InputError
 from codistill.analysis import Analysis, Missing, analyse
 from codistill.analysis.analyse import _own
-from codistill.config import Config, DataConfig
+from codistill.config import Config
+from codistill.data_config import DataConfig
 from codistill.finished_runs import Result
 from codistill.run import Run
 

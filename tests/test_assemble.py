@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from codistill.assemble import build_data, build_method, make_optimizer
-from codistill.config import Config, DataConfig
+from codistill.config import Config
 from codistill.data import Normalisation, load_dataset
+from codistill.data_config import DataConfig
 from codistill.errors import InputError
 from codistill.method import Method
 from codistill.results import summarise

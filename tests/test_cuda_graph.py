@@ -7,8 +7,9 @@ import torch
 from toys import can_share, make, sgd, tiny, toy_batches
 
 from codistill import Batch, InputError, Peers, Training, fit
-from codistill.config import Config, DataConfig
+from codistill.config import Config
 from codistill.cuda_graph import RecordedStep
+from codistill.data_config import DataConfig
 from codistill.names import METHODS
 from codistill.run import Run
 

@@ -8,10 +8,11 @@ from photo_fakes import photos, write_classes
 from toys import toy_split
 
 from codistill.assemble import build_data
-from codistill.config import Config, DataConfig
+from codistill.config import Config
 from codistill.data import Augmentation, Normalisation, StreamedEvalBatches, TrainBatches
 from codistill.data.build import IMAGENET, describe_data
 from codistill.data.in_memory import EvalBatches
+from codistill.data_config import DataConfig
 from codistill.errors import InputError
 
 CPU = torch.device("cpu")

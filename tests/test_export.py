@@ -6,8 +6,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from codistill.config import Config, DataConfig
+from codistill.config import Config
 from codistill.data import load_dataset
+from codistill.data_config import DataConfig
 from codistill.errors import InputError
 from codistill.export import load_student, save_student
 from codistill.networks import build_network

@@ -10,7 +10,8 @@ from written_out import assert_equal_losses, cross_entropy, images, kl
 
 from codistill import InputError, Peers, save_student
 from codistill.assemble import network_files
-from codistill.config import Config, DataConfig
+from codistill.config import Config
+from codistill.data_config import DataConfig
 from codistill.finished_runs import load_results
 from codistill.methods.kd import KD
 from codistill.run import Run

@@ -22,7 +22,8 @@ from toys import assert_same_tensors
 
 from codistill import InputError, Network, Peers, build_network
 from codistill.cli import main
-from codistill.config import Config, DataConfig
+from codistill.config import Config
+from codistill.data_config import DataConfig
 from codistill.display import warnings_about
 from codistill.finished_runs import what_is_compared
 from codistill.kernels import batch_norm_relu, using_kernels

@@ -20,7 +20,7 @@ from test_report import write_run
 from codistill.analysis import Analysis, HeatMap, MapSimilarity, Missing, Picture, Similarities
 from codistill.cli import main
 from codistill.compare import _refuse_other_images
-from codistill.config import DataConfig
+from codistill.data_config import DataConfig
 from codistill.display import live_bars
 from codistill.errors import InputError
 from codistill.finished_runs import load_results

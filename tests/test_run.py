@@ -14,7 +14,8 @@ import torch
 from commands_of import TINY, codistill, command
 from safetensors.torch import load_file
 
-from codistill.config import Config, DataConfig
+from codistill.config import Config
+from codistill.data_config import DataConfig
 from codistill.errors import InputError
 from codistill.evaluation import evaluate
 from codistill.files import read_state, write_bytes

@@ -6,7 +6,8 @@ from typing import Any
 
 from rich.console import Console
 
-from codistill.config import Config, DataConfig
+from codistill.config import Config
+from codistill.data_config import DataConfig
 from codistill.display import follow
 from codistill.finished_runs import load_results
 from codistill.page import How, write_page

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from codistill.config import Config, DataConfig
+from codistill.config import Config
 from codistill.data.balance import balance_notes, count_classes, shorten
 from codistill.data.broken import BrokenImages
 from codistill.data.dataset import S
@@ -20,6 +20,7 @@ from codistill.data.photograph import EVAL_CROP
 from codistill.data.sources import IN_MEMORY, check_name, load_dataset
 from codistill.data.streamed import CropAugmentation, StreamedEvalBatches, StreamedTrainBatches
 from codistill.data.workers import available_cores
+from codistill.data_config import DataConfig
 from codistill.errors import InputError
 
 IMAGE_SIZE = 224  # of streamed images, where nothing is said
