@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from codistill.vision_import import import_torchvision
+from codistill.importing import import_torchvision
 
 import_torchvision("the plain baseline")
 

@@ -11,7 +11,7 @@ from data_fakes import make_fake, write_archive, write_class_folders
 from safetensors import safe_open
 
 from codistill.data import load_dataset
-from codistill.data.cache import cache_folder
+from codistill.files import cache_folder
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from codistill.data.in_memory import (
     TrainBatches,
     crop_and_flip,
 )
-from codistill.vision_import import import_torchvision
+from codistill.importing import import_torchvision
 
 AS_IT_IS = Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 

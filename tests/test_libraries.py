@@ -13,11 +13,11 @@ from codistill import Batch, InputError, Peers, fit
 from codistill.assemble import build_method
 from codistill.config import Config
 from codistill.export import load_student, save_student
+from codistill.importing import import_timm, import_torchvision
 from codistill.methods import method_class
 from codistill.names import METHODS
 from codistill.networks import build_network, renew_equal_classifiers, start_from
 from codistill.run import Run
-from codistill.vision_import import import_timm, import_torchvision
 
 timm = import_timm("the tests")
 torchvision = import_torchvision("the tests")
@@ -191,7 +191,7 @@ def test_published_weights_of_torchvision_keep_all_but_the_last_layer(monkeypatc
 def test_torchvision_is_usable_beside_a_pytorch_it_was_not_linked_to():
     """Whatever was imported first: the C++ part of the registry's torchvision wants CUDA."""
     code = (
-        "from codistill.vision_import import import_timm, import_torchvision\n"
+        "from codistill.importing import import_timm, import_torchvision\n"
         "import sys; assert 'torchvision' not in sys.modules\n"
         "import_torchvision('a test'); import_timm('a test')\n"
         "import torchvision.transforms.v2, timm\n"

@@ -8,12 +8,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from codistill.data.batch import Batch as Batch
     from codistill.errors import InputError as InputError
     from codistill.evaluation import evaluate as evaluate
     from codistill.export import load_photograph as load_photograph
     from codistill.export import load_student as load_student
     from codistill.export import save_student as save_student
-    from codistill.method import Batch as Batch
     from codistill.method import Method as Method
     from codistill.method import minimize as minimize
     from codistill.networks import Network as Network

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from codistill.data.batch import Batch
 from codistill.errors import InputError
-from codistill.method import Batch
 
 _FIRST = 3  # steps of an epoch taken as ever: kernels are chosen, optimizers get their state
 

@@ -7,9 +7,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from codistill.data.batch import Batches, as_batch
 from codistill.errors import InputError
 from codistill.folding import folded
-from codistill.method import Batches, Method, as_batch
+from codistill.method import Method
 from codistill.metrics import batch_differences, batch_metrics, mean_differences, mean_metrics
 from codistill.precision import Precision, autocast, check_precision
 

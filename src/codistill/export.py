@@ -9,16 +9,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from codistill.data.in_memory import Normalisation
-from codistill.data.photograph import (
-    EVAL_SPARE,
-    Box,
-    BrokenImageError,
-    centre_box,
-    load_crops,
-    require_pillow,
-)
+from codistill.data.photograph import EVAL_SPARE, Box, BrokenImageError, centre_box, load_crops
 from codistill.errors import InputError
 from codistill.files import load_into, read_weights, write_weights
+from codistill.importing import require_pillow
 from codistill.networks import Network, build_network
 
 

@@ -1,15 +1,18 @@
 """Files that are either the old ones or the new ones, whenever the power fails."""
 
+import contextlib
 import hashlib
 import io
 import json
 import os
 import pickle
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -116,3 +119,46 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def _reason(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def cache_folder() -> Path:
+    """$CODISTILL_CACHE, or codistill under $XDG_CACHE_HOME, or ~/.cache/codistill."""
+    if own := os.environ.get("CODISTILL_CACHE"):
+        return Path(own).expanduser()
+    if shared := os.environ.get("XDG_CACHE_HOME"):
+        return Path(shared) / "codistill"
+    try:
+        return Path.home() / ".cache" / "codistill"
+    except RuntimeError as error:
+        raise InputError("no home folder is known: set CODISTILL_CACHE to a folder") from error
+
+
+@contextlib.contextmanager
+def writing_alone(stem: Path) -> Iterator[None]:
+    """One process at a time writes the files of this stem; what a killed one left is removed.
+
+    Raises:
+        InputError: where the cache cannot be written.
+    """
+    with refusing_writes(stem.parent):
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(stem.with_suffix(".lock"))  # the system lets go of it when a process dies
+        lock.acquire()
+    try:
+        for leftover in stem.parent.glob(f"{stem.name}.*.tmp"):
+            leftover.unlink()
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def refusing_writes(folder: Path) -> Iterator[None]:
+    """Says of an OSError inside that the cache, not the data, is what fails."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"the cache {folder} cannot be written ({error.strerror or error}): give another "
+            "folder by the environment variable CODISTILL_CACHE"
+        ) from error

@@ -9,11 +9,10 @@ from contextlib import AbstractContextManager
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-Labels = Int[Tensor, "B"] | Float[Tensor, "B C"]
-"""Indices of classes, or distributions over them, as Mixup and label smoothing make."""
+from codistill.data.batch import Labels
 
 
 def ce_loss(logits: Float[Tensor, "*K B C"], labels: Labels) -> Float[Tensor, ""]:

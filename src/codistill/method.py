@@ -2,32 +2,14 @@
 
 import abc
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from codistill.errors import InputError
-from codistill.losses import Labels
+from codistill.data.batch import Batch, Labels
 from codistill.peers import Outputs, Peers
-
-
-class Batch(NamedTuple):
-    """B labelled images, each in one or more augmented views.
-
-    Attributes:
-        views: V tensors (B, 3, H, W), normalised.
-        labels: (B,), 0 to C - 1; or, to train on, distributions (B, C).
-    """
-
-    views: Sequence[Float[Tensor, "B 3 H W"]]
-    labels: Labels
-
-
-Batches = Iterable[Any]
-"""`Batch`es, or pairs (images or views, labels): what `as_batch` takes."""
 
 
 class Method(nn.Module, abc.ABC):
@@ -117,16 +99,3 @@ def minimize(losses: dict[str, Tensor], optimizer: Optimizer) -> None:
         loss.backward()
     optimizer.step()
     torch.clear_autocast_cache()  # it holds the weights as they were before this step
-
-
-def as_batch(batch: Any) -> Batch:
-    """A batch as it is, or made of a pair (images or list of views, labels)."""
-    if isinstance(batch, Batch):
-        return batch
-    if not (isinstance(batch, list | tuple) and len(batch) == 2):
-        raise InputError(
-            f"a batch is a {type(batch).__name__}: give codistill.Batch(views, labels), or a pair "
-            "of images (B, 3, H, W) and labels (B,)"
-        )
-    views, labels = batch
-    return Batch([views] if isinstance(views, Tensor) else views, labels)

@@ -14,9 +14,10 @@ from typing import Any, Literal
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from codistill.data.batch import Batch
 from codistill.errors import InputError
 from codistill.manifest import parameter_counts
-from codistill.method import Batch, Method
+from codistill.method import Method
 from codistill.methods import method_class
 from codistill.names import METHODS
 from codistill.networks import build_network

@@ -22,10 +22,10 @@ from codistill.compare import compare
 from codistill.comparison import Comparison, Row, read_comparison
 from codistill.comparison_file import seeds_in
 from codistill.config import Config
+from codistill.data.batch import Batch
 from codistill.data.build import describe_data
 from codistill.errors import InputError
 from codistill.loggers import require_loggers
-from codistill.method import Batch
 from codistill.precision import autocast
 from codistill.published_tables import Plan, table_named, with_gaps
 

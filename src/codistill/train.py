@@ -11,10 +11,11 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from codistill.cuda_graph import CudaGraph, RecordedStep
+from codistill.data.batch import Batch, Batches, as_batch
 from codistill.errors import InputError
 from codistill.evaluation import evaluate
 from codistill.kernels import using_kernels
-from codistill.method import Batch, Batches, Method, as_batch
+from codistill.method import Method
 from codistill.optimizers import load_state, sgd
 from codistill.precision import Precision, autocast, check_precision
 from codistill.probing import device_of

@@ -6,31 +6,17 @@ import json
 import logging
 import os
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
-from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from codistill.data.dataset import Dataset, Split
-from codistill.errors import InputError
+from codistill.files import cache_folder
 
 log = logging.getLogger(__name__)
 
 LAYOUT = 1  # to be raised when decoding or the file's layout changes
-
-
-def cache_folder() -> Path:
-    """$CODISTILL_CACHE, or codistill under $XDG_CACHE_HOME, or ~/.cache/codistill."""
-    if own := os.environ.get("CODISTILL_CACHE"):
-        return Path(own).expanduser()
-    if shared := os.environ.get("XDG_CACHE_HOME"):
-        return Path(shared) / "codistill"
-    try:
-        return Path.home() / ".cache" / "codistill"
-    except RuntimeError as error:
-        raise InputError("no home folder is known: set CODISTILL_CACHE to a folder") from error
 
 
 def cache_file(name: str, files: list[Path]) -> Path:
@@ -46,37 +32,6 @@ def cache_file(name: str, files: list[Path]) -> Path:
         facts.append([str(file), stat.st_size, stat.st_mtime_ns])
     key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
     return cache_folder() / f"{name}-{key}.safetensors"
-
-
-@contextlib.contextmanager
-def writing_alone(stem: Path) -> Iterator[None]:
-    """One process at a time writes the files of this stem; what a killed one left is removed.
-
-    Raises:
-        InputError: where the cache cannot be written.
-    """
-    with refusing_writes(stem.parent):
-        stem.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(stem.with_suffix(".lock"))  # the system lets go of it when a process dies
-        lock.acquire()
-    try:
-        for leftover in stem.parent.glob(f"{stem.name}.*.tmp"):
-            leftover.unlink()
-        yield
-    finally:
-        lock.release()
-
-
-@contextlib.contextmanager
-def refusing_writes(folder: Path) -> Iterator[None]:
-    """Says of an OSError inside that the cache, not the data, is what fails."""
-    try:
-        yield
-    except OSError as error:
-        raise InputError(
-            f"the cache {folder} cannot be written ({error.strerror or error}): give another "
-            "folder by the environment variable CODISTILL_CACHE"
-        ) from error
 
 
 def fingerprint(train: Split, test: Split, val: Split | None = None) -> str:

@@ -15,10 +15,10 @@ import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
+from codistill.data.batch import Batch
 from codistill.data.dataset import Split
 from codistill.data.rand_augment import rand_augment_each, require_torchvision
 from codistill.errors import InputError
-from codistill.method import Batch
 
 PadMode = Literal["reflect", "zeros"]
 

@@ -14,10 +14,10 @@ from pathlib import Path, PurePath
 import numpy as np
 from jaxtyping import Int64
 
-from codistill.data.cache import cache_folder
 from codistill.data.encoded import EncodedDataset, Listed, Packed, Slices, make_dataset
 from codistill.data.trees import SPLIT_NAMES
 from codistill.errors import InputError
+from codistill.files import cache_folder
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from codistill.data.batch import Batch
 from codistill.errors import InputError, require_fraction, require_not_negative
-from codistill.method import Batch
 
 
 @dataclass(frozen=True)

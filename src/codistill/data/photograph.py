@@ -18,7 +18,6 @@ import numpy as np
 from jaxtyping import UInt8
 
 from codistill.data.decode import FORMATS
-from codistill.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -43,14 +42,6 @@ _OF_THE_MACHINE = {  # no image is to blame for these
 
 class BrokenImageError(ValueError):
     """An image that cannot be had. The message says why."""
-
-
-def require_pillow() -> None:
-    """Raises MissingExtraError where Pillow is not installed."""
-    try:
-        import PIL  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError("pillow", "images", "reading encoded images") from error
 
 
 def load_crops(

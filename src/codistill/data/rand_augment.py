@@ -7,7 +7,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from codistill.vision_import import import_torchvision
+from codistill.importing import import_torchvision
 
 _OPERATIONS = 2  # for each image
 

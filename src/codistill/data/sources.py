@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from codistill.data.cache import cache_file, cache_folder, fingerprint, load_cached, save_cached
+from codistill.data.cache import cache_file, fingerprint, load_cached, save_cached
 from codistill.data.cifar import CIFARS, Cifar, read_archive, read_extracted
 from codistill.data.dataset import Dataset, Split
 from codistill.data.decode import decode_images
@@ -15,6 +15,7 @@ from codistill.data.folders import list_class_folders, read_class_folders
 from codistill.data.parquet import list_shards, read_shards
 from codistill.data.published import list_cinic10, list_tiny_imagenet
 from codistill.errors import InputError, did_you_mean
+from codistill.files import cache_folder
 from codistill.names import DATASETS
 
 Decoded = tuple[Split, Split, tuple[str, ...]]  # train, test, class names

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from codistill.data.batch import Batch
 from codistill.data.broken import BrokenImages
 from codistill.data.encoded import EncodedSplit, Store
 from codistill.data.in_memory import Normalisation, check_batch_size, count_batches, mix
@@ -26,12 +27,11 @@ from codistill.data.photograph import (
     centre_box,
     load_crops,
     random_box,
-    require_pillow,
 )
 from codistill.data.rand_augment import rand_augment, require_torchvision
 from codistill.data.workers import Workers
 from codistill.errors import InputError
-from codistill.method import Batch
+from codistill.importing import require_pillow
 
 _TRIES = 20  # images to take in place of a broken one; a tenth may be broken: 1 in 10**20 fails
 

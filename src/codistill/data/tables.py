@@ -17,7 +17,6 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from codistill.data.cache import refusing_writes, writing_alone
 from codistill.data.encoded import EncodedDataset
 from codistill.data.index import (
     Index,
@@ -28,6 +27,7 @@ from codistill.data.index import (
     splits_of,
 )
 from codistill.errors import InputError, MissingExtraError, did_you_mean
+from codistill.files import refusing_writes, writing_alone
 
 _IMAGES = ("image", "img", "jpg", "png", "picture", "photo")
 LABELS = ("label", "labels", "fine_label", "class", "target", "cls")

@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 
 from codistill import files
-from codistill.data.cache import cache_folder, refusing_writes, writing_alone
 from codistill.errors import InputError
+from codistill.files import cache_folder, refusing_writes, writing_alone
 
 _SOURCE = Path(__file__).with_name("batch_norm_relu.cpp")
 _SOURCES = (_SOURCE, _SOURCE.with_name("rows.h"))

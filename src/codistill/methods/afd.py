@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from codistill.adapters import MatchSize, MatchWidth
+from codistill.data.batch import Batch, Labels
 from codistill.errors import InputError, require_not_negative, require_one_of, require_positive
-from codistill.losses import Labels, at_least_float32, ce_loss, kd_loss
-from codistill.method import Batch, Method, minimize
+from codistill.losses import at_least_float32, ce_loss, kd_loss
+from codistill.method import Method, minimize
 from codistill.networks.initialise import initialise_convolutions
 from codistill.optimizers import adam
 from codistill.peers import Outputs, Peers

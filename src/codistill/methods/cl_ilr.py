@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor
 
+from codistill.data.batch import Labels
 from codistill.errors import InputError, require_fraction, require_positive
-from codistill.losses import Labels, ce_loss, kd_loss
+from codistill.losses import ce_loss, kd_loss
 from codistill.method import Method
 from codistill.peers import Outputs, Peers
 

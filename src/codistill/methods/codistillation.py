@@ -12,10 +12,11 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from codistill.data.batch import Batch, Labels
 from codistill.errors import InputError, require_not_negative, require_positive
 from codistill.frozen import Frozen
-from codistill.losses import Labels, at_least_float32, ce_loss, kd_loss
-from codistill.method import Batch, Method
+from codistill.losses import at_least_float32, ce_loss, kd_loss
+from codistill.method import Method
 from codistill.peers import Outputs, Peers
 
 

@@ -6,8 +6,9 @@ parentheses are the equations of that paper.
 
 from torch import Tensor
 
+from codistill.data.batch import Labels
 from codistill.errors import InputError, require_positive
-from codistill.losses import Labels, ce_loss, kd_loss
+from codistill.losses import ce_loss, kd_loss
 from codistill.method import Method
 from codistill.peers import Outputs, Peers
 

@@ -6,7 +6,8 @@ several is the bar for every method that trains as many networks.
 
 from torch import Tensor
 
-from codistill.losses import Labels, ce_loss
+from codistill.data.batch import Labels
+from codistill.losses import ce_loss
 from codistill.method import Method
 from codistill.peers import Outputs
 

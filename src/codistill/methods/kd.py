@@ -11,10 +11,11 @@ from pathlib import Path
 from jaxtyping import Float
 from torch import Tensor
 
+from codistill.data.batch import Labels
 from codistill.errors import InputError, require_not_negative, require_positive
 from codistill.export import load_student
 from codistill.frozen import Frozen
-from codistill.losses import Labels, ce_loss, kd_loss
+from codistill.losses import ce_loss, kd_loss
 from codistill.method import Method
 from codistill.networks import Network
 from codistill.peers import Outputs, Peers

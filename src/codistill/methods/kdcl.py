@@ -11,10 +11,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from codistill.data.batch import Batch, Labels
 from codistill.errors import InputError, require_not_negative, require_one_of, require_positive
 from codistill.evaluation import eval_mode
-from codistill.losses import Labels, at_least_float32, ce_loss, full_precision, kd_loss
-from codistill.method import Batch, Method
+from codistill.losses import at_least_float32, ce_loss, full_precision, kd_loss
+from codistill.method import Method
 from codistill.peers import Outputs, Peers
 
 Ensemble = Literal["naive", "linear", "minlogit", "general"]

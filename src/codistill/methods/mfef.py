@@ -16,8 +16,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from codistill.data.batch import Labels
 from codistill.errors import InputError, require_not_negative, require_positive
-from codistill.losses import Labels, ce_loss, kd_loss, sigmoid_ramp_up
+from codistill.losses import ce_loss, kd_loss, sigmoid_ramp_up
 from codistill.method import Method
 from codistill.methods.ffl import FusionModule
 from codistill.networks.initialise import initialise_convolutions

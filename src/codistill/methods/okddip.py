@@ -16,15 +16,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from codistill.adapters import MatchWidth
+from codistill.data.batch import Labels
 from codistill.errors import InputError, require_not_negative, require_one_of, require_positive
-from codistill.losses import (
-    Labels,
-    at_least_float32,
-    ce_loss,
-    full_precision,
-    kd_loss,
-    sigmoid_ramp_up,
-)
+from codistill.losses import at_least_float32, ce_loss, full_precision, kd_loss, sigmoid_ramp_up
 from codistill.method import Method
 from codistill.peers import Outputs, Peers
 

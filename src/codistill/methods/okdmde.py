@@ -20,8 +20,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from codistill.adapters import MatchSize, MatchWidth
+from codistill.data.batch import Labels
 from codistill.errors import InputError, require_not_negative, require_one_of, require_positive
-from codistill.losses import Labels, ce_loss, full_precision, kd_loss, sigmoid_ramp_up
+from codistill.losses import ce_loss, full_precision, kd_loss, sigmoid_ramp_up
 from codistill.method import Method
 from codistill.methods.okddip import Attention, mix_predictions
 from codistill.networks.initialise import initialise_convolutions

@@ -10,8 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from codistill.data.batch import Labels
 from codistill.errors import InputError, require_not_negative, require_positive
-from codistill.losses import Labels, ce_loss, kd_loss, sigmoid_ramp_up
+from codistill.losses import ce_loss, kd_loss, sigmoid_ramp_up
 from codistill.method import Method
 from codistill.peers import Outputs, Peers
 

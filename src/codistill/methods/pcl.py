@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from codistill.data.batch import Batch, Labels
 from codistill.errors import (
     InputError,
     require_fraction,
@@ -19,8 +20,8 @@ from codistill.errors import (
     require_positive,
 )
 from codistill.frozen import Frozen
-from codistill.losses import Labels, ce_loss, kd_loss, sigmoid_ramp_up
-from codistill.method import Batch, Method
+from codistill.losses import ce_loss, kd_loss, sigmoid_ramp_up
+from codistill.method import Method
 from codistill.peers import Outputs, Peers
 
 

@@ -3,10 +3,10 @@
 from typing import Any
 
 from codistill.errors import InputError, did_you_mean
+from codistill.importing import import_timm, import_torchvision
 from codistill.networks.from_module import from_module
 from codistill.networks.network import Network
 from codistill.networks.start import load_matching
-from codistill.vision_import import import_timm, import_torchvision
 
 _ERRORS = (AssertionError, OSError, RuntimeError, TypeError, ValueError)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import Any
 
-from codistill.errors import MissingExtraError
+from codistill.importing import require_matplotlib
 
 # Okabe and Ito's colours, which the colour-blind can tell apart, without the yellow, which paper
 # does not show. Lines and markers tell them apart once more.
@@ -48,14 +48,6 @@ class Style:
     def number(cls, i: int) -> "Style":
         """The style of the i-th curve."""
         return cls(COLOURS[i % 7], LINES[i % 5], MARKERS[i % 11])
-
-
-def require_matplotlib() -> None:
-    """Raises MissingExtraError without matplotlib."""
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError("matplotlib", "report", "drawing curves") from error
 
 
 @contextmanager

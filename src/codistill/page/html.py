@@ -3,21 +3,11 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from codistill.errors import MissingExtraError
+from codistill.importing import require_jinja
 from codistill.page.parts import Section, Table
 
 _FOLDER = Path(__file__).parent
-
-
-def require_jinja() -> Any:
-    """The module jinja2. Raises MissingExtraError without it."""
-    try:
-        import jinja2
-    except ImportError as error:
-        raise MissingExtraError("jinja2", "report", "writing a page") from error
-    return jinja2
 
 
 def render_html(title: str, lead: str, sections: Sequence[Section]) -> str:

@@ -8,14 +8,14 @@ from rich.console import Console
 from codistill import files
 from codistill.differences import Difference
 from codistill.finished_runs import Result, version_notes
+from codistill.importing import require_jinja, require_matplotlib
 from codistill.page.alike import likeness_of_maps
 from codistill.page.classes import classes_that_change
 from codistill.page.cost import accuracy_and_cost
 from codistill.page.curves import learning_curves
-from codistill.page.drawing import require_matplotlib
 from codistill.page.flow import flow_of_knowledge
 from codistill.page.head import few_seeds, tables, what_seeds_lack, what_was_compared
-from codistill.page.html import render_html, require_jinja
+from codistill.page.html import render_html
 from codistill.page.losses import loss_terms
 from codistill.page.measure import How, measure
 from codistill.page.panels import where_they_look
