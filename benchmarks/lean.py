@@ -10,8 +10,8 @@ from torch import Tensor
 
 from codistill.data.dataset import Split
 from codistill.data.in_memory import Normalisation, crop_and_flip
-from codistill.losses import kd_loss
 from codistill.methods import FFL
+from codistill.methods.losses import kd_loss
 from ours import SGD
 
 

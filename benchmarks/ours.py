@@ -11,7 +11,7 @@ from codistill.data.batch import Batches
 from codistill.data.dataset import Split
 from codistill.data.in_memory import PadMode
 from codistill.methods import method_class
-from codistill.optimizers import sgd
+from codistill.methods.optimizers import sgd
 from codistill.precision import Precision
 from codistill.train import Record
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from codistill import Method, Outputs, Peers, build_network, fit
 from codistill.data import Augmentation, EvalBatches, Normalisation, TrainBatches, load_dataset
-from codistill.losses import ce_loss, kd_loss, sigmoid_ramp_up
 from codistill.methods import DML, Independent
+from codistill.methods.losses import ce_loss, kd_loss, sigmoid_ramp_up
 
 
 class Relay(Method):

@@ -22,7 +22,7 @@ def _edits(method: str, file: str, *edits: tuple[str, str, str]) -> list[Edit]:
 EDITS: list[Edit] = [
     *_edits(
         "independent",
-        "methods/independent.py",
+        "methods/papers/independent.py",
         (
             "only the first peer learns",
             "ce_loss(out.logits, labels)",
@@ -42,7 +42,7 @@ EDITS: list[Edit] = [
     ),
     *_edits(
         "independent",
-        "losses.py",
+        "methods/losses.py",
         (
             "cross-entropy is averaged over peers",
             "return K * F.cross_entropy",
@@ -51,7 +51,7 @@ EDITS: list[Edit] = [
     ),
     *_edits(
         "kd",
-        "methods/kd.py",
+        "methods/papers/kd.py",
         (
             "KL reversed",
             'kd_loss(out.logits, out.extra["teacher"].detach(), self.temperature)',
@@ -73,7 +73,7 @@ EDITS: list[Edit] = [
     ),
     *_edits(
         "kd",
-        "frozen.py",
+        "methods/modes.py",
         ("a frozen module goes into train mode", "super().train(False)", "super().train(mode)"),
         (
             "a frozen module starts in train mode",
@@ -83,7 +83,7 @@ EDITS: list[Edit] = [
     ),
     *_edits(
         "dml",
-        "methods/dml.py",
+        "methods/papers/dml.py",
         ("targets not held fixed", "z.detach()[None]", "z[None]"),
         ("students held fixed", "z[:, None], z.detach()[None]", "z.detach()[:, None], z[None]"),
         ("sum over the others, not mean", "pairs / (K - 1)", "pairs"),
@@ -97,7 +97,7 @@ EDITS: list[Edit] = [
     ),
     *_edits(
         "dml",
-        "losses.py",
+        "methods/losses.py",
         ("T^2 dropped", "return temperature**2 * kl", "return kl"),
         ("T instead of T^2", "return temperature**2 * kl", "return temperature * kl"),
         ("sum over images", "kl.mean(dim=-1).sum()", "kl.sum()"),
@@ -105,7 +105,7 @@ EDITS: list[Edit] = [
     ),
     *_edits(
         "cl_ilr",
-        "methods/cl_ilr.py",
+        "methods/papers/cl_ilr.py",
         (
             "the target holds the peer itself",
             "(z.sum(dim=0) - z) / (K - 1)",
@@ -124,7 +124,7 @@ EDITS: list[Edit] = [
     ),
     *_edits(
         "one",
-        "methods/one.py",
+        "methods/papers/one.py",
         ("target not held fixed", "z_m.detach()", "z_m"),
         ("gate unnormalised", "nn.ReLU(), nn.Softmax(dim=1))", "nn.ReLU())"),
         ("gate normalised over images", "nn.Softmax(dim=1)", "nn.Softmax(dim=0)"),
@@ -146,7 +146,7 @@ EDITS: list[Edit] = [
     ),
     *_edits(
         "codistillation",
-        "methods/codistillation.py",
+        "methods/papers/codistillation.py",
         (
             "copies never renewed",
             "if since >= 0 and (since % self.refresh_every == 0 or not self.renewed):",
@@ -179,7 +179,7 @@ EDITS: list[Edit] = [
     ),
     *_edits(
         "kdcl",
-        "methods/kdcl.py",
+        "methods/papers/kdcl.py",
         ("target not held fixed", "at_least_float32(z.detach())", "at_least_float32(z)"),
         (
             "naive: the worst peer",
@@ -227,7 +227,7 @@ EDITS: list[Edit] = [
     ),
     *_edits(
         "okddip",
-        "methods/okddip.py",
+        "methods/papers/okddip.py",
         ("targets held fixed", "w * kd_loss(z, targets, T)", "w * kd_loss(z, targets.detach(), T)"),
         ("the leader's target held fixed", "z.mean(dim=0), T)", "z.mean(dim=0).detach(), T)"),
         (
@@ -240,6 +240,13 @@ EDITS: list[Edit] = [
             "z, leader, T = out.logits[:-1]",
             "z, leader, T = out.logits[1:]",
         ),
+        ("ramp-up off for the peers", '"first": w * ', '"first": '),
+        ("ramp-up off for the leader", '"second": w * ', '"second": '),
+        ("another peer is kept", "len(self.peers) - 1)}", "0)}"),
+    ),
+    *_edits(
+        "okddip",
+        "methods/attention.py",
         ("attention over the wrong peer", '"bij,jbc->ibc"', '"bji,jbc->ibc"'),
         (
             "attention unnormalised",
@@ -252,15 +259,12 @@ EDITS: list[Edit] = [
             "(query @ key.mT).log_softmax(dim=1)",
         ),
         ("query and key are one", "(query @ key.mT)", "(query @ query.mT)"),
-        ("ramp-up off for the peers", '"first": w * ', '"first": '),
-        ("ramp-up off for the leader", '"second": w * ', '"second": '),
         ("probabilities not softened", "log_p = (z / T)", "log_p = z"),
         ("the mixture is of the other kind", 'if mix == "logits":', 'if mix != "logits":'),
-        ("another peer is kept", "len(self.peers) - 1)}", "0)}"),
     ),
     *_edits(
         "okddip",
-        "losses.py",
+        "methods/losses.py",
         (
             "the teacher is held fixed inside the helper",
             "at_least_float32(teacher) /",
@@ -269,7 +273,7 @@ EDITS: list[Edit] = [
     ),
     *_edits(
         "pcl",
-        "methods/pcl.py",
+        "methods/papers/pcl.py",
         (
             "mean teachers never updated are not told",
             "if epoch > 0 and not self._updated:",
@@ -318,7 +322,7 @@ EDITS: list[Edit] = [
     ),
     *_edits(
         "ffl",
-        "methods/ffl.py",
+        "methods/papers/ffl.py",
         ("the ensemble not held fixed", "z_e.detach()", "z_e"),
         ("the fused not held fixed", "z_f.detach()", "z_f"),
         (
@@ -334,13 +338,13 @@ EDITS: list[Edit] = [
     ),
     *_edits(
         "ffl",
-        "losses.py",
+        "methods/losses.py",
         ("ramp-up linear in the exponent", "remaining**2", "remaining"),
         ("ramp-up of the wrong height", "-5.0 *", "-4.0 *"),
     ),
     *_edits(
         "afd",
-        "methods/afd.py",
+        "methods/papers/afd.py",
         (
             "wrong peer in the ring of logits",
             "z.detach().roll(1, dims=0)",
@@ -416,7 +420,7 @@ EDITS: list[Edit] = [
     ),
     *_edits(
         "okdmde",
-        "methods/okdmde.py",
+        "methods/papers/okdmde.py",
         ("targets held fixed", "w * kd_loss(z, targets, T)", "w * kd_loss(z, targets.detach(), T)"),
         (
             "diversity cut off from the weights",
@@ -451,7 +455,7 @@ EDITS: list[Edit] = [
     ),
     *_edits(
         "mfef",
-        "methods/mfef.py",
+        "methods/papers/mfef.py",
         ("the ensemble not held fixed", "z_e.detach()", "z_e"),
         ("the fused not held fixed", "z_f.detach()", "z_f"),
         ("one kernel for all", "KERNELS = (3, 5, 7, 9)", "KERNELS = (3, 3, 3, 3)"),

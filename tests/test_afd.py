@@ -18,8 +18,8 @@ from written_out import (
 )
 
 from codistill import Batch, InputError, Peers, Training, fit
-from codistill.methods.afd import AFD
-from codistill.peers import Outputs
+from codistill.methods.papers.afd import AFD
+from codistill.networks.peers import Outputs
 
 plain_sgd = functools.partial(torch.optim.SGD, lr=0.1)
 

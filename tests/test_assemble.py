@@ -10,7 +10,7 @@ from codistill.config import Config
 from codistill.data import Normalisation, load_dataset
 from codistill.data_config import DataConfig
 from codistill.errors import InputError
-from codistill.method import Method
+from codistill.methods.method import Method
 from codistill.results import summarise
 from codistill.run import Run
 

@@ -6,7 +6,7 @@ from toys import make
 from written_out import assert_equal_losses, cross_entropy, example, gradients, images, kl
 
 from codistill import InputError
-from codistill.peers import Outputs
+from codistill.networks.peers import Outputs
 
 
 def expected_losses(z, labels, T=2.0, beta=0.5):

@@ -5,7 +5,7 @@ import torch
 from toys import make, tiny
 
 from codistill import InputError, Outputs, Peers
-from codistill.methods.dml import DML
+from codistill.methods.papers.dml import DML
 
 B, C = 6, 4
 

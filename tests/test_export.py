@@ -10,8 +10,8 @@ from codistill.config import Config
 from codistill.data import load_dataset
 from codistill.data_config import DataConfig
 from codistill.errors import InputError
-from codistill.export import load_student, save_student
-from codistill.networks import build_network
+from codistill.networks.build import build_network
+from codistill.networks.student import load_student, save_student
 from codistill.run import Run
 
 

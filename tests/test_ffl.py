@@ -9,10 +9,12 @@ import torch.nn.functional as F
 from toys import make, sgd, tiny, toy_batches
 
 from codistill import Batch, InputError, Peers, evaluate, fit, minimize
-from codistill.adapters import MatchSize
-from codistill.methods.ffl import FFL, FusionModule
-from codistill.networks import build_network, resnet
-from codistill.peers import Outputs
+from codistill.methods.adapters import MatchSize
+from codistill.methods.fusion import FusionModule
+from codistill.methods.papers.ffl import FFL
+from codistill.networks import resnet
+from codistill.networks.build import build_network
+from codistill.networks.peers import Outputs
 
 CLASSES = 5
 paper_sgd = functools.partial(

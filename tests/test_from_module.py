@@ -10,9 +10,10 @@ from torch import nn
 
 from codistill import InputError, Peers
 from codistill.config import Config
-from codistill.export import load_student, save_student
-from codistill.networks import build_network, from_module
-from codistill.networks.cuts import Tapped
+from codistill.networks import from_module
+from codistill.networks.build import build_network
+from codistill.networks.cutting.cuts import Tapped
+from codistill.networks.student import load_student, save_student
 from codistill.run import Run
 
 

@@ -14,7 +14,7 @@ from codistill.analysis.grad_cam import to_pixels
 from codistill.analysis.map_places import map_of_network
 from codistill.data import EvalBatches, Normalisation, Split, StreamedEvalBatches
 from codistill.methods import FFL, KD, PCL, Independent
-from codistill.networks.from_module import from_module
+from codistill.networks.cutting.from_module import from_module
 
 NORMALISATION = Normalisation((127.0, 120.0, 110.0), (70.0, 60.0, 50.0))
 

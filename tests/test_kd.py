@@ -13,7 +13,7 @@ from codistill.assemble import network_files
 from codistill.config import Config
 from codistill.data_config import DataConfig
 from codistill.finished_runs import load_results
-from codistill.methods.kd import KD
+from codistill.methods.papers.kd import KD
 from codistill.run import Run
 
 

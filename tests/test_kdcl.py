@@ -7,8 +7,8 @@ from toys import make, sgd, toy_batches
 from written_out import C, assert_equal_losses, cross_entropy, example, images, kl, log_softmax
 
 from codistill import InputError, fit
-from codistill.methods.kdcl import error_correlation, general_weights, linear_weights
-from codistill.peers import Outputs
+from codistill.methods.papers.kdcl import error_correlation, general_weights, linear_weights
+from codistill.networks.peers import Outputs
 
 
 def naive(z, labels):

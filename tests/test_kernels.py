@@ -29,7 +29,7 @@ from codistill.finished_runs import what_is_compared
 from codistill.kernels import batch_norm_relu, using_kernels
 from codistill.kernels.build import build, built, library_file
 from codistill.methods import FFL
-from codistill.networks.layers import Layers
+from codistill.networks.families.layers import Layers
 from codistill.run import Run
 
 

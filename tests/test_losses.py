@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import tensor
 
-from codistill.losses import ce_loss, kd_loss, sigmoid_ramp_up
+from codistill.methods.losses import ce_loss, kd_loss, sigmoid_ramp_up
 
 
 def logits_of(*rows, T=1.0):

@@ -16,7 +16,7 @@ import torch
 from codistill import Training
 from codistill.assemble import build_method, make_optimizer
 from codistill.config import Config
-from codistill.method import Batch
+from codistill.data.batch import Batch
 from codistill.train import train_epoch
 
 def peak():  # not ru_maxrss, which counts the process that started this one too

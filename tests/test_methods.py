@@ -14,8 +14,8 @@ from toys import assert_same_tensors, can_share, make, sgd, steps, tiny, toy_bat
 
 from codistill import InputError, Method, Peers, Training, evaluate, fit
 from codistill.data.in_memory import Augmentation, Normalisation, TrainBatches
-from codistill.losses import ce_loss
 from codistill.methods import method_class
+from codistill.methods.losses import ce_loss
 from codistill.names import METHODS
 
 K = 3
@@ -261,7 +261,7 @@ def elsewhere(tmp_path, monkeypatch):
 
 OWN_METHOD = """
 from codistill import Method
-from codistill.losses import ce_loss
+from codistill.methods.losses import ce_loss
 
 class Own(Method):
     def losses(self, out, labels, epoch):

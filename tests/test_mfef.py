@@ -17,7 +17,7 @@ from written_out import (
 )
 
 from codistill import InputError, Peers
-from codistill.methods.mfef import MFEF, ChannelAttention, MultiScale, SpatialAttention
+from codistill.methods.papers.mfef import MFEF, ChannelAttention, MultiScale, SpatialAttention
 
 PARTS = ("multi_scale", "channel_attention", "spatial_attention")
 

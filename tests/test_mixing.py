@@ -13,8 +13,8 @@ from codistill import Batch, InputError
 from codistill.config import Config
 from codistill.data.mixing import MixedBatches, Mixing, balanced_weights, cut_box
 from codistill.evaluation import evaluate
-from codistill.losses import ce_loss
 from codistill.methods import DML
+from codistill.methods.losses import ce_loss
 from codistill.names import METHODS
 from codistill.run import Run
 

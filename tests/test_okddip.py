@@ -15,7 +15,7 @@ from written_out import (
 )
 
 from codistill import InputError, Peers
-from codistill.methods.okddip import OKDDip
+from codistill.methods.papers.okddip import OKDDip
 
 
 def expected_losses(method, out, labels, epoch, T=3.0, R=80, mix="logits"):

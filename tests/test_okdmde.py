@@ -18,7 +18,7 @@ from written_out import (
 )
 
 from codistill import InputError, Network, Peers
-from codistill.methods.okdmde import OKDMDE, cd_loss
+from codistill.methods.papers.okdmde import OKDMDE, cd_loss
 
 
 def cd(weights, form="product"):

@@ -14,7 +14,7 @@ from written_out import (
 )
 
 from codistill import InputError
-from codistill.peers import Outputs
+from codistill.networks.peers import Outputs
 
 
 def expected_losses(z, z_m, labels, epoch, T=3.0, R=80):

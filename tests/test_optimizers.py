@@ -8,7 +8,7 @@ import torch
 from toys import assert_same_tensors, make, toy_batches
 
 from codistill import Training
-from codistill.optimizers import adam, load_state, sgd
+from codistill.methods.optimizers import adam, load_state, sgd
 
 options = {"lr": 0.05, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-4}
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -10,11 +10,12 @@ from rich.console import Console
 from torch import nn
 
 from codistill.errors import InputError
-from codistill.losses import ce_loss
-from codistill.method import Method
 from codistill.methods import AFD, DML, FFL, Independent
-from codistill.networks import Network, build_network
-from codistill.peers import Peers
+from codistill.methods.losses import ce_loss
+from codistill.methods.method import Method
+from codistill.networks import Network
+from codistill.networks.build import build_network
+from codistill.networks.peers import Peers
 from codistill.summary import summarise_method
 from codistill.summary_tables import render
 

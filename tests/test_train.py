@@ -11,8 +11,8 @@ import torch
 from toys import C, assert_same_tensors, echo, make, sgd, tiny, toy_batches
 
 from codistill import Batch, InputError, Method, Peers, Training, evaluate, fit, minimize
-from codistill.losses import ce_loss
 from codistill.methods import Independent
+from codistill.methods.losses import ce_loss
 from codistill.train import NonFiniteError
 
 # What fit yields

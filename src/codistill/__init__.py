@@ -11,33 +11,33 @@ if TYPE_CHECKING:
     from codistill.data.batch import Batch as Batch
     from codistill.errors import InputError as InputError
     from codistill.evaluation import evaluate as evaluate
-    from codistill.export import load_photograph as load_photograph
-    from codistill.export import load_student as load_student
-    from codistill.export import save_student as save_student
-    from codistill.method import Method as Method
-    from codistill.method import minimize as minimize
+    from codistill.methods.method import Method as Method
+    from codistill.methods.method import minimize as minimize
     from codistill.networks import Network as Network
-    from codistill.networks import build_network as build_network
-    from codistill.peers import Outputs as Outputs
-    from codistill.peers import Peers as Peers
+    from codistill.networks.build import build_network as build_network
+    from codistill.networks.peers import Outputs as Outputs
+    from codistill.networks.peers import Peers as Peers
+    from codistill.networks.student import load_photograph as load_photograph
+    from codistill.networks.student import load_student as load_student
+    from codistill.networks.student import save_student as save_student
     from codistill.train import Training as Training
     from codistill.train import fit as fit
 
 _HOMES = {
-    "Batch": "codistill.method",
+    "Batch": "codistill.methods.method",
     "InputError": "codistill.errors",
-    "Method": "codistill.method",
+    "Method": "codistill.methods.method",
     "Network": "codistill.networks",
-    "Outputs": "codistill.peers",
-    "Peers": "codistill.peers",
+    "Outputs": "codistill.networks.peers",
+    "Peers": "codistill.networks.peers",
     "Training": "codistill.train",
     "build_network": "codistill.networks",
     "evaluate": "codistill.evaluation",
     "fit": "codistill.train",
-    "load_photograph": "codistill.export",
-    "load_student": "codistill.export",
-    "minimize": "codistill.method",
-    "save_student": "codistill.export",
+    "load_photograph": "codistill.networks.student",
+    "load_student": "codistill.networks.student",
+    "minimize": "codistill.methods.method",
+    "save_student": "codistill.networks.student",
 }
 __all__ = sorted(_HOMES)  # noqa: PLE0605
 

@@ -13,11 +13,12 @@ from codistill.data.build import Data as Data
 from codistill.data.build import build_data as build_data
 from codistill.data.mixing import MixedBatches, Mixing, balanced_weights
 from codistill.errors import InputError
-from codistill.method import Method
 from codistill.methods import method_class
-from codistill.networks import build_network, renew_equal_classifiers, start_from
-from codistill.optimizers import sgd
-from codistill.peers import Peers
+from codistill.methods.method import Method
+from codistill.methods.optimizers import sgd
+from codistill.networks import renew_equal_classifiers, start_from
+from codistill.networks.build import build_network
+from codistill.networks.peers import Peers
 from codistill.train import MakeOptimizer
 
 

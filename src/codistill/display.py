@@ -18,9 +18,9 @@ from rich.text import Text
 
 from codistill.config import Config
 from codistill.data.batch import Batch
-from codistill.losses import sigmoid_ramp_up
 from codistill.manifest import machine
-from codistill.method import Method
+from codistill.methods.losses import sigmoid_ramp_up
+from codistill.methods.method import Method
 from codistill.results import classifiers_of
 from codistill.run import Run
 from codistill.train import Record

@@ -1,16 +1,16 @@
 """How good the classifiers of a method are, the same for every method."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sized
-from contextlib import contextmanager
+from collections.abc import Sized
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from codistill.data.batch import Batches, as_batch
 from codistill.errors import InputError
 from codistill.folding import folded
-from codistill.method import Method
+from codistill.methods.method import Method
+from codistill.methods.modes import eval_mode
 from codistill.metrics import batch_differences, batch_metrics, mean_differences, mean_metrics
 from codistill.precision import Precision, autocast, check_precision
 
@@ -58,15 +58,3 @@ def evaluate(method: Method, batches: Batches, precision: Precision = "fp32") ->
         for name, values in sums.items()
         for metric, value in mean_metrics(values, n).items()
     } | (mean_differences(differences, n) if differences else {})
-
-
-@contextmanager
-def eval_mode(module: nn.Module) -> Iterator[None]:
-    """Every part of `module` in eval mode for a while, and then in the mode that it was in."""
-    modes = [(m, m.training) for m in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for m, training in modes:
-            m.training = training

@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from torch.utils.hooks import RemovableHandle
 
-from codistill.method import Method
+from codistill.methods.method import Method
 
 _WORTH = 512  # images in all: with fewer, the copy costs more than it saves
 _TRIED = 16  # images on which the copy is compared

@@ -11,11 +11,7 @@ from typing import Any
 
 import torch
 
-from codistill.adapters import MatchSize, MatchWidth
 from codistill.kernels.build import built
-from codistill.method import Method
-
-ADAPTERS = MatchSize, MatchWidth
 
 _PACKAGES = ("codistill", "torch", "torchvision", "timm", "numpy", "safetensors")
 
@@ -31,35 +27,6 @@ def provenance() -> dict[str, Any]:
 def commit_of_codistill() -> dict[str, Any] | None:
     """Commit of this package, and whether it was changed since; None where it is no checkout."""
     return _git(Path(__file__).parent, "manifest.py")
-
-
-def parameter_counts(method: Method) -> dict[str, int]:
-    """Parameters of each peer and student alone, of all peers together, and what is added.
-
-    "method" counts those that are trained beside the peers, "adapters" among these the layers that
-    bring maps of different networks to one size and width, "frozen" those that are not trained.
-    """
-
-    def count(module: torch.nn.Module) -> int:
-        return sum(p.numel() for p in module.parameters())
-
-    peers = method.peers
-    alone = {
-        f"peer{k}": count(peers.trunk) + count(peers.branches[k]) + count(peers.heads[k])
-        for k in range(len(peers))
-    }
-    students = {name: alone[f"peer{k}"] for name, (_, k) in method.students().items()}
-    added = {*method.parameters()} - {*peers.parameters()}
-    return (
-        alone
-        | students
-        | {
-            "peers": count(peers),
-            "method": sum(p.numel() for p in added if p.requires_grad),
-            "adapters": sum(count(m) for m in method.modules() if isinstance(m, ADAPTERS)),
-            "frozen": sum(p.numel() for p in added if not p.requires_grad),
-        }
-    )
 
 
 def machine(device: torch.device, kernels: bool) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from codistill.method import Method
+from codistill.methods.method import Method
 from codistill.precision import Precision, autocast
 from codistill.probing import random_views, some_labels
 

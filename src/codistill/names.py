@@ -7,19 +7,19 @@ A new method needs its file and its line here; one kept elsewhere needs no line:
 from typing import NamedTuple
 
 METHODS: dict[str, str] = {
-    "independent": "codistill.methods.independent:Independent",
-    "kd": "codistill.methods.kd:KD",
-    "dml": "codistill.methods.dml:DML",
-    "cl_ilr": "codistill.methods.cl_ilr:CLILR",
-    "one": "codistill.methods.one:ONE",
-    "codistillation": "codistill.methods.codistillation:Codistillation",
-    "kdcl": "codistill.methods.kdcl:KDCL",
-    "okddip": "codistill.methods.okddip:OKDDip",
-    "pcl": "codistill.methods.pcl:PCL",
-    "ffl": "codistill.methods.ffl:FFL",
-    "afd": "codistill.methods.afd:AFD",
-    "okdmde": "codistill.methods.okdmde:OKDMDE",
-    "mfef": "codistill.methods.mfef:MFEF",
+    "independent": "codistill.methods.papers.independent:Independent",
+    "kd": "codistill.methods.papers.kd:KD",
+    "dml": "codistill.methods.papers.dml:DML",
+    "cl_ilr": "codistill.methods.papers.cl_ilr:CLILR",
+    "one": "codistill.methods.papers.one:ONE",
+    "codistillation": "codistill.methods.papers.codistillation:Codistillation",
+    "kdcl": "codistill.methods.papers.kdcl:KDCL",
+    "okddip": "codistill.methods.papers.okddip:OKDDip",
+    "pcl": "codistill.methods.papers.pcl:PCL",
+    "ffl": "codistill.methods.papers.ffl:FFL",
+    "afd": "codistill.methods.papers.afd:AFD",
+    "okdmde": "codistill.methods.papers.okdmde:OKDMDE",
+    "mfef": "codistill.methods.papers.mfef:MFEF",
 }
 
 FAMILIES: dict[str, str] = {

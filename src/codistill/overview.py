@@ -16,12 +16,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from codistill.data.batch import Batch
 from codistill.errors import InputError
-from codistill.manifest import parameter_counts
-from codistill.method import Method
 from codistill.methods import method_class
+from codistill.methods.method import Method
+from codistill.methods.parameters import parameter_counts
 from codistill.names import METHODS
-from codistill.networks import build_network
-from codistill.peers import Peers
+from codistill.networks.build import build_network
+from codistill.networks.peers import Peers
 
 ABOUT = (
     "Parameters, views and cost: of 3 ResNet-20 on 100 classes that share two of their three "

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from codistill.method import Method
+from codistill.methods.method import Method
 
 
 @contextmanager

@@ -42,10 +42,11 @@ from codistill.assemble import (
 from codistill.config import Config
 from codistill.data.batch import Batch
 from codistill.errors import InputError
-from codistill.export import save_student
 from codistill.history import read_history, write_history
 from codistill.loggers import TOLD, logging_to, require_loggers
-from codistill.manifest import commit_of_codistill, machine, parameter_counts, provenance
+from codistill.manifest import commit_of_codistill, machine, provenance
+from codistill.methods.parameters import parameter_counts
+from codistill.networks.student import save_student
 from codistill.results import best_epoch, preferred, summarise
 from codistill.run_folder import START, copy_name, locked, refuse_occupied
 from codistill.train import Record, Training, fit

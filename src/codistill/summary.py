@@ -17,10 +17,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from codistill.errors import require_positive
 from codistill.memory import MemoryEstimate, estimate_memory
-from codistill.method import Method
+from codistill.methods.method import Method
 from codistill.networks import Network
 from codistill.networks.network import as_map
-from codistill.peers import Peers
+from codistill.networks.peers import Peers
 from codistill.precision import Precision
 from codistill.probing import device_of, probing, random_images, random_views, some_labels
 

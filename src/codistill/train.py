@@ -15,8 +15,8 @@ from codistill.data.batch import Batch, Batches, as_batch
 from codistill.errors import InputError
 from codistill.evaluation import evaluate
 from codistill.kernels import using_kernels
-from codistill.method import Method
-from codistill.optimizers import load_state, sgd
+from codistill.methods.method import Method
+from codistill.methods.optimizers import load_state, sgd
 from codistill.precision import Precision, autocast, check_precision
 from codistill.probing import device_of
 

@@ -14,7 +14,7 @@ from codistill.analysis.predictions import Batches, Predictions, predict
 from codistill.analysis.similarity import Similarities, map_similarities
 from codistill.errors import InputError, MissingExtraError
 from codistill.finished_runs import Result, load_result
-from codistill.method import Method
+from codistill.methods.method import Method
 from codistill.results import own_classifier
 from codistill.run import WEIGHTS, Run
 

@@ -18,8 +18,8 @@ from codistill.analysis.map_places import MapPlace, map_of_network, maps_of_peer
 from codistill.analysis.predictions import Batches, Predictions
 from codistill.data import Normalisation
 from codistill.errors import InputError, MissingExtraError
-from codistill.evaluation import eval_mode
-from codistill.method import Method
+from codistill.methods.method import Method
+from codistill.methods.modes import eval_mode
 
 
 @dataclass(frozen=True)

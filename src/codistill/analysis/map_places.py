@@ -10,9 +10,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from codistill.errors import InputError
-from codistill.networks.cuts import Tapped
+from codistill.networks.cutting.cuts import Tapped
 from codistill.networks.network import Layout, Network, as_map
-from codistill.peers import Peers
+from codistill.networks.peers import Peers
 
 Classify = Callable[[Tensor], Tensor]
 """Makes logits (B, C) of images (B, 3, H, W)."""

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from codistill.data import EvalBatches, StreamedEvalBatches
 from codistill.errors import InputError
-from codistill.evaluation import eval_mode
-from codistill.method import Method
+from codistill.methods.method import Method
+from codistill.methods.modes import eval_mode
 
 Batches = EvalBatches | StreamedEvalBatches
 """What a run evaluates on."""

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from codistill.analysis.predictions import Batches
 from codistill.errors import InputError
-from codistill.evaluation import eval_mode
-from codistill.method import Method
-from codistill.peers import Peers
+from codistill.methods.method import Method
+from codistill.methods.modes import eval_mode
+from codistill.networks.peers import Peers
 
 _FEWEST = 4  # images in a batch, for an unbiased estimate
 

@@ -2,20 +2,20 @@
 
 from codistill.errors import InputError, did_you_mean
 from codistill.importing import import_object
-from codistill.method import Method
-from codistill.methods.afd import AFD
-from codistill.methods.cl_ilr import CLILR
-from codistill.methods.codistillation import Codistillation
-from codistill.methods.dml import DML
-from codistill.methods.ffl import FFL
-from codistill.methods.independent import Independent
-from codistill.methods.kd import KD
-from codistill.methods.kdcl import KDCL
-from codistill.methods.mfef import MFEF
-from codistill.methods.okddip import OKDDip
-from codistill.methods.okdmde import OKDMDE
-from codistill.methods.one import ONE
-from codistill.methods.pcl import PCL
+from codistill.methods.method import Method
+from codistill.methods.papers.afd import AFD
+from codistill.methods.papers.cl_ilr import CLILR
+from codistill.methods.papers.codistillation import Codistillation
+from codistill.methods.papers.dml import DML
+from codistill.methods.papers.ffl import FFL
+from codistill.methods.papers.independent import Independent
+from codistill.methods.papers.kd import KD
+from codistill.methods.papers.kdcl import KDCL
+from codistill.methods.papers.mfef import MFEF
+from codistill.methods.papers.okddip import OKDDip
+from codistill.methods.papers.okdmde import OKDMDE
+from codistill.methods.papers.one import ONE
+from codistill.methods.papers.pcl import PCL
 from codistill.names import METHODS
 
 __all__ = [

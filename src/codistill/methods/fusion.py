@@ -1,0 +1,41 @@
+"""Feature maps of several peers, fused into one that is classified."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from codistill.methods.adapters import MatchSize
+from codistill.networks.families.initialise import initialise_convolutions
+
+
+class FusionModule(nn.Module):
+    """Concatenates feature maps, mixes them (3x3 depthwise, 1x1 pointwise) and classifies.
+
+    As in the authors' code, where all maps have D channels and one size. For maps that differ, the
+    mixture has as many channels as the widest, and larger maps are first brought to the size of
+    the smallest; both are our choice, since the paper gives no detail.
+
+    Args:
+        channels: D_k of each peer's last feature map.
+        reductions: side of the image / side of the map, of each peer.
+        num_classes: C.
+    """
+
+    def __init__(self, channels: Sequence[int], reductions: Sequence[int], num_classes: int):
+        super().__init__()
+        d_in, d_out = sum(channels), max(channels)
+        self.match_size = MatchSize(channels, reductions)
+        self.depthwise = nn.Conv2d(d_in, d_in, kernel_size=3, padding=1, groups=d_in, bias=False)
+        self.bn1 = nn.BatchNorm2d(d_in)
+        self.pointwise = nn.Conv2d(d_in, d_out, kernel_size=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(d_out)
+        self.fc = nn.Linear(d_out, num_classes)
+        initialise_convolutions(self)
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        x = torch.cat(self.match_size(maps), dim=1)  # (B, D_1 + ... + D_K, H, W)
+        x = F.relu(self.bn1(self.depthwise(x)))
+        x = F.relu(self.bn2(self.pointwise(x)))  # (B, D, H, W)
+        return self.fc(x.mean(dim=(2, 3)))  # (B, C)

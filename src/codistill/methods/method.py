@@ -1,0 +1,101 @@
+"""The interface of this library: how peers are trained together."""
+
+import abc
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from codistill.data.batch import Batch, Labels
+from codistill.networks.peers import Outputs, Peers
+
+
+class Method(nn.Module, abc.ABC):
+    """A way of training peers together.
+
+    A method defines `losses`. Where its paper asks for more, it also
+
+    - adds modules in `__init__`: a fusion module, a gate, discriminators;
+    - adds classifiers in `forward`;
+    - sets `views`, the number of augmented views it needs of each image;
+    - returns several `optimizers`, says in `training_step` when each one steps, and in
+      `lr_factor` which one has a schedule of its own;
+    - does in `begin_epoch` what its paper does once an epoch;
+    - says in `students` what is kept, where that is not simply the best peer.
+
+    A method never extends another method.
+
+    Args:
+        peers: the networks that learn together.
+
+    Attributes:
+        views: augmented views of each image that a step needs. The peers take turns with them.
+        forwards: how often the peers compute a batch in a step.
+        needs_held_out: whether `begin_epoch` cannot do without images that were held out.
+    """
+
+    views = 1
+    forwards = 1
+    needs_held_out = False
+
+    def __init__(self, peers: Peers):
+        super().__init__()
+        self.peers = peers
+
+    def forward(self, views: Sequence[Float[Tensor, "B 3 H W"]]) -> Outputs:
+        """What the peers, and what the method adds to them, make of a batch."""
+        return self.peers(views)
+
+    @abc.abstractmethod
+    def losses(self, out: Outputs, labels: Labels, epoch: int) -> dict[str, Tensor]:
+        """The weighted terms of the training objective, by name. The objective is their sum."""
+
+    def optimizers(self, make: Callable[..., Optimizer]) -> dict[str, Optimizer]:
+        """The optimizers by name. `make(params)` builds the one that the recipe chose."""
+        return {"main": make(self.parameters())}
+
+    def lr_factor(self, optimizer: str, epoch: int, recipe: float) -> float:
+        """What multiplies the learning rate of an optimizer in an epoch: as the recipe says."""
+        return recipe
+
+    def begin_epoch(self, epoch: int, held_out: Iterable[Batch] | None) -> None:  # noqa: B027
+        """Called before the first step of an epoch, counted from 0. Does nothing.
+
+        What it changes belongs into buffers, so that an interrupted training goes on exactly.
+
+        Args:
+            epoch: the one that begins.
+            held_out: images that no peer trains on, to measure the peers; never the test set.
+        """
+
+    def students(self) -> dict[str, tuple[Peers, int]]:
+        """The classifiers of which one is kept in the end, by name: each a peer of some `Peers`.
+
+        `peers.student(k)` makes it a network of its own. Which one is kept, the held-out images
+        say; without any, it is the first.
+        """
+        return {f"peer{k}": (self.peers, k) for k in range(len(self.peers))}
+
+    def training_step(
+        self, batch: Batch, optimizers: dict[str, Optimizer], epoch: int
+    ) -> dict[str, Tensor]:
+        """Updates the weights once and returns the loss terms, for the log."""
+        losses = self.losses(self(batch.views), batch.labels, epoch)
+        minimize(losses, optimizers["main"])
+        return losses
+
+
+def minimize(losses: dict[str, Tensor], optimizer: Optimizer) -> None:
+    """Takes one step of `optimizer` down the sum of `losses`.
+
+    The only place that goes backward. It clears the gradients first, so that whatever an earlier
+    step of an alternating method left behind cannot leak into this one.
+    """
+    loss = torch.stack(list(losses.values())).sum()
+    optimizer.zero_grad()
+    with torch.autocast(loss.device.type, enabled=False):
+        loss.backward()
+    optimizer.step()
+    torch.clear_autocast_cache()  # it holds the weights as they were before this step

@@ -1,0 +1,182 @@
+"""AFD: peers also learn each other's feature maps, by fooling discriminators.
+
+Chung, Park, Kim, Kwak: Feature-map-level Online Adversarial Knowledge Distillation.
+ICML 2020. arXiv:2002.01775. Peer k learns from peer k-1, and the first from the last: logits and
+feature maps alike go round this ring.
+
+    D_k tells maps of peer k (fake, 0) from those of its teacher k-1 (real, 1);
+    peer k learns to make D_k call its own maps real.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from codistill.data.batch import Batch, Labels
+from codistill.errors import InputError, require_not_negative, require_one_of, require_positive
+from codistill.methods.adapters import MatchSize, MatchWidth
+from codistill.methods.losses import at_least_float32, ce_loss, kd_loss
+from codistill.methods.method import Method, minimize
+from codistill.methods.optimizers import adam
+from codistill.networks.families.initialise import initialise_convolutions
+from codistill.networks.peers import Outputs, Peers
+
+Alignment = Literal["adversarial", "l1", "l2", "none"]
+
+
+class AFD(Method):
+    """Each peer learns the predictions and the feature maps of the one before it in a ring.
+
+    From one batch, first the loss on logits moves the peers. Then, on maps computed anew with the
+    weights that this gave, each discriminator moves, and after it the peer that has to fool it.
+
+    Args:
+        peers: two or more networks.
+        temperature: T of the divergences.
+        kd: whether logits are distilled too.
+        alignment: of feature maps: "adversarial"; or the paper's rivals, which draw peer k's map
+            directly to its teacher's, held fixed: "l1", the mean absolute difference, or "l2", the
+            mean squared one; or "none".
+        alignment_weight: of "l1" and "l2".
+        adversarial_lr: learning rate of Adam, which moves discriminators and feature extractors.
+        adversarial_weight_decay: of Adam, on both.
+        adversarial_milestones: epochs at which that learning rate is multiplied by 0.1. The
+            default belongs to 300 epochs: scale it with the length of the training.
+    """
+
+    def __init__(
+        self,
+        peers: Peers,
+        temperature: float = 3.0,
+        kd: bool = True,
+        alignment: Alignment = "adversarial",
+        alignment_weight: float = 1.0,
+        adversarial_lr: float = 2e-5,
+        adversarial_weight_decay: float = 0.1,
+        adversarial_milestones: Sequence[int] = (75, 150),
+    ):
+        if len(peers) < 2:
+            raise InputError("AFD teaches each peer by another: it needs at least 2, not 1")
+        require_positive(temperature=temperature, adversarial_lr=adversarial_lr)
+        require_not_negative(
+            alignment_weight=alignment_weight, adversarial_weight_decay=adversarial_weight_decay
+        )
+        if not all(isinstance(m, int) and m > 0 for m in adversarial_milestones):
+            raise InputError(
+                f"adversarial_milestones are {list(adversarial_milestones)}: give epochs, whole "
+                "numbers above 0"
+            )
+        require_one_of("alignment", alignment, ("adversarial", "l1", "l2", "none"))
+        super().__init__(peers)
+        self.forwards = 2 if alignment == "adversarial" else 1
+        self.temperature = temperature
+        self.kd = kd
+        self.alignment = alignment
+        self.alignment_weight = alignment_weight
+        self.adversarial_lr = adversarial_lr
+        self.adversarial_weight_decay = adversarial_weight_decay
+        self.adversarial_milestones = tuple(adversarial_milestones)
+        last = [(d[-1], r[-1]) for d, r in zip(peers.channels, peers.reductions, strict=True)]
+        ring = list(zip(last, [last[-1], *last[:-1]], strict=True))  # (peer k, its teacher)
+        if alignment != "none":
+            self.transfers = nn.ModuleList(_transfer(own, teacher) for own, teacher in ring)
+        if alignment == "adversarial":
+            self.discriminators = nn.ModuleList(
+                _discriminator(min(own[0], teacher[0])) for own, teacher in ring
+            )
+
+    def losses(self, out: Outputs, labels: Labels, epoch: int) -> dict[str, Tensor]:
+        z = out.logits
+        terms = {"ce": ce_loss(z, labels)}
+        if self.kd:
+            terms["kd"] = kd_loss(z, z.detach().roll(1, dims=0), self.temperature)
+        if self.alignment in ("l1", "l2"):
+            power = 1 if self.alignment == "l1" else 2
+            pairs = self._pairs(out.feature_maps, hold_teachers=True)
+            distances = [(at_least_float32(own - t).abs() ** power).mean() for own, t in pairs]
+            terms["align"] = self.alignment_weight * torch.stack(distances).sum()
+        return terms
+
+    def optimizers(self, make: Callable[..., Optimizer]) -> dict[str, Optimizer]:
+        if self.alignment != "adversarial":
+            return {"main": make(self.parameters())}
+        adversarial = functools.partial(
+            adam, lr=self.adversarial_lr, weight_decay=self.adversarial_weight_decay
+        )
+        extractors = [*self.peers.trunk.parameters(), *self.peers.branches.parameters()]
+        return {
+            "main": make(self.peers.parameters()),
+            "discriminators": adversarial(
+                [*self.discriminators.parameters(), *self.transfers.parameters()]
+            ),
+            "extractors": adversarial(extractors),
+        }
+
+    def lr_factor(self, optimizer: str, epoch: int, recipe: float) -> float:
+        if optimizer == "main":
+            return recipe
+        return 0.1 ** sum(epoch >= milestone for milestone in self.adversarial_milestones)
+
+    def training_step(
+        self, batch: Batch, optimizers: dict[str, Optimizer], epoch: int
+    ) -> dict[str, Tensor]:
+        losses = super().training_step(batch, optimizers, epoch)
+        if self.alignment != "adversarial":
+            return losses
+        maps = self.peers(batch.views).feature_maps
+
+        # D_k learns to call the maps of its own peer 0 and those of the peer's teacher 1 ...
+        own, teachers = zip(*self._pairs([x.detach() for x in maps]), strict=True)
+        d_loss = {"d": self._score(own, goal=0) + self._score(teachers, goal=1)}
+        minimize(d_loss, optimizers["discriminators"])
+
+        # ... and peer k learns to make D_k call its maps 1.
+        own, _ = zip(*self._pairs(maps, hold_teachers=True), strict=True)
+        g_loss = {"g": self._score(own, goal=1)}
+        minimize(g_loss, optimizers["extractors"])
+        return losses | d_loss | g_loss
+
+    def _pairs(
+        self, maps: Sequence[Tensor], hold_teachers: bool = False
+    ) -> list[tuple[Tensor, Tensor]]:
+        """The map of each peer and that of its teacher, brought to one shape."""
+        teachers = [maps[-1], *maps[:-1]]
+        if hold_teachers:
+            teachers = [x.detach() for x in teachers]
+        pairs = zip(maps, teachers, strict=True)
+        return [tuple(t(pair)) for t, pair in zip(self.transfers, pairs, strict=True)]
+
+    def _score(self, maps: Sequence[Tensor], goal: int) -> Float[Tensor, ""]:
+        """The squared distance of each D_k(maps[k]) from `goal`, mean over images, sum over k."""
+        pairs = zip(self.discriminators, maps, strict=True)
+        scores = [discriminator(x) for discriminator, x in pairs]  # (B, 1) each
+        return (at_least_float32(torch.stack(scores)) - goal).square().mean(dim=(1, 2)).sum()
+
+
+def _transfer(own: tuple[int, int], teacher: tuple[int, int]) -> nn.Module:
+    """T_k of two maps, given as (channels, reduction): the smaller size, the narrower width.
+
+    Nothing where they agree. It is trained with the discriminators.
+    """
+    channels, reductions = zip(own, teacher, strict=True)
+    return nn.Sequential(MatchSize(channels, reductions), MatchWidth(channels))
+
+
+def _discriminator(d: int) -> nn.Module:
+    """A number in (0, 1) for each map (B, D, H, W): (B, 1)."""
+    discriminator = nn.Sequential(
+        nn.Conv2d(d, 2 * d, kernel_size=3, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(2 * d),
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(2 * d, 1, kernel_size=1),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Sigmoid(),
+    )
+    initialise_convolutions(discriminator)
+    return discriminator

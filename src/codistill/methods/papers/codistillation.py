@@ -1,0 +1,92 @@
+"""Codistillation: peers learn from copies of each other that are some epochs old.
+
+Anil, Pereyra, Passos, Ormandi, Dahl, Hinton: Large Scale Distributed Neural Network Training
+through Online Distillation. ICLR 2018. arXiv:1804.03235. Since copies may be old, machines that
+train one peer each need to exchange weights but rarely: the variant that scales out.
+"""
+
+import copy
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from codistill.data.batch import Batch, Labels
+from codistill.errors import InputError, require_not_negative, require_positive
+from codistill.methods.losses import at_least_float32, ce_loss, kd_loss
+from codistill.methods.method import Method
+from codistill.methods.modes import Frozen
+from codistill.networks.peers import Outputs, Peers
+
+
+class Codistillation(Method):
+    """Each peer learns from labels and from the mean prediction of the others' stale copies.
+
+    The copies predict in eval mode and are renewed before an epoch. In a loop of your own, call
+    `begin_epoch(epoch, None)` yourself.
+
+    Args:
+        peers: two or more independent networks.
+        temperature: T of the divergences.
+        burn_in: epochs in which the peers learn from labels alone.
+        refresh_every: the age in epochs at which the copies are renewed.
+        kd_weight: of the divergences.
+    """
+
+    renewed: Tensor
+
+    def __init__(
+        self,
+        peers: Peers,
+        temperature: float = 1.0,
+        burn_in: int = 1,
+        refresh_every: int = 1,
+        kd_weight: float = 1.0,
+    ):
+        if len(peers) < 2:
+            raise InputError("codistillation teaches peers by the others: it needs at least 2")
+        if peers.shared:
+            raise InputError(
+                "codistillation is for networks that are trained apart and exchange copies now and "
+                f"then, but these share {peers.shared} stages: give shared=0, or take dml"
+            )
+        require_positive(temperature=temperature, refresh_every=refresh_every)
+        require_not_negative(burn_in=burn_in, kd_weight=kd_weight)
+        super().__init__(peers)
+        self.copies = Frozen(copy.deepcopy(peers))
+        self.register_buffer("renewed", torch.zeros((), dtype=torch.bool))
+        self._renewed = False
+        self.temperature = temperature
+        self.burn_in = burn_in
+        self.refresh_every = refresh_every
+        self.kd_weight = kd_weight
+
+    def begin_epoch(self, epoch: int, held_out: Iterable[Batch] | None) -> None:
+        since = epoch - self.burn_in
+        if since >= 0 and (since % self.refresh_every == 0 or not self.renewed):
+            self.copies.module.load_state_dict(self.peers.state_dict())
+            self.renewed.fill_(True)
+
+    def losses(self, out: Outputs, labels: Labels, epoch: int) -> dict[str, Tensor]:
+        z, T, K = out.logits, self.temperature, len(self.peers)
+        if epoch < self.burn_in:
+            return {"ce": ce_loss(z, labels), "kd": at_least_float32(z).new_zeros(())}
+        self._require_renewal(epoch)
+        views = [stages[0] for stages in out.stages]
+        stale = at_least_float32(self.copies(views).logits) / T
+        itself = torch.eye(K, dtype=torch.bool, device=z.device)[..., None, None]
+        log_p = stale.log_softmax(dim=-1)[None].masked_fill(itself, -math.inf)  # (K, K, B, C)
+        log_mean = log_p.logsumexp(dim=1) - math.log(K - 1)  # (K, B, C)
+        kd = kd_loss(z, T * log_mean, T)
+        return {"ce": ce_loss(z, labels), "kd": self.kd_weight * kd}
+
+    def _require_renewal(self, epoch: int) -> None:
+        """Raises InputError where the copies still are as they began when they should teach."""
+        if epoch > 0 and not self._renewed:
+            self._renewed = bool(self.renewed)  # looks at the device until it is so, then no more
+            if not self._renewed:
+                raise InputError(
+                    "codistillation's copies were never renewed: call method.begin_epoch(epoch, "
+                    "None) before every epoch"
+                )

@@ -1,0 +1,35 @@
+"""DML: each peer learns from the predictions of every other.
+
+Zhang, Xiang, Hospedales, Lu: Deep Mutual Learning. CVPR 2018. arXiv:1706.00384. Numbers in
+parentheses are the equations of that paper.
+"""
+
+from torch import Tensor
+
+from codistill.data.batch import Labels
+from codistill.errors import InputError, require_positive
+from codistill.methods.losses import ce_loss, kd_loss
+from codistill.methods.method import Method
+from codistill.networks.peers import Outputs, Peers
+
+
+class DML(Method):
+    """Each peer learns from the labels and from the predictions of every other peer.
+
+    Args:
+        peers: two or more networks.
+        temperature: T of the divergences. The paper has T = 1; the tables of later papers, which
+            ours stand beside, use 3.
+    """
+
+    def __init__(self, peers: Peers, temperature: float = 3.0):
+        if len(peers) < 2:
+            raise InputError("DML teaches peers by each other: it needs at least 2, not 1")
+        require_positive(temperature=temperature)
+        super().__init__(peers)
+        self.temperature = temperature
+
+    def losses(self, out: Outputs, labels: Labels, epoch: int) -> dict[str, Tensor]:
+        z, K = out.logits, len(self.peers)
+        pairs = kd_loss(z[:, None], z.detach()[None], self.temperature)  # KL(k, k) is zero
+        return {"ce": ce_loss(z, labels), "kd": pairs / (K - 1)}  # (8)

@@ -1,0 +1,82 @@
+"""OKDDip: each auxiliary peer weighs what the others say; a leader learns from their mean.
+
+Chen, Mei, Wang, Feng, Chen: Online Knowledge Distillation with Diverse Peers.
+AAAI 2020. arXiv:1912.00350. The last peer is the group leader, which is kept.
+
+    auxiliary peers -> logits z_1 ... z_{K-1} -> attention -> one target for each of them
+                                |
+                                +--> mean -> the leader z_K
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from jaxtyping import Float
+from torch import Tensor
+
+from codistill.data.batch import Labels
+from codistill.errors import InputError, require_not_negative, require_one_of, require_positive
+from codistill.methods.attention import Attention, mix_predictions
+from codistill.methods.losses import (
+    ce_loss,
+    kd_loss,
+    sigmoid_ramp_up,
+)
+from codistill.methods.method import Method
+from codistill.networks.peers import Outputs, Peers
+
+
+class OKDDip(Method):
+    """Two levels: auxiliary peers learn from each other by attention, then the leader from them.
+
+    No target is held fixed, as in the authors' code: gradients reach the auxiliary peers through
+    the targets too, and the first divergence is all that trains the attention.
+
+    Args:
+        peers: three or more networks, the last of them the leader.
+        temperature: T of the divergences.
+        ramp_up: epochs until distillation has its full weight; 0 gives it from the start. The
+            authors' 80 belong to 300 epochs: scale them with the length of the training.
+        mix: what the attention averages: "logits", as the authors' code does, or "probabilities",
+            softened by T, as the paper says.
+    """
+
+    def __init__(
+        self,
+        peers: Peers,
+        temperature: float = 3.0,
+        ramp_up: int = 80,
+        mix: Literal["logits", "probabilities"] = "logits",
+    ):
+        if len(peers) < 3:
+            raise InputError(
+                "OKDDip has a leader and auxiliary peers that learn from each other: it needs at "
+                f"least 3 peers, not {len(peers)}"
+            )
+        require_positive(temperature=temperature)
+        require_not_negative(ramp_up=ramp_up)
+        require_one_of("mix", mix, ("logits", "probabilities"))
+        super().__init__(peers)
+        self.attention = Attention([d[-1] for d in peers.channels[:-1]])
+        self.temperature = temperature
+        self.ramp_up = ramp_up
+        self.mix = mix
+
+    def forward(self, views: Sequence[Float[Tensor, "B 3 H W"]]) -> Outputs:
+        out = self.peers(views)
+        out.extra["leader"] = out.logits[-1]
+        return out
+
+    def losses(self, out: Outputs, labels: Labels, epoch: int) -> dict[str, Tensor]:
+        z, leader, T = out.logits[:-1], out.extra["leader"], self.temperature
+        w = sigmoid_ramp_up(epoch, self.ramp_up)
+        log_a = self.attention(out.feature_maps[:-1])  # (B, K-1, K-1)
+        targets = mix_predictions(z, log_a, T, self.mix)
+        return {
+            "ce": ce_loss(out.logits, labels),
+            "first": w * kd_loss(z, targets, T),
+            "second": w * kd_loss(leader, z.mean(dim=0), T),
+        }
+
+    def students(self) -> dict[str, tuple[Peers, int]]:
+        return {"leader": (self.peers, len(self.peers) - 1)}

@@ -1,0 +1,115 @@
+"""PCL: a classifier of all peers' features and the peers' moving averages teach every peer.
+
+Wu, Gong: Peer Collaborative Learning for Online Knowledge Distillation.
+AAAI 2021. arXiv:2006.04147. The moving averages ("mean teachers") are what is kept.
+"""
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from codistill.data.batch import Batch, Labels
+from codistill.errors import (
+    InputError,
+    require_fraction,
+    require_not_negative,
+    require_positive,
+)
+from codistill.methods.losses import ce_loss, kd_loss, sigmoid_ramp_up
+from codistill.methods.method import Method
+from codistill.methods.modes import Frozen
+from codistill.networks.peers import Outputs, Peers
+
+
+class PCL(Method):
+    """Each peer sees its own view; a fused classifier and the others' mean teachers teach it.
+
+    A mean teacher is the moving average of a whole network, the statistics of its batch
+    normalisation included, and runs in eval mode.
+
+    Args:
+        peers: two or more networks.
+        temperature: T of the divergences.
+        ramp_up: epochs until distillation has its full weight; 0 gives it from the start. The
+            80 of this field belong to 300 epochs: scale them with the length of the training.
+        decay: the largest share of itself that a moving average keeps in a step; at step t, from
+            0, it keeps min(1 - 1 / (t + 1), decay).
+    """
+
+    step: Tensor
+
+    def __init__(
+        self, peers: Peers, temperature: float = 3.0, ramp_up: int = 80, decay: float = 0.999
+    ):
+        if len(peers) < 2:
+            raise InputError("PCL teaches each peer by the others: it needs at least 2, not 1")
+        require_positive(temperature=temperature)
+        require_not_negative(ramp_up=ramp_up)
+        require_fraction(decay=decay)
+        super().__init__(peers)
+        self.views = len(peers)
+        self.fused = nn.Linear(sum(d[-1] for d in peers.channels), peers.num_classes)
+        self.mean_teachers = Frozen(copy.deepcopy(peers))
+        self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+        self.temperature = temperature
+        self.ramp_up = ramp_up
+        self.decay = decay
+        self._updated = False
+
+    def forward(self, views: Sequence[Float[Tensor, "B 3 H W"]]) -> Outputs:
+        out = self.peers(views)
+        out.extra["fused"] = self.fused(torch.cat(out.embeddings, dim=1))
+        means = self.mean_teachers(views).logits
+        out.extra |= {f"mean_teacher{k}": z_k for k, z_k in enumerate(means)}
+        return out
+
+    def losses(self, out: Outputs, labels: Labels, epoch: int) -> dict[str, Tensor]:
+        self._require_updates(epoch)
+        z, z_f, T, K = out.logits, out.extra["fused"], self.temperature, len(self.peers)
+        w = sigmoid_ramp_up(epoch, self.ramp_up)
+        means = torch.stack([out.extra[f"mean_teacher{k}"] for k in range(K)])
+        pairs = kd_loss(z[:, None], means.detach()[None], T)  # (k, j), all
+        own = kd_loss(z, means.detach(), T)  # (k, k)
+        return {
+            "ce": ce_loss(z, labels) + ce_loss(z_f, labels),
+            "fkd": w * kd_loss(z, z_f.detach(), T),
+            "mkd": w * (pairs - own) / (K - 1),
+        }
+
+    def training_step(
+        self, batch: Batch, optimizers: dict[str, Optimizer], epoch: int
+    ) -> dict[str, Tensor]:
+        self._updated = True  # they will be
+        losses = super().training_step(batch, optimizers, epoch)
+        self.update_mean_teachers()
+        return losses
+
+    @torch.no_grad()
+    def update_mean_teachers(self) -> None:
+        """Moves every mean teacher towards its peer, weights and buffers; call it after a step."""
+        keep = (1 - 1 / (self.step + 1)).clamp(max=self.decay)
+        means = self.mean_teachers.module.state_dict()
+        for name, value in self.peers.state_dict().items():
+            if value.is_floating_point():
+                means[name].lerp_(value, (1 - keep).to(value.dtype))
+            else:
+                means[name].copy_(value)  # how many batches were counted
+        self.step += 1
+
+    def _require_updates(self, epoch: int) -> None:
+        """Raises InputError where mean teachers still are as they began when an epoch is over."""
+        if epoch > 0 and not self._updated:
+            self._updated = bool(self.step > 0)  # looks at the device until it is so, then no more
+            if not self._updated:
+                raise InputError(
+                    "PCL's mean teachers were never updated: take method.training_step(batch, "
+                    "optimizers, epoch), or call method.update_mean_teachers() after every step"
+                )
+
+    def students(self) -> dict[str, tuple[Peers, int]]:
+        means: Peers = self.mean_teachers.module  # type: ignore[assignment]
+        return {f"mean_teacher{k}": (means, k) for k in range(len(self.peers))}

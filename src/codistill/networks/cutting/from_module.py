@@ -1,0 +1,229 @@
+"""Makes a `Network` of a classifier that was not made for this: of timm, of torchvision, of yours.
+
+How it is cut is found by running a copy of it on random images. What is found is believed only if
+the parts compute what the whole does: logits in eval and in train mode, gradients, random numbers
+drawn, at the size that the network will see and at another, with nothing of the model left out.
+"""
+
+import contextlib
+import copy
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from codistill.errors import InputError
+from codistill.networks.cutting.cuts import (
+    IMAGES,
+    Found,
+    Part,
+    Plan,
+    Shape,
+    chain,
+    clone,
+    features_and_head,
+    random_images,
+    tapped_whole,
+)
+from codistill.networks.network import Network, as_map
+
+_SMALL = 64, 96  # pixels: enough to tell the stages of most networks apart, quickly computed
+_TOLERANCE = 1e-4  # of the largest number
+
+
+def from_module(model: nn.Module, image_size: tuple[int, int] = (224, 224)) -> Network:
+    """A classifier as a network of stages; its modules are taken over, not copied.
+
+    Tried in this order: its children as a chain, cut wherever the size of the map changes; timm's
+    `forward_features` and `forward_head`; the whole as one stage, whose last map is read on the
+    way. `model`, its modes and the random numbers to come are as before.
+
+    Args:
+        model: maps images (B, 3, H, W) to logits (B, C).
+        image_size: height and width of the images that it will see.
+
+    Raises:
+        InputError: it does not take such images, returns no logits, or has no feature map.
+    """
+    model = getattr(model, "_orig_mod", model)  # of torch.compile
+    with _probing(model) as probe:
+        num_classes = _count_classes(probe, image_size)
+        plan, shapes, changes_input = _plan(probe, image_size, num_classes)
+    stages, head = plan(model)
+    parts = [
+        nn.Sequential(_Copy(), part) if changes else part
+        for part, changes in zip([*stages, head], changes_input, strict=True)
+    ]
+    return Network(
+        parts[:-1],
+        [s.channels for s in shapes],
+        [s.reduction for s in shapes],
+        num_classes,
+        parts[-1],
+        [s.layout for s in shapes],
+        _names(parts, model),
+    )
+
+
+def _plan(
+    probe: nn.Module, image_size: tuple[int, int], num_classes: int
+) -> tuple[Plan, list[Shape], list[bool]]:
+    """How to cut, the shapes at that size, and which parts write on what they are given."""
+    height, width = image_size
+    small = [(side, side) for side in _SMALL if (side, side) != image_size]
+    sizes = [size for size in [*small[:1], image_size] if _takes(probe, size)]
+    for size in sizes:
+        if size[0] != size[1]:
+            continue  # the layout of a map is told by its two equal sides
+        for find in (chain, features_and_head):
+            # A model may want other images, or be written in a way that no cut foresees.
+            with contextlib.suppress(Exception):
+                found = find(probe, random_images(probe, size), num_classes)
+                if found and all(_same(probe, found[0], random_images(probe, s)) for s in sizes):
+                    return found[0], *_measure(probe, found, sizes)
+    found = tapped_whole(probe, (height, height) if height == width else small[0])
+    return found[0], *_measure(probe, found, sizes)
+
+
+@contextlib.contextmanager
+def _probing(model: nn.Module) -> Iterator[nn.Module]:
+    """A copy in eval mode, to run freely; random numbers are kept."""
+    kind = type(model).__name__
+    try:
+        with torch.random.fork_rng(), torch.inference_mode(False), torch.no_grad():
+            probe = copy.deepcopy(model).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            yield probe
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{kind} cannot be looked into: {_reason(error)}") from error
+
+
+def _count_classes(probe: nn.Module, size: tuple[int, int]) -> int:
+    kind = type(probe).__name__
+    for training in (False, True):
+        height, width = size
+        whole = copy.deepcopy(probe).train(training)
+        try:
+            logits = whole(random_images(probe, size))
+        except Exception as error:
+            reason = _reason(error)
+            raise InputError(f"{kind} cannot take images of {height}x{width}: {reason}") from error
+        if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != IMAGES:
+            what = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            when = " in train mode" if training else ""
+            raise InputError(
+                f"{kind} returns {what} for {IMAGES} images{when}: it has to return logits "
+                f"({IMAGES}, C), so switch auxiliary outputs off"
+            )
+    return logits.shape[1]
+
+
+def _takes(probe: nn.Module, size: tuple[int, int]) -> bool:
+    with contextlib.suppress(Exception):
+        probe(random_images(probe, size))
+        return True
+    return False
+
+
+def _measure(
+    probe: nn.Module, found: Found, sizes: Sequence[tuple[int, int]]
+) -> tuple[list[Shape], list[bool]]:
+    """The shapes at the last size, where they agree at all; and who writes on what it is given."""
+    plan, shapes = found
+    stages, head = plan(copy.deepcopy(probe))
+    measured: list[Shape] = []
+    writes: list[bool] = []
+    for size in sizes:
+        x: Any = random_images(probe, size)
+        measured, writes = [], []
+        for stage, shape in zip(stages, shapes, strict=True):
+            before, x = x, stage(given := clone(x))
+            writes.append(_differ(before, given))
+            found_map = as_map(x, shape.layout, shape.reduction, size)
+            if found_map.shape[1] != shape.channels:
+                raise InputError(f"the channels of a map of {type(probe).__name__} depend on size")
+            reduction = max(1, round(size[0] / found_map.shape[2]))
+            measured.append(shape._replace(reduction=reduction))
+        given = clone(x)
+        head(given)
+        writes.append(_differ(x, given))
+    return measured, writes
+
+
+def _names(parts: Sequence[nn.Module], model: nn.Module) -> dict[str, str]:
+    """For each weight and buffer of a `Network` of these parts, its name in the model."""
+    paths: dict[int, str] = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        paths.setdefault(id(module), f"{path}." if path else "")
+
+    def walk(module: nn.Module, ours: str) -> Iterator[tuple[str, str]]:
+        if id(module) in paths:
+            for name in module.state_dict():
+                yield f"{ours}{name}", f"{paths[id(module)]}{name}"
+        elif isinstance(module, Part):
+            for name in module.model.state_dict():
+                yield f"{ours}model.{name}", name
+        else:
+            for name, child in module.named_children():
+                yield from walk(child, f"{ours}{name}.")
+
+    prefixes = [*(f"stages.{s}." for s in range(len(parts) - 1)), "head."]
+    found = zip(prefixes, parts, strict=True)
+    return dict(pair for prefix, part in found for pair in walk(part, prefix))
+
+
+# Whether to believe it
+
+
+def _same(probe: nn.Module, plan: Plan, images: Tensor) -> bool:
+    """Whether the parts are the whole: see the top of this file."""
+    whole, other = copy.deepcopy(probe), copy.deepcopy(probe)
+    stages, head = plan(other)
+    parts = nn.Sequential(*stages, head)
+    if set(_names([*parts], other).values()) != set(other.state_dict()):
+        return False
+    for training in (False, True):
+        expected, random_state = _run(whole.train(training), images)
+        logits, own_random_state = _run(parts.train(training), images)
+        if not (_close(logits, expected) and torch.equal(own_random_state, random_state)):
+            return False
+    gradients = [[p.grad for p in m.parameters()] for m in (whole, other)]
+    none = images.new_zeros(1)
+    own, expected = (
+        torch.cat([none, *(g.flatten() for g in gs if g is not None)]) for gs in gradients
+    )
+    buffers = zip(whole.buffers(), other.buffers(), strict=True)
+    return _close(own, expected, 10 * _TOLERANCE) and all(_close(a, b) for a, b in buffers)
+
+
+def _run(f: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits, and the state of the random numbers afterwards. Gradients reach the weights."""
+    torch.manual_seed(1)
+    with torch.enable_grad():
+        logits = f(images.clone())
+        random_state = torch.get_rng_state()
+        if logits.requires_grad:
+            weights = torch.linspace(-1, 1, logits.numel(), dtype=logits.dtype)
+            (logits * weights.to(logits.device).view_as(logits)).sum().backward()
+    return logits.detach(), random_state
+
+
+def _close(a: Tensor, b: Tensor, tolerance: float = _TOLERANCE) -> bool:
+    return a.shape == b.shape and bool((a - b).abs().max() <= tolerance * b.abs().max())
+
+
+def _differ(a: Any, b: Any) -> bool:
+    return isinstance(a, Tensor) and not torch.equal(a, b)
+
+
+class _Copy(nn.Module):
+    """Stands before a part that writes on its input, which other peers read too."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.clone()
+
+
+def _reason(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,0 +1,187 @@
+"""The networks that learn together, and what they compute for one batch."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from codistill.errors import InputError
+from codistill.networks.network import Network, as_map
+from codistill.networks.recompute import run_and_forget
+
+
+@dataclass
+class Outputs:
+    """All that K peers computed for B images of C classes.
+
+    Attributes:
+        logits: the predictions of the peers, (K, B, C).
+        stages: `stages[k][s]` is what peer k holds after s stages, so that `stages[k][0]` is
+            its image and `stages[k][-1]` the feature map its head reads.
+        extra: further classifiers by name, (B, C) each: "ensemble" where there are several
+            peers, and those that a method adds, such as "fused".
+        split: what the trunk passes to the branches, one for each view: where the gradients of
+            all peers meet. Empty without a trunk.
+    """
+
+    logits: Float[Tensor, "K B C"]
+    stages: list[list[Tensor]]
+    extra: dict[str, Float[Tensor, "B C"]] = field(default_factory=dict)
+    split: list[Tensor] = field(default_factory=list)
+
+    @property
+    def feature_maps(self) -> list[Tensor]:
+        """The last feature map of each peer, (B, D, H, W)."""
+        return [maps[-1] for maps in self.stages]
+
+    @property
+    def embeddings(self) -> list[Tensor]:
+        """The last feature map of each peer, averaged over space: (B, D)."""
+        return [maps.mean(dim=(2, 3)) for maps in self.feature_maps]
+
+    @property
+    def classifiers(self) -> dict[str, Float[Tensor, "B C"]]:
+        """The logits of all that is evaluated and reported, by name."""
+        return {f"peer{k}": z_k for k, z_k in enumerate(self.logits)} | self.extra
+
+
+class Peers(nn.Module):
+    """K networks side by side, sharing their first `shared` stages.
+
+    With `shared=0` the peers are independent networks and may differ in architecture.
+    With `shared>0` they are branches on one trunk, which is that of the first network; the
+    first stages of the others are dropped. The networks' modules are taken over, not copied.
+
+    Args:
+        networks: K classifiers of the same classes.
+        shared: how many of the first stages are common to all, 0 to the number of stages.
+        recompute: whether stages are computed again in the backward pass, to save memory.
+    """
+
+    def __init__(self, networks: Sequence[Network], shared: int = 0, recompute: bool = False):
+        super().__init__()
+        _check(networks, shared)
+        self.shared = shared
+        self.recompute = recompute
+        self.channels = [network.channels for network in networks]
+        self.reductions = [network.reductions for network in networks]
+        self.layouts = [network.layouts for network in networks]
+        self.names = [network.names for network in networks]
+        self.num_classes = networks[0].num_classes
+        self.trunk = networks[0].stages[:shared]
+        self.branches = nn.ModuleList(network.stages[shared:] for network in networks)
+        self.heads = nn.ModuleList(network.head for network in networks)
+
+    def __len__(self) -> int:
+        return len(self.heads)
+
+    def forward(self, views: Sequence[Float[Tensor, "B 3 H W"]]) -> Outputs:
+        """Peer k sees `views[k % len(views)]`."""
+        if isinstance(views, Tensor):
+            raise InputError("views is one tensor: give a list of views, such as [images]")
+        trunks = [self._after_each(self.trunk, [view]) for view in views]
+        stages = [
+            self._after_each(branch, trunks[k % len(views)])  # type: ignore[arg-type]
+            for k, branch in enumerate(self.branches)
+        ]
+        logits = torch.stack([head(x[-1]) for head, x in zip(self.heads, stages, strict=True)])
+        several = {"ensemble": logits.mean(dim=0)} if len(self) > 1 else {}
+        maps = [self._maps(k, returned) for k, returned in enumerate(stages)]
+        split = [trunk[-1] for trunk in trunks] if self.shared else []
+        return Outputs(logits, maps, several, split)
+
+    def student(self, k: int) -> Network:
+        """Peer k as a network of its own, with its own weights."""
+        if not 0 <= k < len(self):
+            raise InputError(f"there is no peer {k}: the peers are 0 to {len(self) - 1}")
+        network = Network(
+            [*self.trunk, *self.branches[k]],
+            self.channels[k],
+            self.reductions[k],
+            self.num_classes,
+            self.heads[k],
+            self.layouts[k],
+            self.names[k],
+        )
+        return network.clone().requires_grad_(True).train(self.training)
+
+    def compile_stages(self, **options: Any) -> None:
+        """Compiles every stage by `torch.compile(**options)`, as a whole; equal ones once.
+
+        Weights keep their names. Copies, such as `student`, are not compiled, nor is what is
+        evaluated where that is a copy (see `folding.py`).
+        """
+        stages = [stage for part in (self.trunk, *self.branches) for stage in part]
+        # All stages are calls of one function to PyTorch, which gives up on a function after 8
+        # versions: the later stages, or a smaller last batch, would silently not be compiled.
+        limits = torch._dynamo.config
+        limits.cache_size_limit = max(limits.cache_size_limit, 8 * len(stages))
+        for stage in stages:
+            stage._compiled_call_impl = torch.compile(_call_of(stage), **options)
+
+    def _maps(self, k: int, returned: list[Any]) -> list[Tensor]:
+        """The image, and what the stages of peer k returned as feature maps."""
+        image, *rest = returned
+        size = image.shape[2], image.shape[3]
+        facts = zip(rest, self.layouts[k], self.reductions[k], strict=True)
+        return [image, *(as_map(x, layout, reduction, size) for x, layout, reduction in facts)]
+
+    def _after_each(self, stages: Iterable[nn.Module], returned: list[Any]) -> list[Any]:
+        """`returned`, followed by what each stage makes of the one before it."""
+        again = self.recompute and self.training and torch.is_grad_enabled()
+        returned = list(returned)
+        for stage in stages:
+            x = returned[-1]
+            returned.append(run_and_forget(stage, x) if again else stage(x))
+        return returned
+
+
+def _call_of(stage: nn.Module) -> Callable[..., Any]:
+    """What `stage.compile()` compiles, in a function of ours: PyTorch goes past its own modules'.
+
+    Of a stage that is an `nn.Sequential` that would leave at most the parts compiled, each alone.
+    """
+    return lambda x: stage._call_impl(x)
+
+
+def _check(networks: Sequence[Network], shared: int) -> None:
+    if not networks:
+        raise InputError("peers need at least one network")
+    fewest = min(len(network.stages) for network in networks)
+    if not 0 <= shared <= fewest:
+        raise InputError(f"shared is {shared}: these networks have {fewest} stages, give 0 to that")
+
+    first = networks[0]
+    seen: dict[int, int] = {}
+    for k, network in enumerate(networks):
+        if network.num_classes != first.num_classes:
+            raise InputError(
+                f"network 0 tells {first.num_classes} classes apart and network {k} "
+                f"{network.num_classes}: peers need the same classes"
+            )
+        for parameter in network.parameters():
+            if seen.setdefault(id(parameter), k) != k:
+                raise InputError(
+                    f"networks {seen[id(parameter)]} and {k} hold the same weights: build each "
+                    "network anew, or give network.clone()"
+                )
+        if shared and "tapped" in network.layouts:
+            raise InputError(
+                f"network {k} runs as a whole and cannot be cut, so it shares nothing: use shared=0"
+            )
+        for s in range(shared):
+            if _structure(network.stages[s]) != _structure(first.stages[s]):
+                raise InputError(
+                    f"stage {s} of network {k} differs from that of network 0, so it cannot be "
+                    f"shared: use shared <= {s}, or networks of one architecture"
+                )
+
+
+def _structure(stage: nn.Module) -> list[tuple[str, str, object]]:
+    """What two stages must agree in to be one: modules with their settings, weights by shape."""
+    leaves = [(n, type(m).__qualname__, m.extra_repr()) for n, m in stage.named_modules()]
+    weights = [(n, "weight", tuple(t.shape)) for n, t in stage.state_dict().items()]
+    return [*leaves, *weights]
