@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from codistill.data.in_memory import Augmentation, crop_and_flip
+from codistill.data.batches.in_memory import Augmentation, crop_and_flip
 from figures import Figure, arguments, report
 from interleave import interleave, rates, ratio, timed
 from ours import batches, random_split

@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from codistill.data.batches.in_memory import crop_and_flip
 from codistill.data.dataset import Split
-from codistill.data.in_memory import Normalisation, crop_and_flip
+from codistill.data.normalisation import Normalisation
 from codistill.methods import FFL
 from codistill.methods.losses import kd_loss
 from ours import SGD

@@ -8,8 +8,8 @@ import torch
 from codistill import Method, Peers, build_network, fit
 from codistill.data import Augmentation, Normalisation, TrainBatches
 from codistill.data.batch import Batches
+from codistill.data.batches.in_memory import PadMode
 from codistill.data.dataset import Split
-from codistill.data.in_memory import PadMode
 from codistill.methods import method_class
 from codistill.methods.optimizers import sgd
 from codistill.precision import Precision

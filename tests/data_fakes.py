@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from codistill.data.cifar import CIFARS
+from codistill.data.readers.cifar import CIFARS
 
 
 @dataclass

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from codistill.data.encoded import EncodedSplit
-from codistill.data.listings import list_dataset
+from codistill.data.open_dataset import list_dataset
 
 
 def picture(seed: int, width: int = 40, height: int = 30) -> Image.Image:

@@ -12,7 +12,7 @@ from codistill.data import (
     StreamedEvalBatches,
     StreamedTrainBatches,
 )
-from codistill.data.broken import BrokenImages
+from codistill.data.batches.broken import BrokenImages
 from codistill.errors import InputError
 
 AS_IT_IS = Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))

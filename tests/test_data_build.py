@@ -10,8 +10,9 @@ from toys import toy_split
 from codistill.assemble import build_data
 from codistill.config import Config
 from codistill.data import Augmentation, Normalisation, StreamedEvalBatches, TrainBatches
-from codistill.data.build import IMAGENET, describe_data
-from codistill.data.in_memory import EvalBatches
+from codistill.data.batches.in_memory import EvalBatches
+from codistill.data.build import describe_data
+from codistill.data.normalisation import IMAGENET
 from codistill.data_config import DataConfig
 from codistill.errors import InputError
 

@@ -115,7 +115,7 @@ def test_two_writers_at_once_write_two_files(archive, cache, monkeypatch):
         unfinished.append(len(list(cache.glob("*.tmp"))))
         both_have_written.wait()
 
-    monkeypatch.setattr("codistill.data.cache.os.fsync", wait_for_the_other)
+    monkeypatch.setattr("codistill.data.readers.cache.os.fsync", wait_for_the_other)
     threads = [threading.Thread(target=load_dataset, args=("cifar10", archive)) for _ in range(2)]
     for thread in threads:
         thread.start()

@@ -9,7 +9,7 @@ from PIL import Image
 
 from codistill.cli import main
 from codistill.data.check import check_dataset
-from codistill.data.listings import list_dataset
+from codistill.data.open_dataset import list_dataset
 
 
 @pytest.fixture

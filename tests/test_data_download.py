@@ -9,8 +9,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from data_fakes import make_fake, write_archive
 
-from codistill.data import cifar, load_dataset
-from codistill.data.download import download
+from codistill.data import load_dataset
+from codistill.data.readers import cifar
+from codistill.data.readers.download import download
 from codistill.errors import InputError
 
 CONTENT = bytes(range(256)) * 4000
@@ -185,7 +186,7 @@ def test_no_network_is_one_line_that_names_the_way_out(server, target):
 def test_a_silent_server_is_given_up(target, monkeypatch):
     import socket
 
-    monkeypatch.setattr("codistill.data.download.TIMEOUT", 0.1)
+    monkeypatch.setattr("codistill.data.readers.download.TIMEOUT", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/data.bin"
         with pytest.raises(InputError, match="timed out"):

@@ -181,7 +181,7 @@ def test_an_undecodable_row_is_named(tmp_path):
 
 
 def test_rows_are_counted_from_the_beginning_of_the_file(tmp_path, monkeypatch):
-    monkeypatch.setattr("codistill.data.parquet.ROWS", 1)
+    monkeypatch.setattr("codistill.data.readers.cifar_parquet.ROWS", 1)
     shard = shard_with(tmp_path, {"bytes": b"no image", "path": None})
     assert f"{shard}, row 1 is not" in refusal("cifar10", tmp_path)
 

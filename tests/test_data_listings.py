@@ -397,7 +397,7 @@ def test_what_was_decoded_is_kept_with_its_validation_images(cinic10, monkeypatc
     def nothing(*_):
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr("codistill.data.sources.decode_images", nothing)
+    monkeypatch.setattr("codistill.data.load_dataset.decode_images", nothing)
     again = load_dataset("cinic10", cinic10)
     assert again.fingerprint == first.fingerprint
     assert torch.equal(again.val.images, first.val.images)
@@ -405,7 +405,7 @@ def test_what_was_decoded_is_kept_with_its_validation_images(cinic10, monkeypatc
 
 
 def load_dataset_without_val(dataset):
-    from codistill.data.cache import fingerprint
+    from codistill.data.readers.cache import fingerprint
 
     return fingerprint(dataset.train, dataset.test)
 

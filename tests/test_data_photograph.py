@@ -9,7 +9,7 @@ import pytest
 from photo_fakes import encoded, picture
 from PIL import Image
 
-from codistill.data.photograph import (
+from codistill.data.batches.photograph import (
     BrokenImageError,
     centre_box,
     load_crops,

@@ -16,8 +16,8 @@ from codistill.data import (
     StreamedTrainBatches,
     list_dataset,
 )
-from codistill.data.photograph import centre_box, random_box
-from codistill.data.streamed import _Augmented, _Key
+from codistill.data.batches.photograph import centre_box, random_box
+from codistill.data.batches.streamed import _Augmented, _Key
 from codistill.errors import InputError, MissingExtraError
 
 AS_IT_IS = Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -181,7 +181,7 @@ def test_min_scale_bounds_the_crops(split, monkeypatch):
         areas.append((right - left) * (bottom - top) / (width * height))
         return box
 
-    monkeypatch.setattr("codistill.data.streamed.random_box", boxes)
+    monkeypatch.setattr("codistill.data.batches.streamed.random_box", boxes)
     list(train(split, 12, CropAugmentation(8, min_scale=0.9)))
     assert len(areas) == 12
     assert min(areas) > 0.88

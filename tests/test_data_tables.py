@@ -12,7 +12,7 @@ from filelock import FileLock
 from photo_fakes import encoded, picture, write_classes
 
 from codistill.data import Normalisation, StreamedTrainBatches, list_dataset
-from codistill.data.index import splits_of
+from codistill.data.readers.index import splits_of
 from codistill.errors import InputError, MissingExtraError
 
 
@@ -77,7 +77,7 @@ def test_a_pattern_names_the_tables(tmp_path, bare):
 def test_tables_are_copied_once(tmp_path, monkeypatch):
     root = write_tables(tmp_path / "root")
     first = list_dataset("parquet", root)
-    monkeypatch.setattr("codistill.data.tables._copy_file", None)
+    monkeypatch.setattr("codistill.data.readers.parquet._copy_file", None)
     again = list_dataset("parquet", root)
     assert first.fingerprint == again.fingerprint
     assert contents(again.splits["train"]) == contents(first.splits["train"])
@@ -178,7 +178,7 @@ def test_what_a_killed_copy_left_is_removed_and_others_wait_for_a_living_one(tmp
 def test_without_room_for_the_copy_it_is_not_begun(tmp_path, monkeypatch):
     root = write_tables(tmp_path / "root")
     full = type("Usage", (), {"free": 10})
-    monkeypatch.setattr("codistill.data.tables.shutil.disk_usage", lambda _: full)
+    monkeypatch.setattr("codistill.data.readers.parquet.shutil.disk_usage", lambda _: full)
     message = refusal("parquet", root)
     assert "has 10 bytes free, but a copy of the images needs" in message
     assert "CODISTILL_CACHE" in message
@@ -265,7 +265,7 @@ def test_labels_in_tars_may_be_names(tmp_path):
 def test_tars_are_indexed_once(tmp_path, monkeypatch):
     root = write_tars(tmp_path / "root")
     first = list_dataset("webdataset", root)
-    monkeypatch.setattr("codistill.data.tars._list_tar", None)
+    monkeypatch.setattr("codistill.data.readers.tars._list_tar", None)
     assert list_dataset("webdataset", root).fingerprint == first.fingerprint
     write_tar(root / "train-1.tar", pair("1", 3, 1))
     with pytest.raises(TypeError):  # a tar that has changed is indexed again

@@ -9,7 +9,7 @@ import pytest
 from data_fakes import make_fake, python2_pickle, python_files, rows, write_archive, write_extracted
 
 from codistill.data import load_dataset
-from codistill.data.pickles import pixel_rows, read_pickle
+from codistill.data.readers.cifar_pickles import pixel_rows, read_pickle
 from codistill.errors import InputError
 
 
@@ -163,14 +163,14 @@ def test_links_and_devices_in_place_of_files_are_not_followed(tmp_path, kind):
 
 
 def test_an_archive_that_unpacks_without_end_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("codistill.data.cifar.ARCHIVE_LIMIT", 100_000)
+    monkeypatch.setattr("codistill.data.readers.cifar.ARCHIVE_LIMIT", 100_000)
     archive = write_archive(tmp_path, make_fake())
     with pytest.raises(InputError, match="unpacks to more than 100000 bytes"):
         load_dataset("cifar10", archive)
 
 
 def test_a_huge_member_is_refused_before_it_is_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("codistill.data.cifar.MEMBER_LIMIT", 10_000)
+    monkeypatch.setattr("codistill.data.readers.cifar.MEMBER_LIMIT", 10_000)
     archive = write_archive(tmp_path, make_fake())
     with pytest.raises(InputError, match=r"data_batch_1 has \d+ bytes: refused"):
         load_dataset("cifar10", archive)

@@ -18,7 +18,7 @@ from codistill.data import (
     StreamedEvalBatches,
     StreamedTrainBatches,
 )
-from codistill.data.workers import Workers
+from codistill.data.batches.workers import Workers
 from codistill.errors import InputError
 
 AS_IT_IS = Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -125,7 +125,7 @@ def test_results_take_neither_open_files_nor_shared_memory():
 SCRIPT = """
 import os, time
 from test_data_workers import square, slow
-from codistill.data.workers import Workers
+from codistill.data.batches.workers import Workers
 
 if __name__ == "__main__":
     calls = Workers(slow, 2)

@@ -7,14 +7,9 @@ from PIL import Image
 from toys import toy_split
 
 from codistill import InputError
+from codistill.data.batches.in_memory import Augmentation, EvalBatches, TrainBatches, crop_and_flip
 from codistill.data.dataset import Split, hold_out
-from codistill.data.in_memory import (
-    Augmentation,
-    EvalBatches,
-    Normalisation,
-    TrainBatches,
-    crop_and_flip,
-)
+from codistill.data.normalisation import Normalisation
 from codistill.importing import import_torchvision
 
 AS_IT_IS = Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))

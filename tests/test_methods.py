@@ -13,7 +13,8 @@ import torch
 from toys import assert_same_tensors, can_share, make, sgd, steps, tiny, toy_batches, toy_split
 
 from codistill import InputError, Method, Peers, Training, evaluate, fit
-from codistill.data.in_memory import Augmentation, Normalisation, TrainBatches
+from codistill.data.batches.in_memory import Augmentation, TrainBatches
+from codistill.data.normalisation import Normalisation
 from codistill.methods import method_class
 from codistill.methods.losses import ce_loss
 from codistill.names import METHODS

@@ -11,7 +11,7 @@ from written_out import gradients
 
 from codistill import Batch, InputError
 from codistill.config import Config
-from codistill.data.mixing import MixedBatches, Mixing, balanced_weights, cut_box
+from codistill.data.batches.mixing import MixedBatches, Mixing, balanced_weights, cut_box
 from codistill.evaluation import evaluate
 from codistill.methods import DML
 from codistill.methods.losses import ce_loss

@@ -6,8 +6,9 @@ from dispatched import Dispatched
 from toys import C, can_share, make, sgd, toy_batches, toy_split
 
 from codistill import Batch, Peers, Training, build_network, evaluate, fit
-from codistill.data.in_memory import Augmentation, EvalBatches, Normalisation, TrainBatches
-from codistill.data.mixing import MixedBatches, Mixing
+from codistill.data.batches.in_memory import Augmentation, EvalBatches, TrainBatches
+from codistill.data.batches.mixing import MixedBatches, Mixing
+from codistill.data.normalisation import Normalisation
 from codistill.methods import FFL
 from codistill.names import METHODS
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from codistill.data.batch import Batch as Batch
+    from codistill.data.batches.photograph import load_photograph as load_photograph
     from codistill.errors import InputError as InputError
     from codistill.evaluation import evaluate as evaluate
     from codistill.methods.method import Method as Method
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from codistill.networks.build import build_network as build_network
     from codistill.networks.peers import Outputs as Outputs
     from codistill.networks.peers import Peers as Peers
-    from codistill.networks.student import load_photograph as load_photograph
     from codistill.networks.student import load_student as load_student
     from codistill.networks.student import save_student as save_student
     from codistill.train import Training as Training

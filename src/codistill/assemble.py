@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from codistill.config import Config
+from codistill.data.batches.mixing import MixedBatches, Mixing, balanced_weights
 from codistill.data.build import Data as Data
 from codistill.data.build import build_data as build_data
-from codistill.data.mixing import MixedBatches, Mixing, balanced_weights
 from codistill.errors import InputError
 from codistill.methods import method_class
 from codistill.methods.method import Method

@@ -31,9 +31,9 @@ def data(argv: list[str], parser: type[argparse.ArgumentParser]) -> int:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+    from codistill.data.batches.workers import available_cores
     from codistill.data.check import check_dataset
-    from codistill.data.listings import list_dataset
-    from codistill.data.workers import available_cores
+    from codistill.data.open_dataset import list_dataset
 
     dataset = list_dataset(options.data, options.dir, options.label_column)
     workers = available_cores() if options.workers is None else options.workers

@@ -1,17 +1,16 @@
 """Data sets: where they are read from, how they are held, and the batches made of them."""
 
+from codistill.data.batches.in_memory import Augmentation, EvalBatches, TrainBatches, crop_and_flip
+from codistill.data.batches.streamed import (
+    CropAugmentation,
+    StreamedEvalBatches,
+    StreamedTrainBatches,
+)
 from codistill.data.dataset import Dataset, Split, hold_out
 from codistill.data.encoded import EncodedDataset, EncodedSplit
-from codistill.data.in_memory import (
-    Augmentation,
-    EvalBatches,
-    Normalisation,
-    TrainBatches,
-    crop_and_flip,
-)
-from codistill.data.listings import list_dataset
-from codistill.data.sources import load_dataset
-from codistill.data.streamed import CropAugmentation, StreamedEvalBatches, StreamedTrainBatches
+from codistill.data.load_dataset import load_dataset
+from codistill.data.normalisation import Normalisation
+from codistill.data.open_dataset import list_dataset
 
 __all__ = [
     "Augmentation",

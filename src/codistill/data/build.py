@@ -10,21 +10,25 @@ import torch
 
 from codistill.config import Config
 from codistill.data.balance import balance_notes, count_classes, shorten
-from codistill.data.broken import BrokenImages
+from codistill.data.batches.broken import BrokenImages
+from codistill.data.batches.in_memory import Augmentation, EvalBatches, TrainBatches
+from codistill.data.batches.photograph import EVAL_CROP
+from codistill.data.batches.streamed import (
+    CropAugmentation,
+    StreamedEvalBatches,
+    StreamedTrainBatches,
+)
+from codistill.data.batches.workers import available_cores
 from codistill.data.dataset import S
 from codistill.data.division import Division, divide
 from codistill.data.encoded import EncodedDataset, EncodedSplit
-from codistill.data.in_memory import Augmentation, EvalBatches, Normalisation, TrainBatches
-from codistill.data.listings import list_dataset
-from codistill.data.photograph import EVAL_CROP
-from codistill.data.sources import IN_MEMORY, check_name, load_dataset
-from codistill.data.streamed import CropAugmentation, StreamedEvalBatches, StreamedTrainBatches
-from codistill.data.workers import available_cores
+from codistill.data.load_dataset import IN_MEMORY, check_name, load_dataset
+from codistill.data.normalisation import IMAGENET, Normalisation
+from codistill.data.open_dataset import list_dataset
 from codistill.data_config import DataConfig
 from codistill.errors import InputError
 
 IMAGE_SIZE = 224  # of streamed images, where nothing is said
-IMAGENET = Normalisation((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 
 _AUGMENTATION = {"digits": (1, False)}  # pad, flip: a mirrored 2 is no 2, and 8 pixels are few
 _DEFAULT_AUGMENTATION = (4, True)

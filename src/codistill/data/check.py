@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from codistill.data.balance import IMBALANCE, count_classes, imbalance, shorten
+from codistill.data.batches.photograph import BrokenImageError, load_whole
+from codistill.data.batches.workers import Workers
 from codistill.data.encoded import EncodedDataset, Store
-from codistill.data.photograph import BrokenImageError, load_whole
-from codistill.data.workers import Workers
 from codistill.importing import require_pillow
 
 _TOGETHER = 16  # images that a worker takes at once

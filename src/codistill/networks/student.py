@@ -3,16 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from jaxtyping import Float
-from torch import Tensor
-
-from codistill.data.in_memory import Normalisation
-from codistill.data.photograph import EVAL_SPARE, Box, BrokenImageError, centre_box, load_crops
 from codistill.errors import InputError
 from codistill.files import load_into, read_weights, write_weights
-from codistill.importing import require_pillow
 from codistill.networks import Network
 from codistill.networks.build import build_network
 
@@ -55,31 +47,3 @@ def load_student(path: Path | str, trust_code: bool = False) -> tuple[Network, d
     network = build_network(about["network"], len(about["classes"]), (height, width))
     load_into(network, network.from_original(tensors), Path(path))
     return network.eval(), about
-
-
-def load_photograph(path: Path | str, about: dict[str, Any]) -> Float[Tensor, "1 3 H W"]:
-    """An image as the evaluation of a run shows it to the student: cut, resized, normalised.
-
-    Args:
-        path: of an image of any kind and size.
-        about: what `load_student` says of the student. Of the largest square in the middle, the
-            share "crop" is resized to "image_size".
-
-    Raises:
-        InputError: the image cannot be read, or `about` is not that of a run.
-    """
-    missing = {"mean", "std", "image_size"} - about.keys()
-    height, width = about.get("image_size", (0, 0))
-    if missing or height != width:
-        raise InputError(f"`about` lacks {sorted(missing) or 'a square image_size'}")
-
-    def middle(width: int, height: int) -> list[Box]:
-        return [centre_box(width, height, about.get("crop", 1.0))]
-
-    require_pillow()
-    try:
-        (image,) = load_crops(Path(path).read_bytes, middle, height, EVAL_SPARE)
-    except BrokenImageError as error:
-        raise InputError(f"{path}: {error}") from error
-    normalisation = Normalisation(tuple(about["mean"]), tuple(about["std"]))
-    return normalisation(torch.from_numpy(np.array(image))[None])

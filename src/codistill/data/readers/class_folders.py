@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from codistill.data.balance import shorten
-from codistill.data.decode import SUFFIXES
 from codistill.data.encoded import EncodedDataset, Files, Listed, Packed, make_dataset
+from codistill.data.readers.decode import SUFFIXES
 from codistill.errors import InputError
 
 SPLIT_NAMES = {

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from codistill.data.decode import SUFFIXES
 from codistill.data.encoded import EncodedDataset
-from codistill.data.index import (
+from codistill.data.readers.decode import SUFFIXES
+from codistill.data.readers.index import (
     Index,
     index_key,
     indexed_dataset,

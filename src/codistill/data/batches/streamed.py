@@ -16,10 +16,9 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from codistill.data.batch import Batch
-from codistill.data.broken import BrokenImages
-from codistill.data.encoded import EncodedSplit, Store
-from codistill.data.in_memory import Normalisation, check_batch_size, count_batches, mix
-from codistill.data.photograph import (
+from codistill.data.batches.broken import BrokenImages
+from codistill.data.batches.order import check_batch_size, count_batches, mix
+from codistill.data.batches.photograph import (
     EVAL_CROP,
     EVAL_SPARE,
     Box,
@@ -28,8 +27,10 @@ from codistill.data.photograph import (
     load_crops,
     random_box,
 )
-from codistill.data.rand_augment import rand_augment, require_torchvision
-from codistill.data.workers import Workers
+from codistill.data.batches.rand_augment import rand_augment, require_torchvision
+from codistill.data.batches.workers import Workers
+from codistill.data.encoded import EncodedSplit, Store
+from codistill.data.normalisation import Normalisation
 from codistill.errors import InputError
 from codistill.importing import require_pillow
 

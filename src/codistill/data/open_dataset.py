@@ -4,12 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from codistill.data.encoded import EncodedDataset
-from codistill.data.hub import list_hub
-from codistill.data.published import list_imagenet
-from codistill.data.sources import SMALL, check_name, existing
-from codistill.data.tables import list_parquet
-from codistill.data.tars import list_tars
-from codistill.data.trees import list_folder
+from codistill.data.load_dataset import SMALL, check_name, existing
+from codistill.data.readers.class_folders import list_folder
+from codistill.data.readers.hub import list_hub
+from codistill.data.readers.parquet import list_parquet
+from codistill.data.readers.published import list_imagenet
+from codistill.data.readers.tars import list_tars
 from codistill.errors import InputError
 
 _LISTINGS: dict[str, Callable[[Path], EncodedDataset]] = {

@@ -6,7 +6,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from codistill.data.encoded import EncodedDataset
-from codistill.data.trees import Tree, dataset_of_tree, list_images, list_tree, subfolders
+from codistill.data.readers.class_folders import (
+    Tree,
+    dataset_of_tree,
+    list_images,
+    list_tree,
+    subfolders,
+)
 from codistill.errors import InputError
 from codistill.names import DATASETS
 

@@ -6,23 +6,22 @@ augmentations. They depend on (seed, epoch, step) alone, so that a training can 
 step.
 """
 
-import functools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int64, UInt8
+from jaxtyping import Bool, Int64, UInt8
 from torch import Tensor
 
 from codistill.data.batch import Batch
+from codistill.data.batches.order import check_batch_size, count_batches, mix
+from codistill.data.batches.rand_augment import rand_augment_each, require_torchvision
 from codistill.data.dataset import Split
-from codistill.data.rand_augment import rand_augment_each, require_torchvision
+from codistill.data.normalisation import Normalisation
 from codistill.errors import InputError
 
 PadMode = Literal["reflect", "zeros"]
-
-_COUNTED = 8192  # images whose pixels are counted at a time
 
 
 @dataclass(frozen=True)
@@ -93,52 +92,6 @@ def _reflect(position: Tensor, size: int) -> Tensor:
     """Mirrors positions outside 0 to size - 1 back inside, about the edge pixels."""
     position = position.abs()
     return torch.where(position < size, position, 2 * (size - 1) - position)
-
-
-@dataclass(frozen=True)
-class Normalisation:
-    """(pixel - mean) / std per channel, in units of 0 to 255: three numbers each."""
-
-    mean: Sequence[float]
-    std: Sequence[float]
-
-    def __post_init__(self) -> None:  # lists, as files hold them, are welcome
-        object.__setattr__(self, "mean", tuple(map(float, self.mean)))
-        object.__setattr__(self, "std", tuple(map(float, self.std)))
-
-    @classmethod
-    def of(cls, split: Split) -> "Normalisation":
-        """The mean and standard deviation of a split's own pixels, per channel."""
-        return cls.of_pixels(split.images.split(_COUNTED))
-
-    @classmethod
-    def of_pixels(cls, parts: Iterable[UInt8[Tensor, "..."]]) -> "Normalisation":
-        """The mean and standard deviation of images in parts (b, H, W, 3), per channel."""
-        counts = torch.zeros(3, 256, dtype=torch.float64)
-        for part in parts:
-            for c in range(3):
-                counts[c] += torch.bincount(part[..., c].flatten().int(), minlength=256).cpu()
-        values = torch.arange(256, dtype=torch.float64)
-        share = counts / counts.sum(dim=1, keepdim=True)  # exact however many there are
-        mean = share @ values
-        std = ((share @ values**2) - mean**2).clamp(min=1e-12).sqrt()
-        return cls(tuple(mean.tolist()), tuple(std.tolist()))
-
-    def __call__(self, images: UInt8[Tensor, "B H W 3"]) -> Float[Tensor, "B 3 H W"]:
-        mean, std = _row_on_device(self, images.shape[2], images.device)
-        rows = (images.flatten(2) - mean) / std  # pixel by pixel takes 20 times as long
-        return rows.view(images.shape).permute(0, 3, 1, 2)  # in channels_last layout
-
-
-@functools.lru_cache
-def _row_on_device(normalisation: Normalisation, width: int, device: torch.device) -> Tensor:
-    """Mean and standard deviation of a row of pixels, (2, 3 W).
-
-    Copied to the device once: a copy would wait in every step.
-    """
-    with torch.inference_mode(False):  # an evaluation may be the first that asks
-        values = torch.tensor([normalisation.mean, normalisation.std], device=device)
-        return values.repeat(1, width)
 
 
 class TrainBatches:
@@ -253,29 +206,3 @@ class EvalBatches:
     def unbroken(self) -> Int64[Tensor, "N"]:
         """The places in the split of the images that a pass yields: all."""
         return torch.arange(len(self.split))
-
-
-def check_batch_size(images: int, batch_size: int) -> None:
-    """Raises InputError where nothing can be learnt from batches of that size."""
-    if images < 2 or batch_size < 2:
-        raise InputError(
-            f"training needs 2 images or more, and batches of 2 or more: there are "
-            f"{images} images and batch_size is {batch_size}"
-        )
-
-
-def count_batches(images: int, batch_size: int) -> int:
-    """Steps in an epoch: batch normalisation cannot learn from a last batch of one image."""
-    full, rest = divmod(images, batch_size)
-    return full + (rest > 1)
-
-
-def mix(*numbers: int) -> int:
-    """One seed out of several numbers, so that neighbours have nothing to do with each other."""
-    state = 0
-    for number in numbers:  # splitmix64
-        state = (state + number + 0x9E3779B97F4A7C15) & (2**64 - 1)
-        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
-        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & (2**64 - 1)
-        state ^= state >> 31
-    return state >> 1  # manual_seed takes 63 bits

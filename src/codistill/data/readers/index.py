@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from codistill.data.encoded import EncodedDataset, Listed, Packed, Slices, make_dataset
-from codistill.data.trees import SPLIT_NAMES
+from codistill.data.readers.class_folders import SPLIT_NAMES
 from codistill.errors import InputError
 from codistill.files import cache_folder
 

@@ -4,16 +4,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from codistill.data.cache import cache_file, fingerprint, load_cached, save_cached
-from codistill.data.cifar import CIFARS, Cifar, read_archive, read_extracted
 from codistill.data.dataset import Dataset, Split
-from codistill.data.decode import decode_images
-from codistill.data.digits import read_digits
-from codistill.data.download import download
 from codistill.data.encoded import EncodedDataset, Files
-from codistill.data.folders import list_class_folders, read_class_folders
-from codistill.data.parquet import list_shards, read_shards
-from codistill.data.published import list_cinic10, list_tiny_imagenet
+from codistill.data.readers.cache import cache_file, fingerprint, load_cached, save_cached
+from codistill.data.readers.cifar import CIFARS, Cifar, read_archive, read_extracted
+from codistill.data.readers.cifar_folders import list_class_folders, read_class_folders
+from codistill.data.readers.cifar_parquet import list_shards, read_shards
+from codistill.data.readers.decode import decode_images
+from codistill.data.readers.digits import read_digits
+from codistill.data.readers.download import download
+from codistill.data.readers.published import list_cinic10, list_tiny_imagenet
 from codistill.errors import InputError, did_you_mean
 from codistill.files import cache_folder
 from codistill.names import DATASETS
@@ -43,7 +43,7 @@ def load_dataset(name: str, root: str | Path | None = None) -> Dataset:
     check_name(name)
     if name not in IN_MEMORY:
         raise InputError(
-            f"{name} is not held in memory: codistill.data.list_dataset lists it, and "
+            f"{name} is not held in memory: codistill.data.open_dataset lists it, and "
             "StreamedTrainBatches reads it"
         )
     if name == "digits":

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from codistill.data.cifar import Cifar
 from codistill.data.dataset import Split
-from codistill.data.decode import decode_images
+from codistill.data.readers.cifar import Cifar
+from codistill.data.readers.decode import decode_images
 from codistill.errors import InputError, MissingExtraError
 
 ROWS = 8192  # decoded at a time, so that the encoded images are never in memory all at once

@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import Int64
 
 from codistill.data.encoded import EncodedDataset, Listed, make_dataset
-from codistill.data.index import number_labels
-from codistill.data.tables import LABELS
-from codistill.data.trees import SPLIT_NAMES
+from codistill.data.readers.class_folders import SPLIT_NAMES
+from codistill.data.readers.index import number_labels
+from codistill.data.readers.parquet import LABELS
 from codistill.errors import InputError, MissingExtraError, did_you_mean
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 
 from codistill.data.dataset import Split
-from codistill.data.decode import decode_images
-from codistill.data.trees import list_images, subfolders
+from codistill.data.readers.class_folders import list_images, subfolders
+from codistill.data.readers.decode import decode_images
 from codistill.errors import InputError
 
 Listing = dict[str, list[Path]]  # class name -> its images, both in order

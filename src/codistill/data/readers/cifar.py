@@ -12,7 +12,7 @@ import torch
 from jaxtyping import UInt8
 
 from codistill.data.dataset import Split
-from codistill.data.pickles import pixel_rows, read_pickle
+from codistill.data.readers.cifar_pickles import pixel_rows, read_pickle
 from codistill.errors import InputError
 
 MEMBER_LIMIT = 400_000_000  # bytes; the largest real member has 155 million

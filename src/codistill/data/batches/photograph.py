@@ -12,12 +12,18 @@ import math
 import random
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import UInt8
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
 
-from codistill.data.decode import FORMATS
+from codistill.data.normalisation import Normalisation
+from codistill.data.readers.decode import FORMATS
+from codistill.errors import InputError
+from codistill.importing import require_pillow
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -215,3 +221,31 @@ def _to_rgb(image: "Image") -> "Image":
         8: turns.ROTATE_90,
     }
     return image.transpose(table[turn]) if turn in table else image
+
+
+def load_photograph(path: Path | str, about: dict[str, Any]) -> Float[Tensor, "1 3 H W"]:
+    """An image as the evaluation of a run shows it to the student: cut, resized, normalised.
+
+    Args:
+        path: of an image of any kind and size.
+        about: what `load_student` says of the student. Of the largest square in the middle, the
+            share "crop" is resized to "image_size".
+
+    Raises:
+        InputError: the image cannot be read, or `about` is not that of a run.
+    """
+    missing = {"mean", "std", "image_size"} - about.keys()
+    height, width = about.get("image_size", (0, 0))
+    if missing or height != width:
+        raise InputError(f"`about` lacks {sorted(missing) or 'a square image_size'}")
+
+    def middle(width: int, height: int) -> list[Box]:
+        return [centre_box(width, height, about.get("crop", 1.0))]
+
+    require_pillow()
+    try:
+        (image,) = load_crops(Path(path).read_bytes, middle, height, EVAL_SPARE)
+    except BrokenImageError as error:
+        raise InputError(f"{path}: {error}") from error
+    normalisation = Normalisation(tuple(about["mean"]), tuple(about["std"]))
+    return normalisation(torch.from_numpy(np.array(image))[None])

@@ -29,7 +29,7 @@ from torch.utils.data import DataLoader, Dataset
 from codistill.errors import InputError
 
 _AHEAD = 2  # results that each worker makes ahead
-_PRELOAD = ["codistill.data.streamed", "codistill.data.check", "PIL.Image"]
+_PRELOAD = ["codistill.data.batches.streamed", "codistill.data.check", "PIL.Image"]
 
 
 def available_cores() -> int:

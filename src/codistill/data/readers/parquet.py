@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from codistill.data.encoded import EncodedDataset
-from codistill.data.index import (
+from codistill.data.readers.index import (
     Index,
     index_key,
     indexed_dataset,
