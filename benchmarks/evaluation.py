@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from codistill import Batch, Method, evaluate
-from codistill.folding import folded
+from codistill.training.folding import folded
 from figures import Figure, arguments, report
 from interleave import interleave, rates, ratio, timed
 from ours import CLASSES, batches, build_method, epochs, random_split

@@ -12,8 +12,8 @@ from codistill.data.batches.in_memory import PadMode
 from codistill.data.dataset import Split
 from codistill.methods import method_class
 from codistill.methods.optimizers import sgd
-from codistill.precision import Precision
-from codistill.train import Record
+from codistill.training.device import Precision
+from codistill.training.record import Record
 
 CLASSES = 100
 # That of FFL's recipe with a smaller step: labels are random, and must not lead to infinity.

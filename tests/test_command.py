@@ -15,7 +15,7 @@ from codistill.arguments import parse_config
 from codistill.cli import main
 from codistill.config import Config
 from codistill.errors import InputError
-from codistill.evaluation import evaluate
+from codistill.training.evaluate import evaluate
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -239,7 +239,7 @@ def test_evaluate_in_bf16_says_so(
         asked.append(arguments[2])
         return evaluate(*arguments)
 
-    monkeypatch.setattr("codistill.evaluation.evaluate", watched)
+    monkeypatch.setattr("codistill.training.evaluate.evaluate", watched)
     for options in ([], ["--precision", "bf16"]):
         assert main(["evaluate", str(run), *options]) == 0
         table = " ".join(capsys.readouterr().out.split())

@@ -8,10 +8,10 @@ from toys import can_share, make, sgd, tiny, toy_batches
 
 from codistill import Batch, InputError, Peers, Training, fit
 from codistill.config import Config
-from codistill.cuda_graph import RecordedStep
 from codistill.data_config import DataConfig
 from codistill.names import METHODS
 from codistill.run import Run
+from codistill.training.cuda_graph import RecordedStep
 
 every_method = pytest.mark.parametrize(
     ("name", "shared"), [(name, s) for name in METHODS for s in (0, 2) if can_share(name, s)]

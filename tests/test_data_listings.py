@@ -1,6 +1,7 @@
 """Folders as people and publishers lay them out: what is trained on, chosen by, reported."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -397,7 +398,7 @@ def test_what_was_decoded_is_kept_with_its_validation_images(cinic10, monkeypatc
     def nothing(*_):
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr("codistill.data.load_dataset.decode_images", nothing)
+    monkeypatch.setattr(sys.modules["codistill.data.load_dataset"], "decode_images", nothing)
     again = load_dataset("cinic10", cinic10)
     assert again.fingerprint == first.fingerprint
     assert torch.equal(again.val.images, first.val.images)

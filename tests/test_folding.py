@@ -9,9 +9,9 @@ from torch import nn
 from toys import C, assert_same_tensors, can_share, make, toy_batches
 
 from codistill import Batch, Network, Peers, build_network, evaluate
-from codistill.folding import folded
 from codistill.methods import FFL, Independent
 from codistill.names import METHODS
+from codistill.training.folding import folded
 
 every_method = pytest.mark.parametrize(
     ("name", "shared"), [(name, s) for name in METHODS for s in (0, 2) if can_share(name, s)]

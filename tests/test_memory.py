@@ -17,7 +17,7 @@ from codistill import Training
 from codistill.assemble import build_method, make_optimizer
 from codistill.config import Config
 from codistill.data.batch import Batch
-from codistill.train import train_epoch
+from codistill.training.fit import train_epoch
 
 def peak():  # not ru_maxrss, which counts the process that started this one too
     line, = (x for x in open("/proc/self/status") if x.startswith("VmHWM"))

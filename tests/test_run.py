@@ -17,11 +17,11 @@ from safetensors.torch import load_file
 from codistill.config import Config
 from codistill.data_config import DataConfig
 from codistill.errors import InputError
-from codistill.evaluation import evaluate
 from codistill.files import read_state, write_bytes
 from codistill.results import best_epoch, preferred, summarise
 from codistill.run import Run
-from codistill.train import NonFiniteError
+from codistill.training.evaluate import evaluate
+from codistill.training.state import NonFiniteError
 
 _TIMES = ("seconds", "images_per_second")
 

@@ -10,7 +10,7 @@ from data_fakes import make_fake, write_class_folders
 FIRST_STEP = """
 import os, sys, time
 from codistill.cli import main
-from codistill.train import Training
+from codistill.training.fit import Training
 
 def record(self, losses):
     print(time.process_time(), *{name.partition(".")[0] for name in sys.modules}, flush=True)

@@ -13,7 +13,7 @@ from toys import C, assert_same_tensors, echo, make, sgd, tiny, toy_batches
 from codistill import Batch, InputError, Method, Peers, Training, evaluate, fit, minimize
 from codistill.methods import Independent
 from codistill.methods.losses import ce_loss
-from codistill.train import NonFiniteError
+from codistill.training.state import NonFiniteError
 
 # What fit yields
 

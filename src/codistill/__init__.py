@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from codistill.data.batch import Batch as Batch
     from codistill.data.batches.photograph import load_photograph as load_photograph
     from codistill.errors import InputError as InputError
-    from codistill.evaluation import evaluate as evaluate
     from codistill.methods.method import Method as Method
     from codistill.methods.method import minimize as minimize
     from codistill.networks import Network as Network
@@ -20,21 +19,22 @@ if TYPE_CHECKING:
     from codistill.networks.peers import Peers as Peers
     from codistill.networks.student import load_student as load_student
     from codistill.networks.student import save_student as save_student
-    from codistill.train import Training as Training
-    from codistill.train import fit as fit
+    from codistill.training.evaluate import evaluate as evaluate
+    from codistill.training.fit import fit as fit
+    from codistill.training.state import Training as Training
 
 _HOMES = {
-    "Batch": "codistill.methods.method",
+    "Batch": "codistill.data.batch",
     "InputError": "codistill.errors",
     "Method": "codistill.methods.method",
     "Network": "codistill.networks",
     "Outputs": "codistill.networks.peers",
     "Peers": "codistill.networks.peers",
-    "Training": "codistill.train",
+    "Training": "codistill.training.state",
     "build_network": "codistill.networks",
-    "evaluate": "codistill.evaluation",
-    "fit": "codistill.train",
-    "load_photograph": "codistill.networks.student",
+    "evaluate": "codistill.training.evaluate",
+    "fit": "codistill.training.fit",
+    "load_photograph": "codistill.data.batches.photograph",
     "load_student": "codistill.networks.student",
     "minimize": "codistill.methods.method",
     "save_student": "codistill.networks.student",

@@ -19,20 +19,7 @@ from codistill.methods.optimizers import sgd
 from codistill.networks import renew_equal_classifiers, start_from
 from codistill.networks.build import build_network
 from codistill.networks.peers import Peers
-from codistill.train import MakeOptimizer
-
-
-def choose_device(name: str) -> torch.device:
-    """The device of that name; "auto" is CUDA where there is one, else the CPU."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device).item()
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"device {name!r} cannot be used here ({reason}): try cpu") from error
-    return device
+from codistill.training.state import MakeOptimizer
 
 
 def build_method(config: Config, num_classes: int, image_size: tuple[int, int]) -> Method:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from codistill import files
 from codistill.errors import InputError
-from codistill.train import Training
+from codistill.training.state import Training
 
 _log = logging.getLogger(__name__)
 

@@ -53,7 +53,7 @@ def evaluate(argv: list[str]) -> int:
     options = parser.parse_args(argv)
 
     from codistill.display import print_metrics
-    from codistill.evaluation import evaluate
+    from codistill.training.evaluate import evaluate
 
     run = _open(options.run, options)
     run.load_weights(options.weights)

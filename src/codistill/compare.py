@@ -7,7 +7,6 @@ from pathlib import Path
 from rich.console import Console
 
 from codistill import files
-from codistill.assemble import choose_device
 from codistill.comparison import Comparison, read_comparison
 from codistill.comparison_file import NOT_AT_HAND
 from codistill.differences import Difference, differences, missing_seeds
@@ -27,6 +26,7 @@ from codistill.paired import scipy_stats
 from codistill.planned_runs import PlannedRun, plan_runs, strangers
 from codistill.report import write_report
 from codistill.run_folder import locked
+from codistill.training.device import choose_device
 
 
 def compare(

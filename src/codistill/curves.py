@@ -9,7 +9,7 @@ from typing import Any
 
 from codistill import files
 from codistill.errors import MissingExtraError
-from codistill.train import Record
+from codistill.training.record import Record
 
 _TEST, _LOSS = "test/top1/", "loss/"
 

@@ -23,7 +23,7 @@ from codistill.methods.losses import sigmoid_ramp_up
 from codistill.methods.method import Method
 from codistill.results import classifiers_of
 from codistill.run import Run
-from codistill.train import Record
+from codistill.training.record import Record
 
 
 def train_with_display(run: Run) -> int:

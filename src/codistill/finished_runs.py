@@ -12,7 +12,7 @@ from codistill.config import Config, flatten
 from codistill.errors import InputError
 from codistill.history import read_history
 from codistill.results import kept_top1
-from codistill.train import Record
+from codistill.training.record import Record
 
 _NOT_THE_RECIPE = (
     *("seed", "out", "device", "threads", "recompute", "compile", "cuda_graphs", "kernels"),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from codistill import files
 from codistill.errors import InputError
-from codistill.train import Record
+from codistill.training.record import Record
 
 
 def read_history(run: Path) -> list[Record]:

@@ -20,7 +20,7 @@ from codistill import files
 from codistill.config import Config, flatten
 from codistill.errors import InputError, MissingExtraError, did_you_mean
 from codistill.importing import import_object
-from codistill.train import Record
+from codistill.training.record import Record
 
 TOLD = "loggers.json"
 _METHODS = ("store_init_configuration", "log", "finish")

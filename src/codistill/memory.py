@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from codistill.methods.method import Method
-from codistill.precision import Precision, autocast
 from codistill.probing import random_views, some_labels
+from codistill.training.device import Precision, autocast
 
 # Peak resident memory of a process that takes 4 steps of SGD, less that after the imports, in MiB:
 # measured, and in parentheses `MemoryEstimate.tensors` and `.total`. Batches of 128 at 32x32 unless

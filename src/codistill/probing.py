@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from codistill.methods.method import Method
+from codistill.training.device import device_of
 
 
 @contextmanager
@@ -37,8 +38,3 @@ def random_images(images: int, image_size: tuple[int, int], device: torch.device
     """Images in the layout in which `TrainBatches` has them."""
     x = torch.randn(images, 3, *image_size)
     return x.to(device, memory_format=torch.channels_last)
-
-
-def device_of(module: nn.Module) -> torch.device:
-    """Where the weights of `module` are."""
-    return next((p.device for p in module.parameters()), torch.device("cpu"))

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from codistill import files
-from codistill.assemble import build_method, choose_device, make_optimizer
+from codistill.assemble import build_method, make_optimizer
 from codistill.compare import compare
 from codistill.comparison import Comparison, Row, read_comparison
 from codistill.comparison_file import seeds_in
@@ -26,8 +26,8 @@ from codistill.data.batch import Batch
 from codistill.data.build import describe_data
 from codistill.errors import InputError
 from codistill.loggers import require_loggers
-from codistill.precision import autocast
 from codistill.published_tables import Plan, table_named, with_gaps
+from codistill.training.device import autocast, choose_device
 
 _IMAGES_TIMED = 32
 _TIMES = 3  # others on the machine disturb the fastest step least

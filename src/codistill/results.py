@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from statistics import mean
 from typing import Any
 
-from codistill.train import Record
+from codistill.training.record import Record
 
 
 def best_epoch(history: list[Record], students: Iterable[str]) -> int | None:

@@ -32,7 +32,6 @@ from codistill.assemble import (
     Data,
     build_data,
     build_method,
-    choose_device,
     make_optimizer,
     mix_labels,
     network_files,
@@ -49,7 +48,10 @@ from codistill.methods.parameters import parameter_counts
 from codistill.networks.student import save_student
 from codistill.results import best_epoch, preferred, summarise
 from codistill.run_folder import START, copy_name, locked, refuse_occupied
-from codistill.train import Record, Training, fit
+from codistill.training.device import choose_device
+from codistill.training.fit import fit
+from codistill.training.record import Record
+from codistill.training.state import Training
 
 WEIGHTS = {"last": "weights.safetensors", "best": "weights_best.safetensors"}
 

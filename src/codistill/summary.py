@@ -21,8 +21,8 @@ from codistill.methods.method import Method
 from codistill.networks import Network
 from codistill.networks.network import as_map
 from codistill.networks.peers import Peers
-from codistill.precision import Precision
-from codistill.probing import device_of, probing, random_images, random_views, some_labels
+from codistill.probing import probing, random_images, random_views, some_labels
+from codistill.training.device import Precision, device_of
 
 _IMAGES = 2  # batch normalisation cannot train on one
 

@@ -6,7 +6,7 @@ from statistics import mean
 from codistill.page.drawing import Style, band, canvas, integer_epochs, plain_ticks, svg_of
 from codistill.page.parts import Figure, Figures, Fold, Section
 from codistill.page.settings import Setting
-from codistill.train import Record
+from codistill.training.record import Record
 
 _HATCHES = ("", "///", "...", "\\\\\\", "xxx", "ooo", "---")
 

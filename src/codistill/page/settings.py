@@ -9,7 +9,7 @@ from codistill.finished_runs import Result
 from codistill.page.drawing import Style, sample
 from codistill.page.parts import Key
 from codistill.results import accuracy, own_classifier, peers_of
-from codistill.train import Record
+from codistill.training.record import Record
 
 
 @dataclass(frozen=True, eq=False)

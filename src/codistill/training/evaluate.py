@@ -8,11 +8,16 @@ from torch import Tensor
 
 from codistill.data.batch import Batches, as_batch
 from codistill.errors import InputError
-from codistill.folding import folded
 from codistill.methods.method import Method
 from codistill.methods.modes import eval_mode
-from codistill.metrics import batch_differences, batch_metrics, mean_differences, mean_metrics
-from codistill.precision import Precision, autocast, check_precision
+from codistill.training.device import Precision, autocast, check_precision
+from codistill.training.folding import folded
+from codistill.training.metrics import (
+    batch_differences,
+    batch_metrics,
+    mean_differences,
+    mean_metrics,
+)
 
 
 def evaluate(method: Method, batches: Batches, precision: Precision = "fp32") -> dict[str, float]:

@@ -1,0 +1,39 @@
+"""Where a training computes, and in which numbers."""
+
+from contextlib import AbstractContextManager
+from typing import Literal
+
+import torch
+from torch import nn
+
+from codistill.errors import InputError
+
+Precision = Literal["fp32", "bf16"]
+"""bf16 is autocast: weights and losses stay float32."""
+
+
+def check_precision(precision: str) -> None:
+    if precision not in ("fp32", "bf16"):
+        raise InputError(f"precision is {precision!r}: give 'fp32' or 'bf16'")
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[None]:
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name; "auto" is CUDA where there is one, else the CPU."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"device {name!r} cannot be used here ({reason}): try cpu") from error
+    return device
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where the weights of `module` are."""
+    return next((p.device for p in module.parameters()), torch.device("cpu"))

@@ -1,0 +1,145 @@
+"""Where a training is: the method, its optimizers and its history, for checkpoints."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from codistill.errors import InputError
+from codistill.methods.method import Method
+from codistill.methods.optimizers import load_state, sgd
+from codistill.training.device import device_of
+from codistill.training.record import Record
+
+MakeOptimizer = Callable[..., Optimizer]
+
+
+_STEPS_BETWEEN_CHECKS = 50  # a check waits for the device, which must not happen in every step
+
+
+class NonFiniteError(FloatingPointError):
+    """A loss term or a weight became infinite or not a number. The message names it."""
+
+
+class Training:
+    """A method, its optimizers, and how far they have come: all that is needed to go on exactly.
+
+    Args:
+        method: what is trained.
+        make_optimizer: builds an optimizer of parameters or parameter groups, as
+            `functools.partial(torch.optim.SGD, lr=0.1)` does.
+
+    Attributes:
+        epoch: epochs that are complete.
+        step: steps of the present epoch that are complete.
+        terms: the value of every loss term in every step of the present epoch, on the device.
+        history: one record per complete epoch, as `fit` yields them.
+        seconds: spent training in the present epoch, by earlier processes too.
+    """
+
+    def __init__(self, method: Method, make_optimizer: MakeOptimizer | None = None):
+        self.method = method
+        self.optimizers = method.optimizers(make_optimizer or _paper_sgd)
+        for group in self._groups():
+            group.setdefault("initial_lr", group["lr"])
+        self.epoch = 0
+        self.step = 0
+        self.terms: dict[str, list[Tensor]] = {}
+        self.history: list[Record] = []
+        self.seconds = 0.0
+        self._checked = 0
+
+    def set_lr(self, factor: float) -> float:
+        """Sets every learning rate for the present epoch; returns that of the first group.
+
+        `factor` is the recipe's, which multiplies the learning rate that an optimizer began with,
+        unless the method has a schedule of its own for it.
+        """
+        for name, optimizer in self.optimizers.items():
+            own = self.method.lr_factor(name, self.epoch, factor)
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * own
+        return next(self._groups())["lr"]
+
+    def record(self, losses: Mapping[str, Tensor]) -> None:
+        """Counts a step and keeps its losses; now and then checks that they are finite."""
+        if self.step and losses.keys() != self.terms.keys():
+            raise InputError(
+                f"the method returned the loss terms {sorted(losses)} in step {self.step + 1}, but "
+                f"{sorted(self.terms)} before: return the same in every step of an epoch, zero "
+                "where one is off"
+            )
+        for name, value in losses.items():
+            self.terms.setdefault(name, []).append(value.detach())
+        self.step += 1
+        if self.step % _STEPS_BETWEEN_CHECKS == 0:
+            self.check_losses()
+
+    def end_epoch(self, record: Record) -> None:
+        """Closes the present epoch with its record."""
+        self.history.append(record)
+        self.epoch += 1
+        self.step, self.terms, self.seconds, self._checked = 0, {}, 0.0, 0
+
+    def check_losses(self) -> None:
+        """Raises NonFiniteError where a loss term has not been finite since the last check."""
+        if self._checked == self.step:
+            return
+        values = torch.stack([torch.stack(v[self._checked :]) for v in self.terms.values()])
+        bad = (~values.isfinite()).cpu()  # (terms, steps)
+        if bad.any():
+            step = int(bad.any(dim=0).int().argmax())
+            names = [n for n, b in zip(self.terms, bad[:, step], strict=True) if b]
+            raise NonFiniteError(
+                f"loss term {' and '.join(map(repr, names))} is not finite "
+                f"({values[bad[:, step], step].tolist()[0]}) in epoch {self.epoch + 1}, step "
+                f"{self._checked + step + 1}: lower the learning rate, or look at the data"
+            )
+        self._checked = self.step
+
+    def check_weights(self) -> None:
+        """Raises NonFiniteError where a weight or a buffer of the method is not finite."""
+        for name, value in self.method.state_dict().items():
+            if value.is_floating_point() and not value.isfinite().all():
+                raise NonFiniteError(
+                    f"weight {name!r} is not finite after {self.epoch} epochs and {self.step} "
+                    "steps: lower the learning rate, or look at the data"
+                )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors, numbers and strings in dicts and lists: what `torch.load` calls weights only."""
+        return {
+            "method": self.method.state_dict(),
+            "optimizers": {name: o.state_dict() for name, o in self.optimizers.items()},
+            "epoch": self.epoch,
+            "step": self.step,
+            "terms": {name: torch.stack(values) for name, values in self.terms.items()},
+            "history": self.history,
+            "seconds": self.seconds,
+            "rng": torch.get_rng_state(),
+            "rng_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes up a training where `state_dict` left it."""
+        self.method.load_state_dict(state["method"])
+        for name, optimizer in self.optimizers.items():
+            load_state(optimizer, state["optimizers"][name])
+        self.epoch, self.step = state["epoch"], state["step"]
+        device = device_of(self.method)  # checkpoints are read on the CPU
+        self.terms = {name: list(values.to(device)) for name, values in state["terms"].items()}
+        self.history = list(state["history"])
+        self.seconds = state["seconds"]
+        self._checked = self.step
+        torch.set_rng_state(state["rng"])
+        if state["rng_cuda"]:
+            torch.cuda.set_rng_state_all(state["rng_cuda"])
+
+    def _groups(self) -> Iterator[dict[str, Any]]:
+        return (group for o in self.optimizers.values() for group in o.param_groups)
+
+
+def _paper_sgd(params: Any) -> Optimizer:
+    return sgd(params, lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-4)
