@@ -14,9 +14,9 @@ torch.set_num_threads(1)
 @pytest.fixture(scope="session")
 def digits_runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Two seeds of FFL, and one network alone, each for two epochs."""
-    from codistill.config import Config
-    from codistill.data_config import DataConfig
-    from codistill.run import Run
+    from codistill.runs.run import Run
+    from codistill.settings.config import Config
+    from codistill.settings.data_config import DataConfig
 
     folder = tmp_path_factory.mktemp("runs")
     paths = []

@@ -10,10 +10,10 @@ import pytest
 from codistill import InputError
 from codistill.analysis import Analysis, Missing, analyse
 from codistill.analysis.analyse import _own
-from codistill.config import Config
-from codistill.data_config import DataConfig
-from codistill.finished_runs import Result
-from codistill.run import Run
+from codistill.runs.finished import Result
+from codistill.runs.run import Run
+from codistill.settings.config import Config
+from codistill.settings.data_config import DataConfig
 
 PARTS = ("predictions", "calibration", "class_accuracy", "changes", "similarity", "pictures")
 

@@ -5,14 +5,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from codistill.assemble import build_data, build_method, make_optimizer
-from codistill.config import Config
 from codistill.data import Normalisation, load_dataset
-from codistill.data_config import DataConfig
 from codistill.errors import InputError
 from codistill.methods.method import Method
-from codistill.results import summarise
-from codistill.run import Run
+from codistill.runs.results import summarise
+from codistill.runs.run import Run
+from codistill.settings.build_data import build_data
+from codistill.settings.build_method import build_method, make_optimizer
+from codistill.settings.config import Config
+from codistill.settings.data_config import DataConfig
 
 CPU = torch.device("cpu")
 

@@ -11,10 +11,10 @@ import yaml
 from commands_of import TINY, codistill
 from data_fakes import make_fake, write_class_folders
 
-from codistill.arguments import parse_config
 from codistill.cli import main
-from codistill.config import Config
 from codistill.errors import InputError
+from codistill.settings.arguments import parse_config
+from codistill.settings.config import Config
 from codistill.training.evaluate import evaluate
 
 

@@ -288,7 +288,7 @@ def test_bad_options_get_one_line(
 def test_two_calls_do_not_work_in_one_folder(
     tmp_path: Path, launcher: InThisProcess, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from codistill.run_folder import locked
+    from codistill.runs.folder import locked
 
     (tmp_path / "out").mkdir()
     with locked(tmp_path / "out"):

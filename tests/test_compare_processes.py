@@ -20,9 +20,9 @@ from test_run import assert_same_run, progress_of
 
 import codistill.compare
 from codistill.comparison import Row
-from codistill.config import Config
 from codistill.launch import Processes, _SubmittedJob, gpus_of_this_machine
 from codistill.planned_runs import PlannedRun
+from codistill.settings.config import Config
 
 # A checkpoint after every step: runs are slow enough to be met in the middle.
 SLOW = TREE | {

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from codistill.arguments import read_yaml
 from codistill.cli import main
 from codistill.comparison import Comparison, read_comparison
 from codistill.errors import InputError
+from codistill.settings.recipes import read_yaml
 
 BASE = {
     "settings": {"data": "digits", "peers": 2, "epochs": 3},

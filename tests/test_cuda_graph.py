@@ -7,10 +7,10 @@ import torch
 from toys import can_share, make, sgd, tiny, toy_batches
 
 from codistill import Batch, InputError, Peers, Training, fit
-from codistill.config import Config
-from codistill.data_config import DataConfig
 from codistill.names import METHODS
-from codistill.run import Run
+from codistill.runs.run import Run
+from codistill.settings.config import Config
+from codistill.settings.data_config import DataConfig
 from codistill.training.cuda_graph import RecordedStep
 
 every_method = pytest.mark.parametrize(

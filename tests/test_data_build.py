@@ -7,14 +7,13 @@ import torch
 from photo_fakes import photos, write_classes
 from toys import toy_split
 
-from codistill.assemble import build_data
-from codistill.config import Config
 from codistill.data import Augmentation, Normalisation, StreamedEvalBatches, TrainBatches
 from codistill.data.batches.in_memory import EvalBatches
-from codistill.data.build import describe_data
 from codistill.data.normalisation import IMAGENET
-from codistill.data_config import DataConfig
 from codistill.errors import InputError
+from codistill.settings.build_data import build_data, describe_data
+from codistill.settings.config import Config
+from codistill.settings.data_config import DataConfig
 
 CPU = torch.device("cpu")
 
@@ -131,7 +130,7 @@ def test_images_of_a_folder_are_normalised_as_those_of_imagenet_or_by_their_own(
 
 
 def test_of_many_images_some_that_are_evenly_chosen_are_measured(root, monkeypatch):
-    monkeypatch.setattr("codistill.data.build._MEASURED", 5)
+    monkeypatch.setattr("codistill.settings.build_data._MEASURED", 5)
     seen = []
     real = StreamedEvalBatches.pixels
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from codistill.config import Config
 from codistill.differences import Difference, differences, missing_seeds
 from codistill.differences_report import print_differences, write_differences
-from codistill.finished_runs import Result
+from codistill.runs.finished import Result
+from codistill.settings.config import Config
 
 ALONE = {"peer0": 60.0, "peer1": 62.0, "ensemble": 66.0}
 

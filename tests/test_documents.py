@@ -15,10 +15,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from codistill import build_network, save_student
-from codistill.arguments import parse_config, recipes
-from codistill.assemble import build_method
 from codistill.methods import METHODS, method_class
 from codistill.names import NETWORKS
+from codistill.settings.arguments import parse_config
+from codistill.settings.build_method import build_method
+from codistill.settings.recipes import recipes
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -6,13 +6,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from codistill.config import Config
 from codistill.data import load_dataset
-from codistill.data_config import DataConfig
 from codistill.errors import InputError
 from codistill.networks.build import build_network
 from codistill.networks.student import load_student, save_student
-from codistill.run import Run
+from codistill.runs.run import Run
+from codistill.settings.config import Config
+from codistill.settings.data_config import DataConfig
 
 
 @pytest.fixture(scope="module")

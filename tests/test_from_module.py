@@ -9,12 +9,12 @@ from safetensors.torch import load_file
 from torch import nn
 
 from codistill import InputError, Peers
-from codistill.config import Config
 from codistill.networks import from_module
 from codistill.networks.build import build_network
 from codistill.networks.cutting.cuts import Tapped
 from codistill.networks.student import load_student, save_student
-from codistill.run import Run
+from codistill.runs.run import Run
+from codistill.settings.config import Config
 
 
 def conv(d_in, d_out, stride=1):

@@ -9,12 +9,12 @@ from toys import assert_same_tensors, make, taught, tiny
 from written_out import assert_equal_losses, cross_entropy, images, kl
 
 from codistill import InputError, Peers, save_student
-from codistill.assemble import network_files
-from codistill.config import Config
-from codistill.data_config import DataConfig
-from codistill.finished_runs import load_results
 from codistill.methods.papers.kd import KD
-from codistill.run import Run
+from codistill.runs.finished import load_results
+from codistill.runs.run import Run
+from codistill.settings.build_method import network_files
+from codistill.settings.config import Config
+from codistill.settings.data_config import DataConfig
 
 
 def expected_losses(z, teacher, labels, T=3.0, weight=1.0):

@@ -22,15 +22,15 @@ from toys import assert_same_tensors
 
 from codistill import InputError, Network, Peers, build_network
 from codistill.cli import main
-from codistill.config import Config
-from codistill.data_config import DataConfig
-from codistill.display import warnings_about
-from codistill.finished_runs import what_is_compared
 from codistill.kernels import batch_norm_relu, using_kernels
 from codistill.kernels.build import build, built, library_file
 from codistill.methods import FFL
 from codistill.networks.families.layers import Layers
-from codistill.run import Run
+from codistill.runs.finished import what_is_compared
+from codistill.runs.remarks import warnings_about
+from codistill.runs.run import Run
+from codistill.settings.config import Config
+from codistill.settings.data_config import DataConfig
 
 
 @pytest.fixture(scope="session")

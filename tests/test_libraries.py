@@ -10,15 +10,15 @@ from safetensors.torch import load_file
 from test_from_module import Chain
 
 from codistill import Batch, InputError, Peers, fit
-from codistill.assemble import build_method
-from codistill.config import Config
 from codistill.importing import import_timm, import_torchvision
 from codistill.methods import method_class
 from codistill.names import METHODS
 from codistill.networks import renew_equal_classifiers, start_from
 from codistill.networks.build import build_network
 from codistill.networks.student import load_student, save_student
-from codistill.run import Run
+from codistill.runs.run import Run
+from codistill.settings.build_method import build_method
+from codistill.settings.config import Config
 
 timm = import_timm("the tests")
 torchvision = import_torchvision("the tests")

@@ -15,9 +15,9 @@ from test_run import assert_same_run, tiny
 
 from codistill.cli import main
 from codistill.errors import InputError, MissingExtraError
-from codistill.finished_runs import load_results
-from codistill.loggers import require_loggers
-from codistill.run import Run
+from codistill.runs.finished import load_results
+from codistill.runs.loggers import require_loggers
+from codistill.runs.run import Run
 
 KEY = "test/top1/peer0"
 
@@ -169,8 +169,8 @@ def test_a_logger_does_not_wait_for_other_processes_where_a_launcher_tells_of_so
     tmp_path: Path,
 ) -> None:
     code = (
-        "from pathlib import Path; from codistill.config import Config; import os, torch\n"
-        "from codistill.loggers import logging_to\n"
+        "from pathlib import Path; from codistill.settings.config import Config; import os, torch\n"
+        "from codistill.runs.loggers import logging_to\n"
         "before = dict(os.environ)\n"
         "with logging_to(Path('.'), Config(loggers='tensorboard'), []) as tell:\n"
         "    tell({'epoch': 1, 'x': 0.5})\n"

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from codistill.assemble import build_method
-from codistill.config import Config
+from codistill.settings.build_method import build_method
+from codistill.settings.config import Config
 from codistill.summary import summarise_method
 
 # Four steps as a run takes them; shows the peak of resident memory beyond that after the imports.
@@ -14,8 +14,8 @@ PEAK = """
 import sys
 import torch
 from codistill import Training
-from codistill.assemble import build_method, make_optimizer
-from codistill.config import Config
+from codistill.settings.build_method import build_method, make_optimizer
+from codistill.settings.config import Config
 from codistill.data.batch import Batch
 from codistill.training.fit import train_epoch
 

@@ -10,12 +10,12 @@ from toys import make
 from written_out import gradients
 
 from codistill import Batch, InputError
-from codistill.config import Config
 from codistill.data.batches.mixing import MixedBatches, Mixing, balanced_weights, cut_box
 from codistill.methods import DML
 from codistill.methods.losses import ce_loss
 from codistill.names import METHODS
-from codistill.run import Run
+from codistill.runs.run import Run
+from codistill.settings.config import Config
 from codistill.training.evaluate import evaluate
 
 C = 5

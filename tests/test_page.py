@@ -20,10 +20,7 @@ from test_report import write_run
 from codistill.analysis import Analysis, HeatMap, MapSimilarity, Missing, Picture, Similarities
 from codistill.cli import main
 from codistill.compare import _refuse_other_images
-from codistill.data_config import DataConfig
-from codistill.display import live_bars
 from codistill.errors import InputError
-from codistill.finished_runs import load_results
 from codistill.page import How, write_page
 from codistill.page.alike import likeness_of_maps
 from codistill.page.cost import _Built, _used
@@ -34,6 +31,9 @@ from codistill.page.panels import where_they_look
 from codistill.page.parts import Figures, Panels, Section, Table
 from codistill.page.settings import settings_of
 from codistill.page.text import render_markdown
+from codistill.runs.finished import load_results
+from codistill.runs.progress import live_bars
+from codistill.settings.data_config import DataConfig
 
 HARMLESS = {"href": ("#", "data:,"), "src": ("data:",)}
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from codistill.cli import main
-from codistill.config import Config
-from codistill.data_config import DataConfig
 from codistill.errors import InputError
-from codistill.finished_runs import load_results, version_notes
 from codistill.report import compared, rows, write_report
+from codistill.runs.finished import load_results, version_notes
+from codistill.settings.config import Config
+from codistill.settings.data_config import DataConfig
 
 
 def write_run(

@@ -10,14 +10,14 @@ import torch
 import yaml
 from data_fakes import make_fake, write_extracted
 
-from codistill.assemble import build_method
 from codistill.cli import main
 from codistill.comparison import Comparison, Row
 from codistill.names import DATASETS
 from codistill.published_tables import PublishedTable, Scale, tables
 from codistill.reproduce import _timed, comparison_of
-from codistill.run import Run
-from codistill.run_folder import locked
+from codistill.runs.folder import locked
+from codistill.runs.run import Run
+from codistill.settings.build_method import build_method
 
 TABLES = tables()
 IMAGENET = pytest.param("imagenet", marks=pytest.mark.slow)  # torchvision's networks are cut

@@ -14,12 +14,12 @@ import torch
 from commands_of import TINY, codistill, command
 from safetensors.torch import load_file
 
-from codistill.config import Config
-from codistill.data_config import DataConfig
 from codistill.errors import InputError
 from codistill.files import read_state, write_bytes
-from codistill.results import best_epoch, preferred, summarise
-from codistill.run import Run
+from codistill.runs.results import best_epoch, preferred, summarise
+from codistill.runs.run import Run
+from codistill.settings.config import Config
+from codistill.settings.data_config import DataConfig
 from codistill.training.evaluate import evaluate
 from codistill.training.state import NonFiniteError
 

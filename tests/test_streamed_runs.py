@@ -17,7 +17,7 @@ from photo_fakes import write_classes
 from codistill import InputError, load_photograph, load_student
 from codistill.cli import main
 from codistill.files import read_state
-from codistill.run import Run
+from codistill.runs.run import Run
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "imagenet-sample"
 _OPTIONS = "--data folder --data.image_size 16 --data.workers 1 --network resnet8 --peers 2"

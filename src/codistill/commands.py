@@ -5,13 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from codistill.arguments import parse_config
-from codistill.config import Config
 from codistill.errors import InputError
 from codistill.page_options import add_page_options, how_to_measure
+from codistill.settings.arguments import parse_config
+from codistill.settings.config import Config
 
 if TYPE_CHECKING:
-    from codistill.run import Run
+    from codistill.runs.run import Run
 
 
 class Parser(argparse.ArgumentParser):
@@ -26,8 +26,8 @@ def train(argv: list[str]) -> int:
     resumes = any(argument.partition("=")[0] == "--resume" for argument in argv)
     options = _resume_options(argv) if resumes else parse_config(argv, "codistill train")
 
-    from codistill.display import train_with_display
-    from codistill.run import Run
+    from codistill.runs.progress import train_with_display
+    from codistill.runs.run import Run
 
     if isinstance(options, Config):
         return train_with_display(Run.create(options))
@@ -52,7 +52,7 @@ def evaluate(argv: list[str]) -> int:
     _add_places(parser)
     options = parser.parse_args(argv)
 
-    from codistill.display import print_metrics
+    from codistill.runs.progress import print_metrics
     from codistill.training.evaluate import evaluate
 
     run = _open(options.run, options)
@@ -88,9 +88,9 @@ def report(argv: list[str]) -> int:
     options = parser.parse_args(argv)
     how = how_to_measure(options)
 
-    from codistill.finished_runs import load_results
     from codistill.page import refuse_places, require_page, write_page
     from codistill.report import print_table, write_report
+    from codistill.runs.finished import load_results
 
     results = load_results([Path(run) for run in options.runs])
     if options.out and how:
@@ -157,9 +157,9 @@ def inspect(argv: list[str]) -> int:
 
     from rich.console import Console
 
-    from codistill.assemble import build_method
-    from codistill.data.build import describe_data
     from codistill.overview import additions
+    from codistill.settings.build_data import describe_data
+    from codistill.settings.build_method import build_method
     from codistill.summary import summarise_method
     from codistill.summary_tables import render, render_additions
 
@@ -255,7 +255,7 @@ def _resume_options(argv: list[str]) -> argparse.Namespace:
 
 def _open(path: str, options: argparse.Namespace) -> "Run":
     """A run, with the places that options tell."""
-    from codistill.run import Run
+    from codistill.runs.run import Run
 
     root, workers = (getattr(options, f"data.{name}") for name in ("root", "workers"))
     return Run(path, options.device, root, workers, getattr(options, "loggers", None))

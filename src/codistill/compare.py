@@ -12,7 +12,6 @@ from codistill.comparison_file import NOT_AT_HAND
 from codistill.differences import Difference, differences, missing_seeds
 from codistill.differences_report import print_differences, write_differences
 from codistill.errors import InputError
-from codistill.finished_runs import Result, load_result, version_notes
 from codistill.grid import Failure, train_all
 from codistill.launch import (
     Launcher,
@@ -25,7 +24,8 @@ from codistill.page import How, require_page, write_page
 from codistill.paired import scipy_stats
 from codistill.planned_runs import PlannedRun, plan_runs, strangers
 from codistill.report import write_report
-from codistill.run_folder import locked
+from codistill.runs.finished import Result, load_result, version_notes
+from codistill.runs.folder import locked
 from codistill.training.device import choose_device
 
 

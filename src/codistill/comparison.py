@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from codistill.arguments import config_of, read_yaml
 from codistill.comparison_file import (
     OF_AN_ENTRY,
     Problems,
@@ -20,8 +19,10 @@ from codistill.comparison_file import (
     settings_in,
     slug,
 )
-from codistill.config import Config
 from codistill.errors import InputError, did_you_mean
+from codistill.settings.arguments import config_of
+from codistill.settings.config import Config
+from codistill.settings.recipes import read_yaml
 
 BASELINE = "independent"
 _KEYS = ("recipe", "settings", "networks", "seeds", "methods", "published", "slurm", "note")

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from codistill.arguments import as_settings, read_recipe
-from codistill.config import Config
 from codistill.errors import InputError, MissingExtraError, did_you_mean
+from codistill.settings.config import Config
+from codistill.settings.recipes import as_settings, read_recipe
 
 OF_AN_ENTRY = ("peers", "shared")
 """Settings that may differ between rows, beside the method and the network."""

@@ -6,13 +6,13 @@ from typing import Any
 
 from rich.console import Console
 
-from codistill.config import Config
-from codistill.data_config import DataConfig
-from codistill.display import follow
-from codistill.finished_runs import load_results
 from codistill.page import How, write_page
 from codistill.report import print_table, write_report
-from codistill.run import Run
+from codistill.runs.finished import load_results
+from codistill.runs.progress import follow
+from codistill.runs.run import Run
+from codistill.settings.config import Config
+from codistill.settings.data_config import DataConfig
 
 # 898 images of 8x8 pixels need no more than a ResNet-8. One recipe for both; nothing was tuned on
 # the test images.

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from codistill.finished_runs import Result
 from codistill.paired import Paired, holm, paired
-from codistill.results import accuracy, peers_of
+from codistill.runs.finished import Result
+from codistill.runs.results import accuracy, peers_of
 
 Epoch = Literal["last", "best_by_validation"]
 EPOCHS: tuple[Epoch, ...] = ("last", "best_by_validation")

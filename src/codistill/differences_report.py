@@ -13,9 +13,9 @@ from rich.text import Text
 
 from codistill import files
 from codistill.differences import EPOCHS, Difference, Epoch
-from codistill.finished_runs import Result
 from codistill.report import markdown, spread_of
-from codistill.results import accuracy
+from codistill.runs.finished import Result
+from codistill.runs.results import accuracy
 
 _HALF = ("difference [95 % CI]", "sd", "g", "p", "verdict")
 HEAD = (

@@ -9,11 +9,11 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 
 from codistill import files
-from codistill.display import live_bars
 from codistill.launch import Job, Launcher
 from codistill.planned_runs import PlannedRun
 from codistill.processes import HEAD
-from codistill.results import headline
+from codistill.runs.progress import live_bars
+from codistill.runs.results import headline
 
 _ATTEMPTS = 2
 _SECONDS_BETWEEN_LOOKS = 0.2

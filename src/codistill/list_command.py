@@ -3,9 +3,9 @@
 import textwrap
 from collections.abc import Callable
 
-from codistill.arguments import recipes
 from codistill.errors import InputError, did_you_mean
 from codistill.names import DATASETS, FAMILIES, METHODS, NETWORKS
+from codistill.settings.recipes import recipes
 
 
 def list_(argv: list[str]) -> int:

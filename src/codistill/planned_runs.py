@@ -11,21 +11,15 @@ from typing import Any
 import torch
 
 from codistill import files
-from codistill.assemble import (
-    Data,
-    build_data,
-    build_method,
-    network_files,
-    require_held_out,
-    resolve,
-)
 from codistill.comparison import Comparison, Row
 from codistill.comparison_file import Problems
-from codistill.config import Config, flatten
-from codistill.display import remarks
 from codistill.errors import InputError
-from codistill.finished_runs import what_is_compared
-from codistill.loggers import require_loggers
+from codistill.runs.finished import what_is_compared
+from codistill.runs.loggers import require_loggers
+from codistill.runs.remarks import remarks
+from codistill.settings.build_data import Data, build_data
+from codistill.settings.build_method import build_method, network_files, require_held_out, resolve
+from codistill.settings.config import Config, flatten
 
 _log = logging.getLogger(__name__)
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from codistill.arguments import as_settings, read_recipe, read_yaml, recipes
 from codistill.comparison_file import NOT_AT_HAND
-from codistill.config import Config
 from codistill.errors import InputError, did_you_mean
+from codistill.settings.config import Config
+from codistill.settings.recipes import as_settings, read_recipe, read_yaml, recipes
 
 Scale = Literal["paper", "short"]
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from codistill import files
 from codistill.curves import draw_curves
-from codistill.finished_runs import Result, version_notes
-from codistill.results import kept_top1, peers_of
+from codistill.runs.finished import Result, version_notes
+from codistill.runs.results import kept_top1, peers_of
 
 
 def rows(groups: dict[str, list[Result]]) -> Iterator[list[str]]:

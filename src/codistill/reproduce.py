@@ -17,16 +17,16 @@ from rich.table import Table
 from rich.text import Text
 
 from codistill import files
-from codistill.assemble import build_method, make_optimizer
 from codistill.compare import compare
 from codistill.comparison import Comparison, Row, read_comparison
 from codistill.comparison_file import seeds_in
-from codistill.config import Config
 from codistill.data.batch import Batch
-from codistill.data.build import describe_data
 from codistill.errors import InputError
-from codistill.loggers import require_loggers
 from codistill.published_tables import Plan, table_named, with_gaps
+from codistill.runs.loggers import require_loggers
+from codistill.settings.build_data import describe_data
+from codistill.settings.build_method import build_method, make_optimizer
+from codistill.settings.config import Config
 from codistill.training.device import autocast, choose_device
 
 _IMAGES_TIMED = 32

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from codistill.cli import main as codistill
-from codistill.config import Config
+from codistill.settings.config import Config
 
 _SECONDS_TO_END = 10.0
 

@@ -13,10 +13,10 @@ from codistill.analysis.missing import Missing
 from codistill.analysis.predictions import Batches, Predictions, predict
 from codistill.analysis.similarity import Similarities, map_similarities
 from codistill.errors import InputError, MissingExtraError
-from codistill.finished_runs import Result, load_result
 from codistill.methods.method import Method
-from codistill.results import own_classifier
-from codistill.run import WEIGHTS, Run
+from codistill.runs.finished import Result, load_result
+from codistill.runs.results import own_classifier
+from codistill.runs.run import WEIGHTS, Run
 
 
 @dataclass(frozen=True)

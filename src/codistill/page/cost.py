@@ -7,15 +7,15 @@ from statistics import mean, median
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from codistill.assemble import network_files
 from codistill.errors import InputError
-from codistill.finished_runs import Result
 from codistill.page.drawing import FILLS, canvas, name_points, plain_ticks, point, sd, svg_of
 from codistill.page.parts import Figure, Figures, Fold, Part, Section, Table
 from codistill.page.settings import Setting, key_of, top1_of
 from codistill.report import spread_of
-from codistill.results import kept_top1
-from codistill.run import Run
+from codistill.runs.finished import Result
+from codistill.runs.results import kept_top1
+from codistill.runs.run import Run
+from codistill.settings.build_method import network_files
 from codistill.summary import summarise_method
 
 _E = 1e6

@@ -5,12 +5,12 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from codistill.config import flatten
-from codistill.finished_runs import Result, what_is_compared
 from codistill.page.dots import dots
 from codistill.page.parts import Code, Figure, Figures, Fold, Paragraph, Part, Section, Table
 from codistill.page.settings import Setting, numbered, top1_of
 from codistill.report import CAPTION, COLUMNS, COMPARED, COMPARED_CAPTION, compared, rows
+from codistill.runs.finished import Result, what_is_compared
+from codistill.settings.config import flatten
 
 
 def what_was_compared(settings: Sequence[Setting], notes: Sequence[str]) -> Section:

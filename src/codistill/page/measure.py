@@ -7,10 +7,10 @@ from operator import attrgetter
 from rich.console import Console
 
 from codistill.analysis import Analysis, Missing, analyse
-from codistill.display import live_bars
 from codistill.errors import InputError
-from codistill.finished_runs import Result
 from codistill.page.settings import Setting, settings_of
+from codistill.runs.finished import Result
+from codistill.runs.progress import live_bars
 from codistill.training.device import choose_device
 
 _IMAGES = 4

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from statistics import mean
 
-from codistill.finished_runs import Result
 from codistill.page.drawing import Style, sample
 from codistill.page.parts import Key
-from codistill.results import accuracy, own_classifier, peers_of
+from codistill.runs.finished import Result
+from codistill.runs.results import accuracy, own_classifier, peers_of
 from codistill.training.record import Record
 
 

@@ -7,7 +7,6 @@ from rich.console import Console
 
 from codistill import files
 from codistill.differences import Difference
-from codistill.finished_runs import Result, version_notes
 from codistill.importing import require_jinja, require_matplotlib
 from codistill.page.alike import likeness_of_maps
 from codistill.page.classes import classes_that_change
@@ -24,6 +23,7 @@ from codistill.page.settings import Setting, one_line, settings_of
 from codistill.page.text import render_markdown
 from codistill.page.trust import calibration_of_classifiers
 from codistill.page.versus import what_helped
+from codistill.runs.finished import Result, version_notes
 
 _LEAD = (
     "Networks that taught each other while they were trained (online knowledge distillation), "

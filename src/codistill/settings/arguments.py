@@ -8,37 +8,22 @@ for `--method.name ffl`, recipes found by name, and unknown names answered with 
 import argparse
 import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
-import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from codistill.config import Config, flatten
 from codistill.errors import InputError, did_you_mean
+from codistill.settings.config import Config, flatten
+from codistill.settings.recipes import GROUPS, Loader, one_line, read_recipe
 
-_GROUPS = {"method", "data"}  # `--method ffl` is short for `--method.name ffl`
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML as people write it: 1e-4 is a number too, and a setting given twice is a mistake."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key) for key, _ in node.value]
-        twice = [key for key in keys if keys.count(key) > 1]
-        if twice:
-            raise yaml.YAMLError(f"{twice[0]!r} is given twice{node.start_mark}")
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
+Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
 )
 
 
 class _Parser(ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        raise InputError(_one_line(message))
+        raise InputError(one_line(message))
 
 
 def parse_config(argv: Sequence[str], prog: str) -> Config:
@@ -70,62 +55,6 @@ def config_of(settings: dict[str, Any], where: str) -> Config:
     parser = _parser("codistill", name)
     _set_defaults(parser, settings, where, name)
     return _parse(parser, [], name)
-
-
-def read_recipe(path: str) -> dict[str, Any]:
-    """The settings in a recipe: a YAML file, or the name of one that comes with codistill."""
-    file = Path(path)
-    if not path or not file.exists():
-        if path not in recipes():
-            known = did_you_mean(path, recipes())
-            raise InputError(f"there is no recipe file {path!r}, and none of that name: {known}")
-        file = recipes()[path]
-    recipe = read_yaml(file)
-    if not isinstance(recipe, dict):
-        raise InputError(f"{file} is no recipe: it has to hold settings, such as 'epochs: 300'")
-    if "config" in recipe:
-        raise InputError(f"{file}: a recipe cannot name another with 'config'")
-    return as_settings(recipe, str(file))
-
-
-def read_yaml(file: Path) -> Any:
-    """What a YAML file holds; 1e-4 is a number, and a key given twice a mistake."""
-    try:
-        return yaml.load(file.read_text(), _Loader)
-    except FileNotFoundError as error:
-        raise InputError(f"there is no file {file}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise InputError(f"{file} cannot be read as YAML: {_one_line(str(error))}") from error
-
-
-def as_settings(tree: dict[Any, Any], where: str) -> dict[str, Any]:
-    """Settings as people write them, in nested groups: `data: digits`, `data.name: digits`.
-
-    Args:
-        tree: as it stands in the file.
-        where: what it is, for messages.
-    """
-    settings = dict(tree)
-    for group in _GROUPS:
-        if isinstance(settings.get(group), str):
-            settings[group] = {"name": settings[group]}
-    try:
-        settings = _nest(dict(flatten(settings)))  # "method.temperature: 3" is understood too
-    except (AttributeError, TypeError) as error:
-        raise InputError(f"{where} is no recipe: its keys have to be names") from error
-    for group in _GROUPS & settings.keys():
-        content = settings[group]
-        if not isinstance(content, dict) or not isinstance(content.get("name", ""), str):
-            raise InputError(f"{where}: {group} is {content!r}: give a name, or name: and options")
-    return settings
-
-
-def recipes() -> dict[str, Path]:
-    """The recipes that come with codistill, by name."""
-    package = Path(__file__).parent
-    folders = package / "recipes", package.parents[1] / "recipes"  # installed, or a checkout
-    folder = next((f for f in folders if f.is_dir()), None)
-    return {file.stem: file for file in sorted(folder.glob("*.yaml"))} if folder else {}
 
 
 def _parser(prog: str, method: str | None) -> ArgumentParser:
@@ -163,14 +92,14 @@ def _set_defaults(
         checked = parser.parse_object(settings)
         parser.set_defaults({key: checked[key] for key in flat})  # 4 is 4.0 where it is a float
     except (InputError, argparse.ArgumentError, TypeError, KeyError) as error:
-        raise InputError(f"{where}: {_one_line(str(error))}") from error
+        raise InputError(f"{where}: {one_line(str(error))}") from error
 
 
 def _parse(parser: ArgumentParser, argv: Sequence[str], method: str) -> Config:
     try:
         return _to_config(parser.parse_args(list(argv)), method)
     except argparse.ArgumentError as error:
-        raise InputError(_one_line(str(error))) from error
+        raise InputError(one_line(str(error))) from error
 
 
 def _to_config(parsed: Namespace, method: str) -> Config:
@@ -184,7 +113,7 @@ def _expand(argv: Sequence[str]) -> Iterator[str]:
     for argument in argv:
         key, equals, value = argument.partition("=")
         short = key.removeprefix("--")
-        if key.startswith("--") and short in _GROUPS:
+        if key.startswith("--") and short in GROUPS:
             yield f"--{short}.name{equals}{value}"
         else:
             yield argument
@@ -198,17 +127,6 @@ def _value(argv: Sequence[str], name: str) -> str | None:
         if key == f"--{name}":
             found = value if equals else argv[i + 1] if i + 1 < len(argv) else None
     return found
-
-
-def _nest(flat: dict[str, Any]) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
-    for key, value in flat.items():
-        *groups, name = key.split(".")
-        branch = tree
-        for group in groups:
-            branch = branch.setdefault(group, {})
-        branch[name] = value
-    return tree
 
 
 def _refuse_unknown(keys: Any, parser: ArgumentParser, where: str, method: str) -> None:
@@ -226,8 +144,3 @@ def _refuse_unknown(keys: Any, parser: ArgumentParser, where: str, method: str) 
                     f"{where}: method {method!r} has no option {option!r}, and no other"
                 )
         raise InputError(f"{where}: {key!r} is not known: {did_you_mean(key, siblings)}")
-
-
-def _one_line(message: str) -> str:
-    message = re.sub(r"<class '(?:\w+\.)*(\w+)'>|typing\.", r"\1", " ".join(message.split()))
-    return re.sub(r'^Parser key "([^"]+)":', r"\1:", message)

@@ -8,10 +8,6 @@ from typing import Any
 
 import torch
 
-from codistill.config import Config
-from codistill.data.batches.mixing import MixedBatches, Mixing, balanced_weights
-from codistill.data.build import Data as Data
-from codistill.data.build import build_data as build_data
 from codistill.errors import InputError
 from codistill.methods import method_class
 from codistill.methods.method import Method
@@ -19,6 +15,8 @@ from codistill.methods.optimizers import sgd
 from codistill.networks import renew_equal_classifiers, start_from
 from codistill.networks.build import build_network
 from codistill.networks.peers import Peers
+from codistill.settings.build_data import Data
+from codistill.settings.config import Config
 from codistill.training.state import MakeOptimizer
 
 
@@ -87,19 +85,6 @@ def _method_defaults(name: str) -> dict[str, Any]:
     parameters = inspect.signature(method_class(name)).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
     return {"name": name} | defaults
-
-
-def mix_labels(config: Config, train: Any, num_classes: int) -> Any:
-    """The batches to train on, with the labels that a configuration wants."""
-    labels = train.split.labels.cpu()
-    balanced = config.class_weights == "balanced"
-    mixing = Mixing(
-        label_smoothing=config.label_smoothing,
-        mixup=config.mixup,
-        cutmix=config.cutmix,
-        class_weights=balanced_weights(labels, num_classes) if balanced else None,
-    )
-    return MixedBatches(train, num_classes, mixing, config.seed) if mixing else train
 
 
 def make_optimizer(config: Config) -> MakeOptimizer:

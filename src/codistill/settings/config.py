@@ -8,13 +8,13 @@ from typing import Any, Literal
 
 import yaml
 
-from codistill.data_config import DataConfig
 from codistill.errors import (
     InputError,
     require_fraction,
     require_not_negative,
     require_positive,
 )
+from codistill.settings.data_config import DataConfig
 
 
 @dataclass

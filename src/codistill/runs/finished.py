@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from codistill import files
-from codistill.config import Config, flatten
 from codistill.errors import InputError
-from codistill.history import read_history
-from codistill.results import kept_top1
+from codistill.runs.history import read_history
+from codistill.runs.results import kept_top1
+from codistill.settings.config import Config, flatten
 from codistill.training.record import Record
 
 _NOT_THE_RECIPE = (

@@ -27,27 +27,26 @@ from typing import Any
 
 import torch
 
-from codistill import checkpoints, files
-from codistill.assemble import (
-    Data,
-    build_data,
+from codistill import files
+from codistill.data.batch import Batch
+from codistill.errors import InputError
+from codistill.methods.parameters import parameter_counts
+from codistill.networks.student import save_student
+from codistill.runs import checkpoints
+from codistill.runs.folder import START, copy_name, locked, refuse_occupied
+from codistill.runs.history import read_history, write_history
+from codistill.runs.loggers import TOLD, logging_to, require_loggers
+from codistill.runs.manifest import commit_of_codistill, machine, provenance
+from codistill.runs.results import best_epoch, preferred, summarise
+from codistill.settings.build_data import Data, build_data, mix_labels
+from codistill.settings.build_method import (
     build_method,
     make_optimizer,
-    mix_labels,
     network_files,
     require_held_out,
     resolve,
 )
-from codistill.config import Config
-from codistill.data.batch import Batch
-from codistill.errors import InputError
-from codistill.history import read_history, write_history
-from codistill.loggers import TOLD, logging_to, require_loggers
-from codistill.manifest import commit_of_codistill, machine, provenance
-from codistill.methods.parameters import parameter_counts
-from codistill.networks.student import save_student
-from codistill.results import best_epoch, preferred, summarise
-from codistill.run_folder import START, copy_name, locked, refuse_occupied
+from codistill.settings.config import Config
 from codistill.training.device import choose_device
 from codistill.training.fit import fit
 from codistill.training.record import Record

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from codistill import files
-from codistill.config import Config, flatten
 from codistill.errors import InputError, MissingExtraError, did_you_mean
 from codistill.importing import import_object
+from codistill.settings.config import Config, flatten
 from codistill.training.record import Record
 
 TOLD = "loggers.json"

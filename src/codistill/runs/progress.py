@@ -16,13 +16,10 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from codistill.config import Config
 from codistill.data.batch import Batch
-from codistill.manifest import machine
-from codistill.methods.losses import sigmoid_ramp_up
-from codistill.methods.method import Method
-from codistill.results import classifiers_of
-from codistill.run import Run
+from codistill.runs.remarks import warnings_about
+from codistill.runs.results import classifiers_of
+from codistill.runs.run import Run
 from codistill.training.record import Record
 
 
@@ -38,8 +35,8 @@ def train_with_display(run: Run) -> int:
         resume = f"codistill: stopped; go on with: codistill train --resume {run.path}"
         console.print(resume, highlight=False, markup=False, soft_wrap=True)
         raise
-    from codistill.finished_runs import load_results
     from codistill.report import print_table
+    from codistill.runs.finished import load_results
 
     print_table(load_results([run.path]))
     print(f"run:     {run.path}")
@@ -101,49 +98,6 @@ def print_metrics(title: str, metrics: dict[str, float]) -> None:
             top1, top5, nll = (metrics[f"{m}/{name}"] for m in ("top1", "top5", "nll"))
             table.add_row(name, f"{top1:.2f}", f"{top5:.2f}", f"{nll:.4f}")
     Console().print(table)
-
-
-def warnings_about(run: Run) -> Iterator[str]:
-    """What is allowed, but probably not meant; and what changed since a run was last trained."""
-    yield from run.data().notes
-    yield from remarks(run.method, run.config)
-    last = run.manifest["processes"][-1:]
-    if last:
-        now = machine(run.device, run.config.kernels)
-        for key in ("packages", "processor", "threads", "device", "kernels"):
-            if now[key] != last[0].get(key):
-                yield (
-                    f"{key} changed since this run was last trained, from {last[0].get(key)} to "
-                    f"{now[key]}: it goes on, but its last bits may differ"
-                )
-
-
-def remarks(method: Method, config: Config) -> Iterator[str]:
-    """What settings allow, but probably do not mean."""
-    ramp_up, epochs = getattr(method, "ramp_up", 0), config.epochs
-    weight = sigmoid_ramp_up(epochs - 1, ramp_up)
-    if weight < 0.99:
-        yield (
-            f"method.ramp_up is {ramp_up} epochs, and the run has {epochs}: distillation reaches "
-            f"{weight:.0%} of its weight. The usual 80 of 300 would be "
-            f"--method.ramp_up {max(1, round(epochs * 80 / 300))}"
-        )
-    if getattr(method, "burn_in", 0) >= epochs:
-        yield (
-            f"method.burn_in is {method.burn_in}, and the run has {epochs} epochs: the peers "
-            "never learn from each other"
-        )
-    adversarial = getattr(method, "adversarial_milestones", ())
-    if adversarial and getattr(method, "forwards", 1) > 1 and min(adversarial) >= epochs:
-        yield (
-            f"method.adversarial_milestones {list(adversarial)} lie beyond the {epochs} epochs: "
-            "the adversarial learning rate stays high"
-        )
-    late = [m for m in config.milestones if m >= epochs]
-    if late and config.schedule == "step":
-        yield f"milestones {late} lie beyond the {epochs} epochs: the learning rate stays high"
-    if config.warmup_epochs >= epochs:
-        yield f"warmup_epochs is {config.warmup_epochs}: the {epochs} epochs end before it does"
 
 
 def _advance(progress: Progress, task: TaskID, batches: Iterable[Batch]) -> Iterator[Batch]:

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from codistill.config import Config
 from codistill.data.balance import balance_notes, count_classes, shorten
 from codistill.data.batches.broken import BrokenImages
 from codistill.data.batches.in_memory import Augmentation, EvalBatches, TrainBatches
+from codistill.data.batches.mixing import MixedBatches, Mixing, balanced_weights
 from codistill.data.batches.photograph import EVAL_CROP
 from codistill.data.batches.streamed import (
     CropAugmentation,
@@ -25,8 +25,9 @@ from codistill.data.encoded import EncodedDataset, EncodedSplit
 from codistill.data.load_dataset import IN_MEMORY, check_name, load_dataset
 from codistill.data.normalisation import IMAGENET, Normalisation
 from codistill.data.open_dataset import list_dataset
-from codistill.data_config import DataConfig
 from codistill.errors import InputError
+from codistill.settings.config import Config
+from codistill.settings.data_config import DataConfig
 
 IMAGE_SIZE = 224  # of streamed images, where nothing is said
 
@@ -253,3 +254,16 @@ def _absolute(c: DataConfig) -> str | None:
     ):
         return c.root
     return str(Path(c.root).expanduser().absolute())
+
+
+def mix_labels(config: Config, train: Any, num_classes: int) -> Any:
+    """The batches to train on, with the labels that a configuration wants."""
+    labels = train.split.labels.cpu()
+    balanced = config.class_weights == "balanced"
+    mixing = Mixing(
+        label_smoothing=config.label_smoothing,
+        mixup=config.mixup,
+        cutmix=config.cutmix,
+        class_weights=balanced_weights(labels, num_classes) if balanced else None,
+    )
+    return MixedBatches(train, num_classes, mixing, config.seed) if mixing else train

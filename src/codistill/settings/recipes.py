@@ -1,0 +1,95 @@
+"""Recipes: YAML files of settings, found by path or by the name of one that comes along."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from codistill.errors import InputError, did_you_mean
+from codistill.settings.config import flatten
+
+GROUPS = {"method", "data"}  # `--method ffl` is short for `--method.name ffl`
+
+
+class Loader(yaml.SafeLoader):
+    """YAML as people write it: 1e-4 is a number too, and a setting given twice is a mistake."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key) for key, _ in node.value]
+        twice = [key for key in keys if keys.count(key) > 1]
+        if twice:
+            raise yaml.YAMLError(f"{twice[0]!r} is given twice{node.start_mark}")
+        return super().construct_mapping(node, deep)
+
+
+def read_recipe(path: str) -> dict[str, Any]:
+    """The settings in a recipe: a YAML file, or the name of one that comes with codistill."""
+    file = Path(path)
+    if not path or not file.exists():
+        if path not in recipes():
+            known = did_you_mean(path, recipes())
+            raise InputError(f"there is no recipe file {path!r}, and none of that name: {known}")
+        file = recipes()[path]
+    recipe = read_yaml(file)
+    if not isinstance(recipe, dict):
+        raise InputError(f"{file} is no recipe: it has to hold settings, such as 'epochs: 300'")
+    if "config" in recipe:
+        raise InputError(f"{file}: a recipe cannot name another with 'config'")
+    return as_settings(recipe, str(file))
+
+
+def read_yaml(file: Path) -> Any:
+    """What a YAML file holds; 1e-4 is a number, and a key given twice a mistake."""
+    try:
+        return yaml.load(file.read_text(), Loader)
+    except FileNotFoundError as error:
+        raise InputError(f"there is no file {file}") from error
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise InputError(f"{file} cannot be read as YAML: {one_line(str(error))}") from error
+
+
+def as_settings(tree: dict[Any, Any], where: str) -> dict[str, Any]:
+    """Settings as people write them, in nested groups: `data: digits`, `data.name: digits`.
+
+    Args:
+        tree: as it stands in the file.
+        where: what it is, for messages.
+    """
+    settings = dict(tree)
+    for group in GROUPS:
+        if isinstance(settings.get(group), str):
+            settings[group] = {"name": settings[group]}
+    try:
+        settings = _nest(dict(flatten(settings)))  # "method.temperature: 3" is understood too
+    except (AttributeError, TypeError) as error:
+        raise InputError(f"{where} is no recipe: its keys have to be names") from error
+    for group in GROUPS & settings.keys():
+        content = settings[group]
+        if not isinstance(content, dict) or not isinstance(content.get("name", ""), str):
+            raise InputError(f"{where}: {group} is {content!r}: give a name, or name: and options")
+    return settings
+
+
+def recipes() -> dict[str, Path]:
+    """The recipes that come with codistill, by name."""
+    package = Path(__file__).parents[1]
+    folders = package / "recipes", package.parents[1] / "recipes"  # installed, or a checkout
+    folder = next((f for f in folders if f.is_dir()), None)
+    return {file.stem: file for file in sorted(folder.glob("*.yaml"))} if folder else {}
+
+
+def _nest(flat: dict[str, Any]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for key, value in flat.items():
+        *groups, name = key.split(".")
+        branch = tree
+        for group in groups:
+            branch = branch.setdefault(group, {})
+        branch[name] = value
+    return tree
+
+
+def one_line(message: str) -> str:
+    message = re.sub(r"<class '(?:\w+\.)*(\w+)'>|typing\.", r"\1", " ".join(message.split()))
+    return re.sub(r'^Parser key "([^"]+)":', r"\1:", message)
