@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from codistill.summary import summarise_method
+from codistill.analysis.cost.summary import summarise_method
 from figures import Figure, arguments, report
 from interleave import WARM_UP_STEPS, interleave, ratio, timed
 from ours import batches, build_method, epochs, random_split

@@ -18,8 +18,8 @@ from functools import partial
 import torch
 
 from codistill import Batch, Method, Peers, build_network
+from codistill.analysis.cost.summary import summarise_method
 from codistill.methods import DML
-from codistill.summary import summarise_method
 from figures import Figure, arguments, report
 from interleave import Contender, interleave, ratio, timed
 from ours import CLASSES, PLAIN_SGD, batches, build_method, epochs, random_split

@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
+from codistill.analysis.cost.summary import summarise_method
 from codistill.settings.build_method import build_method
 from codistill.settings.config import Config
-from codistill.summary import summarise_method
 
 # Four steps as a run takes them; shows the peak of resident memory beyond that after the imports.
 PEAK = """

@@ -6,8 +6,8 @@ import pytest
 from toys import tiny
 
 from codistill import Peers
+from codistill.analysis.cost.overview import additions, describe, overview
 from codistill.names import METHODS
-from codistill.overview import additions, describe, overview
 
 ROOT = Path(__file__).parents[1]
 

@@ -5,7 +5,7 @@ import math
 import pytest
 from scipy import stats
 
-from codistill.paired import holm, paired
+from codistill.analysis.paired import holm, paired
 
 
 def test_three_differences_worked_out_by_hand() -> None:

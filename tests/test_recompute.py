@@ -5,12 +5,12 @@ import torch
 from toys import C, assert_same_tensors, can_share, make, sgd, tiny, toy_batches
 
 from codistill import Peers, build_network
+from codistill.analysis.cost.summary import summarise_method
 from codistill.methods import Independent
 from codistill.names import METHODS
 from codistill.runs.finished import what_is_compared
 from codistill.settings.build_method import build_method
 from codistill.settings.config import Config
-from codistill.summary import summarise_method
 
 
 def five_steps(name, shared, recompute, precision=torch.float64):

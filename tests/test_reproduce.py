@@ -10,11 +10,12 @@ import torch
 import yaml
 from data_fakes import make_fake, write_extracted
 
+from codistill.analysis.cost.step_time import _timed
 from codistill.cli import main
 from codistill.comparison import Comparison, Row
 from codistill.names import DATASETS
 from codistill.published_tables import PublishedTable, Scale, tables
-from codistill.reproduce import _timed, comparison_of
+from codistill.reproduce import comparison_of
 from codistill.runs.folder import locked
 from codistill.runs.run import Run
 from codistill.settings.build_method import build_method

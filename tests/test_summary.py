@@ -9,6 +9,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
+from codistill.analysis.cost.summary import summarise_method
 from codistill.errors import InputError
 from codistill.methods import AFD, DML, FFL, Independent
 from codistill.methods.losses import ce_loss
@@ -16,7 +17,6 @@ from codistill.methods.method import Method
 from codistill.networks import Network
 from codistill.networks.build import build_network
 from codistill.networks.peers import Peers
-from codistill.summary import summarise_method
 from codistill.summary_tables import render
 
 
@@ -249,7 +249,7 @@ def test_the_estimate_grows_linearly_with_the_batch(method):
 
 
 def test_the_extrapolation_meets_what_a_whole_batch_saves():
-    from codistill.memory import _saved_bytes
+    from codistill.analysis.cost.memory import _saved_bytes
 
     method = make()
     estimate = summarise_method(method, (16, 16), 32).memory.activations

@@ -157,10 +157,10 @@ def inspect(argv: list[str]) -> int:
 
     from rich.console import Console
 
-    from codistill.overview import additions
+    from codistill.analysis.cost.overview import additions
+    from codistill.analysis.cost.summary import summarise_method
     from codistill.settings.build_data import describe_data
     from codistill.settings.build_method import build_method
-    from codistill.summary import summarise_method
     from codistill.summary_tables import render, render_additions
 
     num_classes, image_size = describe_data(config.data)

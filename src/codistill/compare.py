@@ -7,12 +7,13 @@ from pathlib import Path
 from rich.console import Console
 
 from codistill import files
+from codistill.analysis.differences import Difference, differences, missing_seeds
 from codistill.comparison import Comparison, read_comparison
 from codistill.comparison_file import NOT_AT_HAND
-from codistill.differences import Difference, differences, missing_seeds
 from codistill.differences_report import print_differences, write_differences
 from codistill.errors import InputError
 from codistill.grid import Failure, train_all
+from codistill.importing import scipy_stats
 from codistill.launch import (
     Launcher,
     Processes,
@@ -21,7 +22,6 @@ from codistill.launch import (
     write_recipe,
 )
 from codistill.page import How, require_page, write_page
-from codistill.paired import scipy_stats
 from codistill.planned_runs import PlannedRun, plan_runs, strangers
 from codistill.report import write_report
 from codistill.runs.finished import Result, load_result, version_notes

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from codistill import files
-from codistill.differences import EPOCHS, Difference, Epoch
+from codistill.analysis.differences import EPOCHS, Difference, Epoch
 from codistill.report import markdown, spread_of
 from codistill.runs.finished import Result
 from codistill.runs.results import accuracy

@@ -90,3 +90,20 @@ def _import(package: str, purpose: str) -> ModuleType:
         library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     _declared.append(library)
     return importlib.import_module(package)
+
+
+def scipy_stats() -> Any:
+    """The module scipy.stats."""
+    try:
+        from scipy import stats
+    except ImportError as error:
+        raise MissingExtraError("scipy", "report", "comparing runs") from error
+    return stats
+
+
+def captum_attr() -> Any:
+    try:
+        from captum import attr
+    except ImportError as error:
+        raise MissingExtraError("captum", "report", "Grad-CAM") from error
+    return attr

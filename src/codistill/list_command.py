@@ -30,7 +30,7 @@ def list_(argv: list[str]) -> int:
 
 def _list_methods() -> None:
     """Each as soon as it is known: they are tried out, which takes some seconds."""
-    from codistill.overview import ABOUT, describe, overview
+    from codistill.analysis.cost.overview import ABOUT, describe, overview
 
     indent = " " * (max(map(len, METHODS)) + 2)
     for name in METHODS:

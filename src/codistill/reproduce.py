@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,20 +16,15 @@ from rich.table import Table
 from rich.text import Text
 
 from codistill import files
+from codistill.analysis.cost.step_time import TIMES, seconds_per_image
 from codistill.compare import compare
 from codistill.comparison import Comparison, Row, read_comparison
 from codistill.comparison_file import seeds_in
-from codistill.data.batch import Batch
 from codistill.errors import InputError
 from codistill.published_tables import Plan, table_named, with_gaps
 from codistill.runs.loggers import require_loggers
 from codistill.settings.build_data import describe_data
-from codistill.settings.build_method import build_method, make_optimizer
-from codistill.settings.config import Config
-from codistill.training.device import autocast, choose_device
-
-_IMAGES_TIMED = 32
-_TIMES = 3  # others on the machine disturb the fastest step least
+from codistill.training.device import choose_device
 
 
 def reproduce(options: argparse.Namespace, over: dict[str, Any]) -> int:
@@ -121,7 +115,7 @@ def _show(plan: Plan, comparison: Comparison, console: Console) -> None:
     images = f"{plan.images:,} images" if plan.images else "your images"
     text = (
         f"{len(rows) * seeds} runs: seeds {', '.join(map(str, comparison.seeds))}; {plan.epochs} "
-        f"epochs of {images} of {plan.data}{together}. Estimated from the fastest of {_TIMES} "
+        f"epochs of {images} of {plan.data}{together}. Estimated from the fastest of {TIMES} "
         f"training steps of each row, timed now ({where}); without evaluation and reading of "
         "images. Nothing was trained."
     )
@@ -135,27 +129,9 @@ def _seconds_per_image(rows: list[Row]) -> Iterator[float]:
         device = choose_device(row.config.device)
         if row.config.threads:
             torch.set_num_threads(row.config.threads)
-        yield _timed(replace(row.config, pretrained=False), classes, image_size, device, _TIMES)
-
-
-def _timed(
-    config: Config, classes: int, image_size: tuple[int, int], device: torch.device, times: int
-) -> float:
-    method = build_method(config, classes, image_size).to(device).train()
-    size = config.batch_size if device.type == "cuda" else min(config.batch_size, _IMAGES_TIMED)
-    optimizers = method.optimizers(make_optimizer(config))
-    views = [torch.randn(size, 3, *image_size, device=device) for _ in range(method.views)]
-    batch = Batch(views, torch.randint(classes, (size,), device=device))
-    method.begin_epoch(0, None)
-    seconds = []
-    for _ in range(1 + times):
-        begin = time.perf_counter()
-        with autocast(device, config.precision):
-            method.training_step(batch, optimizers, 0)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        seconds.append(time.perf_counter() - begin)
-    return min(seconds[1:]) / size
+        yield seconds_per_image(
+            replace(row.config, pretrained=False), classes, image_size, device, TIMES
+        )
 
 
 def _say(console: Console, name: str, note: str) -> None:

@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from codistill.summary import PeerSummary, Summary
+from codistill.analysis.cost.summary import PeerSummary, Summary
 
 
 def render(summary: Summary, networks: Sequence[str] | None = None) -> RenderableType:

@@ -4,8 +4,7 @@ from codistill.analysis.analyse import Analysis, analyse
 from codistill.analysis.calibration import Bin, Calibration, calibration
 from codistill.analysis.classes import ClassChange, ClassChanges, class_accuracies, class_changes
 from codistill.analysis.grad_cam import HeatMap, Picture, disagreements, grad_cam
-from codistill.analysis.missing import Missing
-from codistill.analysis.predictions import Guesses, Predictions, predict
+from codistill.analysis.predictions import Guesses, Missing, Predictions, predict
 from codistill.analysis.similarity import MapSimilarity, Similarities, map_similarities
 
 __all__ = [

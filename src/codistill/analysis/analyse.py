@@ -9,8 +9,7 @@ from codistill import files
 from codistill.analysis.calibration import Calibration, calibration
 from codistill.analysis.classes import ClassChanges, class_accuracies, class_changes
 from codistill.analysis.grad_cam import Picture, disagreements, grad_cam
-from codistill.analysis.missing import Missing
-from codistill.analysis.predictions import Batches, Predictions, predict
+from codistill.analysis.predictions import Batches, Missing, Predictions, predict
 from codistill.analysis.similarity import Similarities, map_similarities
 from codistill.errors import InputError, MissingExtraError
 from codistill.methods.method import Method

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from codistill.analysis.paired import SIGNIFICANT, holm
 from codistill.analysis.predictions import Predictions
-from codistill.differences import SIGNIFICANT
-from codistill.paired import holm, scipy_stats
+from codistill.importing import scipy_stats
 
 
 @dataclass(frozen=True)

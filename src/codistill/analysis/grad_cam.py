@@ -7,7 +7,6 @@ via Gradient-based Localization, ICCV 2017, equations 1 and 2.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, zip_longest
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +16,8 @@ from torch import Tensor
 from codistill.analysis.map_places import MapPlace, map_of_network, maps_of_peers
 from codistill.analysis.predictions import Batches, Predictions
 from codistill.data import Normalisation
-from codistill.errors import InputError, MissingExtraError
+from codistill.errors import InputError
+from codistill.importing import captum_attr
 from codistill.methods.method import Method
 from codistill.methods.modes import eval_mode
 
@@ -171,7 +171,7 @@ def _cam(
     Grad-CAM weights each channel with its mean gradient and adds the channels up, whichever map
     they belong to; what is negative then counts as 0.
     """
-    attr = _captum_attr()
+    attr = captum_attr()
     height, width = images.shape[2:]
     total = images.new_zeros(len(images), 1, height, width)
     for one in maps:
@@ -188,11 +188,3 @@ def _cam(
         cam = attr.LayerAttribution.interpolate(cam.detach(), (height, width), "bilinear")
         total += places * cam
     return total[:, 0].relu()
-
-
-def _captum_attr() -> Any:
-    try:
-        from captum import attr
-    except ImportError as error:
-        raise MissingExtraError("captum", "report", "Grad-CAM") from error
-    return attr

@@ -88,3 +88,14 @@ def _join(parts: list[Guesses]) -> Guesses:
             for field in dataclasses.fields(Guesses)
         )
     )
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Stands in the place of a part of an `Analysis` that there is none of.
+
+    Attributes:
+        reason: one line that can be shown, such as "weights.safetensors is not in runs/first".
+    """
+
+    reason: str

@@ -7,6 +7,7 @@ from statistics import mean, median
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from codistill.analysis.cost.summary import summarise_method
 from codistill.errors import InputError
 from codistill.page.drawing import FILLS, canvas, name_points, plain_ticks, point, sd, svg_of
 from codistill.page.parts import Figure, Figures, Fold, Part, Section, Table
@@ -16,7 +17,6 @@ from codistill.runs.finished import Result
 from codistill.runs.results import kept_top1
 from codistill.runs.run import Run
 from codistill.settings.build_method import network_files
-from codistill.summary import summarise_method
 
 _E = 1e6
 

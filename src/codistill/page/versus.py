@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from itertools import groupby
 
-from codistill.differences import Difference
+from codistill.analysis.differences import Difference
 from codistill.differences_report import CAPTION, HEAD, difference_rows
 from codistill.page.drawing import COLOURS, canvas, svg_of
 from codistill.page.parts import Figure, Figures, Fold, Section, Table

@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 
 from codistill import files
-from codistill.differences import Difference
+from codistill.analysis.differences import Difference
 from codistill.importing import require_jinja, require_matplotlib
 from codistill.page.alike import likeness_of_maps
 from codistill.page.classes import classes_that_change

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import exp, lgamma, log
 from statistics import mean, stdev
-from typing import Any
 
-from codistill.errors import MissingExtraError
+from codistill.importing import scipy_stats
 
 LEVEL = 0.95
 _EQUAL = 1e-9
@@ -72,16 +71,10 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return corrected
 
 
-def scipy_stats() -> Any:
-    """The module scipy.stats."""
-    try:
-        from scipy import stats
-    except ImportError as error:
-        raise MissingExtraError("scipy", "report", "comparing runs") from error
-    return stats
-
-
 def _hedges_correction(n: int) -> float:
     """What Cohen's d_z of n pairs is multiplied by to be without bias (Hedges 1981, exact)."""
     df = n - 1
     return exp(lgamma(df / 2) - lgamma((df - 1) / 2) - log(df / 2) / 2)
+
+
+SIGNIFICANT = 0.05

@@ -9,13 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from codistill.paired import Paired, holm, paired
+from codistill.analysis.paired import SIGNIFICANT, Paired, holm, paired
 from codistill.runs.finished import Result
 from codistill.runs.results import accuracy, peers_of
 
 Epoch = Literal["last", "best_by_validation"]
 EPOCHS: tuple[Epoch, ...] = ("last", "best_by_validation")
-SIGNIFICANT = 0.05
 
 BySeed = Mapping[int, Result]
 

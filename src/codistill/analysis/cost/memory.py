@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
+from codistill.analysis.cost.probing import random_views, some_labels
 from codistill.methods.method import Method
-from codistill.probing import random_views, some_labels
 from codistill.training.device import Precision, autocast
 
 # Peak resident memory of a process that takes 4 steps of SGD, less that after the imports, in MiB:

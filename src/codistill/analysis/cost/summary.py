@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from codistill.analysis.cost.memory import MemoryEstimate, estimate_memory
+from codistill.analysis.cost.probing import probing, random_images, random_views, some_labels
 from codistill.errors import require_positive
-from codistill.memory import MemoryEstimate, estimate_memory
 from codistill.methods.method import Method
 from codistill.networks import Network
 from codistill.networks.network import as_map
 from codistill.networks.peers import Peers
-from codistill.probing import probing, random_images, random_views, some_labels
 from codistill.training.device import Precision, device_of
 
 _IMAGES = 2  # batch normalisation cannot train on one
