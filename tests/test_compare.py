@@ -16,8 +16,8 @@ from test_run import untimed
 import codistill.compare
 from codistill import worker
 from codistill.cli import main
-from codistill.comparison import read_comparison
-from codistill.planned_runs import PlannedRun
+from codistill.comparing.comparison import read_comparison
+from codistill.comparing.planned_runs import PlannedRun
 
 ROOT = Path(__file__).parents[1]
 TREE: dict[str, Any] = {
@@ -60,10 +60,10 @@ class InThisProcess:
 
 
 @pytest.fixture(name="launcher")
-def _launcher(monkeypatch: pytest.MonkeyPatch) -> InThisProcess:
+def launcher_named(monkeypatch: pytest.MonkeyPatch) -> InThisProcess:
     launcher = InThisProcess()
-    monkeypatch.setattr(codistill.compare, "_launcher", lambda *_: launcher)
-    monkeypatch.setattr("codistill.grid._SECONDS_BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr(codistill.compare, "launcher_named", lambda *_: launcher)
+    monkeypatch.setattr("codistill.comparing.schedule._SECONDS_BETWEEN_LOOKS", 0.0)
     return launcher
 
 

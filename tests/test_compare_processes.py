@@ -19,9 +19,9 @@ from test_compare import TREE, Ended, InThisProcess, compare
 from test_run import assert_same_run, progress_of
 
 import codistill.compare
-from codistill.comparison import Row
-from codistill.launch import Processes, _SubmittedJob, gpus_of_this_machine
-from codistill.planned_runs import PlannedRun
+from codistill.comparing.comparison import Row
+from codistill.comparing.launchers import Processes, _SubmittedJob, gpus_of_this_machine
+from codistill.comparing.planned_runs import PlannedRun
 from codistill.settings.config import Config
 
 # A checkpoint after every step: runs are slow enough to be met in the middle.
@@ -105,7 +105,7 @@ def test_a_comparison_that_is_killed_goes_on_and_ends_with_the_same_bits(
     assert "once more: it printed nothing (SIGKILL)" in text
     assert "goes on after epoch" in text
 
-    monkeypatch.setattr(codistill.compare, "_launcher", lambda *_: InThisProcess())
+    monkeypatch.setattr(codistill.compare, "launcher_named", lambda *_: InThisProcess())
     (tmp_path / "whole").mkdir()
     assert compare(tmp_path / "whole", SLOW) == 0
     for run in (tmp_path / "whole" / "out" / "runs").iterdir():
@@ -254,7 +254,7 @@ def test_places_take_turns_with_the_gpus(tmp_path: Path, monkeypatch: pytest.Mon
         seen.append(environment.get("CUDA_VISIBLE_DEVICES"))
         return Ended("")
 
-    monkeypatch.setattr("codistill.launch.WorkerProcess", process)
+    monkeypatch.setattr("codistill.comparing.launchers.WorkerProcess", process)
     config = Config(network="resnet8")
     run = PlannedRun(Row("ffl", config, "independent"), 0, tmp_path, config)
     for place in range(4):

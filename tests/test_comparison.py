@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from codistill.cli import main
-from codistill.comparison import Comparison, read_comparison
+from codistill.comparing.comparison import Comparison, read_comparison
 from codistill.errors import InputError
 from codistill.settings.recipes import read_yaml
 

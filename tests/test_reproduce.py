@@ -10,12 +10,11 @@ import torch
 import yaml
 from data_fakes import make_fake, write_extracted
 
-from codistill.analysis.cost.step_time import _timed
+from codistill.analysis.cost.step_time import seconds_per_image
 from codistill.cli import main
-from codistill.comparison import Comparison, Row
+from codistill.comparing.comparison import Comparison, Row
+from codistill.comparing.published_tables import PublishedTable, Scale, comparison_of, tables
 from codistill.names import DATASETS
-from codistill.published_tables import PublishedTable, Scale, tables
-from codistill.reproduce import comparison_of
 from codistill.runs.folder import locked
 from codistill.runs.run import Run
 from codistill.settings.build_method import build_method
@@ -54,7 +53,9 @@ def test_every_row_of_a_short_table_takes_a_step(name: str) -> None:
     for row in comparison(name, "short").rows:
         assert row.config.epochs <= 3
         small = dataclasses.replace(row.config, batch_size=2, device="cpu")
-        assert _timed(small, *classes_and_size(row), torch.device("cpu"), times=1) > 0, row.label
+        assert seconds_per_image(small, *classes_and_size(row), torch.device("cpu"), times=1) > 0, (
+            row.label
+        )
         assert getattr(build_method(small, *classes_and_size(row)), "ramp_up", 1) == 1, row.label
 
 

@@ -1,6 +1,5 @@
 """`codistill compare`: trains what a file asks for, and tells what helped."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -8,25 +7,18 @@ from rich.console import Console
 
 from codistill import files
 from codistill.analysis.differences import Difference, differences, missing_seeds
-from codistill.comparison import Comparison, read_comparison
-from codistill.comparison_file import NOT_AT_HAND
+from codistill.comparing.comparison import Comparison, read_comparison
+from codistill.comparing.launchers import launcher_named
+from codistill.comparing.planned_runs import PlannedRun, plan_runs, strangers
+from codistill.comparing.schedule import Failure, train_unfinished
+from codistill.comparing.sections import NOT_AT_HAND
 from codistill.differences_report import print_differences, write_differences
 from codistill.errors import InputError
-from codistill.grid import Failure, train_all
 from codistill.importing import scipy_stats
-from codistill.launch import (
-    Launcher,
-    Processes,
-    Submitit,
-    gpus_of_this_machine,
-    write_recipe,
-)
 from codistill.page import How, require_page, write_page
-from codistill.planned_runs import PlannedRun, plan_runs, strangers
 from codistill.report import write_report
 from codistill.runs.finished import Result, load_result, version_notes
 from codistill.runs.folder import locked
-from codistill.training.device import choose_device
 
 
 def compare(
@@ -56,49 +48,17 @@ def compare(
         _report(comparison, runs, folder, how)
         return 0
     console = Console(stderr=True)
-    starts = _launcher(launcher, comparison, folder)
+    starts = launcher_named(launcher, comparison, folder)
     runs = plan_runs(comparison, folder)
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
         files.write_text(folder / "comparison.yaml", file.read_text())
-        failures = _train(runs, starts, parallel, launcher != "slurm", console)
+        failures = train_unfinished(runs, starts, parallel, launcher != "slurm", console)
         if any(run.finished() for run in runs):
             _report(comparison, runs, folder, how)
     for failure in failures:
         _tell(failure, console)
     return 1 if failures else 0
-
-
-def _launcher(name: str, comparison: Comparison, folder: Path) -> Launcher:
-    if name == "processes":
-        config = comparison.rows[0].config
-        choose_device(config.device)  # which has to be on this machine
-        return Processes(gpus_of_this_machine(config.device))
-    cluster = "slurm" if name == "slurm" else "local"
-    return Submitit(cluster, folder, comparison.slurm)
-
-
-def _train(
-    runs: list[PlannedRun], launcher: Launcher, parallel: int | None, here: bool, console: Console
-) -> list[Failure]:
-    rest = [run for run in runs if not run.finished()]
-    if not rest:
-        return []
-    at_a_time = parallel or (1 if here else len(rest))
-    threads = max(1, _cores() // at_a_time) if here else None
-    for run in rest:
-        write_recipe(run, threads)
-    begun = sum(run.begun() for run in rest)
-    console.print(
-        f"{len(runs)} runs: {len(runs) - len(rest)} finished, {begun} begun, "
-        f"{len(rest) - begun} to begin; {at_a_time} at a time",
-        highlight=False,
-    )
-    try:
-        return train_all(runs, launcher, at_a_time, console)
-    except KeyboardInterrupt:
-        console.print("codistill: stopped; the same command goes on", highlight=False)
-        raise
 
 
 def _report(
@@ -186,10 +146,3 @@ def _refuse_missing_extras() -> None:
 def _tell(failure: Failure, console: Console) -> None:
     line = f"codistill: failed: {failure.run.name}: {failure.reason}; log: {failure.run.log}"
     console.print(line, highlight=False, markup=False, soft_wrap=True)
-
-
-def _cores() -> int:
-    """Those that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

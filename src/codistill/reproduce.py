@@ -1,27 +1,28 @@
 """`codistill reproduce`: the papers' tables, as comparisons that are ready to run."""
 
 import argparse
-import contextlib
-import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from codistill import files
 from codistill.analysis.cost.step_time import TIMES, seconds_per_image
 from codistill.compare import compare
-from codistill.comparison import Comparison, Row, read_comparison
-from codistill.comparison_file import seeds_in
+from codistill.comparing.comparison import Comparison, Row
+from codistill.comparing.published_tables import (
+    Plan,
+    comparison_of,
+    table_named,
+    temporary_file,
+)
+from codistill.comparing.sections import seeds_in
 from codistill.errors import InputError
-from codistill.published_tables import Plan, table_named, with_gaps
 from codistill.runs.loggers import require_loggers
 from codistill.settings.build_data import describe_data
 from codistill.training.device import choose_device
@@ -46,7 +47,7 @@ def reproduce(options: argparse.Namespace, over: dict[str, Any]) -> int:
     _say(console, plan.table.name, plan.tree["note"])
     if plan.data == "folder" and not over.get("data", {}).get("root"):
         raise InputError("this table is short for images of yours: give --data.root DIR")
-    with _temporary_file(plan.table.name) as file:  # `compare` copies it into the locked folder
+    with temporary_file(plan.table.name) as file:  # `compare` copies it into the locked folder
         comparison = comparison_of(plan, file)
         if options.dry_run:
             _show(plan, comparison, console)
@@ -56,37 +57,11 @@ def reproduce(options: argparse.Namespace, over: dict[str, Any]) -> int:
     return status
 
 
-@contextlib.contextmanager
-def _temporary_file(name: str) -> Iterator[Path]:
-    """A comparison's file for a while; an error that is found in it tells `name` in its place."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "comparison.yaml")
-        try:
-            yield file
-        except InputError as error:
-            raise InputError(str(error).replace(str(file), name)) from error
-
-
 def _require_seeds(seeds: list[int]) -> None:
     try:
         seeds_in(seeds)
     except InputError as error:
         raise InputError(f"--seeds: {error}") from error
-
-
-def comparison_of(plan: Plan, file: Path) -> Comparison:
-    """The comparison of a plan, written to a file; it says which figures are not at hand."""
-    _write(file, plan.tree)
-    comparison = read_comparison(file)
-    if plan.scale == "short":
-        return comparison
-    published = with_gaps(comparison.published, [row.label for row in comparison.rows])
-    _write(file, plan.tree | {"published": published})
-    return replace(comparison, published=published)
-
-
-def _write(file: Path, tree: dict[str, Any]) -> None:
-    files.write_text(file, yaml.safe_dump(tree, sort_keys=False, allow_unicode=True))
 
 
 def _show(plan: Plan, comparison: Comparison, console: Console) -> None:

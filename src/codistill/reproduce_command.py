@@ -43,7 +43,7 @@ def reproduce(argv: list[str], parser: argparse.ArgumentParser) -> int:
 
 def list_tables() -> None:
     """Each table with how long it is at both scales."""
-    from codistill.published_tables import tables
+    from codistill.comparing.published_tables import tables
 
     for name, table in tables().items():
         print(f"{name}\n  {table.about}")

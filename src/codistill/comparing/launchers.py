@@ -12,9 +12,11 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 
 from codistill import files
+from codistill.comparing.comparison import Comparison
+from codistill.comparing.planned_runs import PlannedRun
+from codistill.comparing.processes import Training, WorkerProcess
 from codistill.errors import InputError, MissingExtraError
-from codistill.planned_runs import PlannedRun
-from codistill.processes import Training, WorkerProcess
+from codistill.training.device import choose_device
 
 LAUNCHERS = ("processes", "slurm", "submitit-local")
 
@@ -143,3 +145,12 @@ def write_recipe(run: PlannedRun, threads: int | None) -> None:
     run.recipe.parent.mkdir(parents=True, exist_ok=True)
     config = dataclasses.replace(run.config, threads=run.config.threads or threads)
     files.write_text(run.recipe, config.to_yaml())
+
+
+def launcher_named(name: str, comparison: Comparison, folder: Path) -> Launcher:
+    if name == "processes":
+        config = comparison.rows[0].config
+        choose_device(config.device)  # which has to be on this machine
+        return Processes(gpus_of_this_machine(config.device))
+    cluster = "slurm" if name == "slurm" else "local"
+    return Submitit(cluster, folder, comparison.slurm)

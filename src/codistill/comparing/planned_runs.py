@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from codistill import files
-from codistill.comparison import Comparison, Row
-from codistill.comparison_file import Problems
+from codistill.comparing.comparison import Comparison, Row
+from codistill.comparing.sections import Problems
 from codistill.errors import InputError
 from codistill.runs.finished import what_is_compared
 from codistill.runs.loggers import require_loggers

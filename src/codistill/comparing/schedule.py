@@ -9,9 +9,10 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 
 from codistill import files
-from codistill.launch import Job, Launcher
-from codistill.planned_runs import PlannedRun
-from codistill.processes import HEAD
+from codistill.comparing.launchers import Job, Launcher, write_recipe
+from codistill.comparing.planned_runs import PlannedRun
+from codistill.comparing.processes import HEAD
+from codistill.data.batches.workers import available_cores
 from codistill.runs.progress import live_bars
 from codistill.runs.results import headline
 
@@ -140,3 +141,35 @@ def _last_line(run: PlannedRun) -> str:
     lines = run.log.read_text(errors="replace").splitlines() if run.log.exists() else []
     last = next((line.strip() for line in reversed(lines) if line.strip()), HEAD)
     return "it printed nothing" if last.startswith(HEAD) else last
+
+
+def train_unfinished(
+    runs: list[PlannedRun], launcher: Launcher, parallel: int | None, here: bool, console: Console
+) -> list[Failure]:
+    """Trains the runs that are not finished; returns those that failed.
+
+    Args:
+        runs: all runs of a comparison.
+        launcher: starts each.
+        parallel: how many train at a time. Default: one here, all of them elsewhere.
+        here: whether they share the cores of this machine.
+        console: where to report.
+    """
+    rest = [run for run in runs if not run.finished()]
+    if not rest:
+        return []
+    at_a_time = parallel or (1 if here else len(rest))
+    threads = max(1, available_cores() // at_a_time) if here else None
+    for run in rest:
+        write_recipe(run, threads)
+    begun = sum(run.begun() for run in rest)
+    console.print(
+        f"{len(runs)} runs: {len(runs) - len(rest)} finished, {begun} begun, "
+        f"{len(rest) - begun} to begin; {at_a_time} at a time",
+        highlight=False,
+    )
+    try:
+        return train_all(runs, launcher, at_a_time, console)
+    except KeyboardInterrupt:
+        console.print("codistill: stopped; the same command goes on", highlight=False)
+        raise

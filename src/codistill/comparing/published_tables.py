@@ -8,12 +8,18 @@ A table's file is a comparison's (docs/compare.md) with four more keys:
     short     settings, networks, seeds, methods' options that `--scale short` puts in their place
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import contextlib
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from codistill.comparison_file import NOT_AT_HAND
+import yaml
+
+from codistill import files
+from codistill.comparing.comparison import Comparison, read_comparison
+from codistill.comparing.sections import NOT_AT_HAND
 from codistill.errors import InputError, did_you_mean
 from codistill.settings.config import Config
 from codistill.settings.recipes import as_settings, read_recipe, read_yaml, recipes
@@ -151,3 +157,29 @@ def _over(settings: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any
     """Settings with others over them, those of the data one by one."""
     data = {**settings.get("data", {}), **over.get("data", {})}
     return {**settings, **over, **({"data": data} if data else {})}
+
+
+@contextlib.contextmanager
+def temporary_file(name: str) -> Iterator[Path]:
+    """A comparison's file for a while; an error that is found in it tells `name` in its place."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "comparison.yaml")
+        try:
+            yield file
+        except InputError as error:
+            raise InputError(str(error).replace(str(file), name)) from error
+
+
+def comparison_of(plan: Plan, file: Path) -> Comparison:
+    """The comparison of a plan, written to a file; it says which figures are not at hand."""
+    _write(file, plan.tree)
+    comparison = read_comparison(file)
+    if plan.scale == "short":
+        return comparison
+    published = with_gaps(comparison.published, [row.label for row in comparison.rows])
+    _write(file, plan.tree | {"published": published})
+    return replace(comparison, published=published)
+
+
+def _write(file: Path, tree: dict[str, Any]) -> None:
+    files.write_text(file, yaml.safe_dump(tree, sort_keys=False, allow_unicode=True))

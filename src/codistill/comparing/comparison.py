@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from codistill.comparison_file import (
+from codistill.comparing.sections import (
     OF_AN_ENTRY,
     Problems,
     methods_in,
