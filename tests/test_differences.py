@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from codistill.analysis.differences import Difference, differences, missing_seeds
-from codistill.differences_report import print_differences, write_differences
+from codistill.reporting.difference_tables import print_differences, write_differences
 from codistill.runs.finished import Result
 from codistill.settings.config import Config
 

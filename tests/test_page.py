@@ -19,18 +19,18 @@ from test_report import write_run
 
 from codistill.analysis import Analysis, HeatMap, MapSimilarity, Missing, Picture, Similarities
 from codistill.cli import main
-from codistill.compare import _refuse_other_images
 from codistill.errors import InputError
-from codistill.page import How, write_page
-from codistill.page.alike import likeness_of_maps
-from codistill.page.cost import _Built, _used
-from codistill.page.head import tables
-from codistill.page.html import render_html
-from codistill.page.measure import Measured
-from codistill.page.panels import where_they_look
-from codistill.page.parts import Figures, Panels, Section, Table
-from codistill.page.settings import settings_of
-from codistill.page.text import render_markdown
+from codistill.reporting.comparison import _refuse_other_images
+from codistill.reporting.page import How, write_page
+from codistill.reporting.page.html import render_html
+from codistill.reporting.page.markdown import render_markdown
+from codistill.reporting.page.measure import Measured
+from codistill.reporting.page.parts import Figures, Panels, Section, Table
+from codistill.reporting.page.sections.cost import _Built, _used
+from codistill.reporting.page.sections.grad_cam import where_they_look
+from codistill.reporting.page.sections.settings_and_tables import tables
+from codistill.reporting.page.sections.similarity import likeness_of_maps
+from codistill.reporting.page.setting import settings_of
 from codistill.runs.finished import load_results
 from codistill.runs.progress import live_bars
 from codistill.settings.data_config import DataConfig

@@ -7,7 +7,7 @@ import pytest
 
 from codistill.cli import main
 from codistill.errors import InputError
-from codistill.report import compared, rows, write_report
+from codistill.reporting.tables import compared, rows, write_report
 from codistill.runs.finished import load_results, version_notes
 from codistill.settings.config import Config
 from codistill.settings.data_config import DataConfig

@@ -88,8 +88,8 @@ def report(argv: list[str]) -> int:
     options = parser.parse_args(argv)
     how = how_to_measure(options)
 
-    from codistill.page import refuse_places, require_page, write_page
-    from codistill.report import print_table, write_report
+    from codistill.reporting.page import refuse_places, require_page, write_page
+    from codistill.reporting.tables import print_table, write_report
     from codistill.runs.finished import load_results
 
     results = load_results([Path(run) for run in options.runs])

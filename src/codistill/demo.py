@@ -6,8 +6,8 @@ from typing import Any
 
 from rich.console import Console
 
-from codistill.page import How, write_page
-from codistill.report import print_table, write_report
+from codistill.reporting.page import How, write_page
+from codistill.reporting.tables import print_table, write_report
 from codistill.runs.finished import load_results
 from codistill.runs.progress import follow
 from codistill.runs.run import Run

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from codistill.errors import InputError
 
 if TYPE_CHECKING:
-    from codistill.page import How
+    from codistill.reporting.page import How
 
 
 def add_page_options(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +37,7 @@ def _places(text: str | None) -> tuple[int, ...]:
 
 def how_to_measure(options: argparse.Namespace) -> "How | None":
     """How the networks are to be measured; None where they are not."""
-    from codistill.page import How
+    from codistill.reporting.page import How
 
     if options.no_analysis:
         return None

@@ -35,7 +35,7 @@ def train_with_display(run: Run) -> int:
         resume = f"codistill: stopped; go on with: codistill train --resume {run.path}"
         console.print(resume, highlight=False, markup=False, soft_wrap=True)
         raise
-    from codistill.report import print_table
+    from codistill.reporting.tables import print_table
     from codistill.runs.finished import load_results
 
     print_table(load_results([run.path]))

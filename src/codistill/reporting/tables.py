@@ -14,7 +14,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from codistill import files
-from codistill.curves import draw_curves
+from codistill.reporting.curves import draw_curves
 from codistill.runs.finished import Result, version_notes
 from codistill.runs.results import kept_top1, peers_of
 

@@ -5,10 +5,19 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from codistill.page.dots import dots
-from codistill.page.parts import Code, Figure, Figures, Fold, Paragraph, Part, Section, Table
-from codistill.page.settings import Setting, numbered, top1_of
-from codistill.report import CAPTION, COLUMNS, COMPARED, COMPARED_CAPTION, compared, rows
+from codistill.reporting.page.dots import dots
+from codistill.reporting.page.parts import (
+    Code,
+    Figure,
+    Figures,
+    Fold,
+    Paragraph,
+    Part,
+    Section,
+    Table,
+)
+from codistill.reporting.page.setting import Setting, numbered, top1_of
+from codistill.reporting.tables import CAPTION, COLUMNS, COMPARED, COMPARED_CAPTION, compared, rows
 from codistill.runs.finished import Result, what_is_compared
 from codistill.settings.config import flatten
 

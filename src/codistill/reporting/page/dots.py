@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from statistics import mean
 
-from codistill.page.drawing import FILLS, canvas, point, sd, svg_of
-from codistill.page.parts import Figure
-from codistill.page.settings import Setting
+from codistill.reporting.page.drawing import FILLS, canvas, point, sd, svg_of
+from codistill.reporting.page.parts import Figure
+from codistill.reporting.page.setting import Setting
 
 Dots = Mapping[Setting, Mapping[str, Sequence[float]]]
 """For each setting and each kind of thing, such as "ensemble", the values of the seeds."""

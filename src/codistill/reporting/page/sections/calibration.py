@@ -4,12 +4,12 @@ from collections.abc import Iterator, Sequence
 from statistics import mean
 
 from codistill.analysis import Analysis, Bin, Calibration
-from codistill.page.dots import dots
-from codistill.page.drawing import Style, canvas, svg_of
-from codistill.page.measure import Measured
-from codistill.page.parts import Figure, Figures, Fold, Part, Section, Table
-from codistill.page.settings import Setting
-from codistill.report import spread_of
+from codistill.reporting.page.dots import dots
+from codistill.reporting.page.drawing import Style, canvas, svg_of
+from codistill.reporting.page.measure import Measured
+from codistill.reporting.page.parts import Figure, Figures, Fold, Part, Section, Table
+from codistill.reporting.page.setting import Setting
+from codistill.reporting.tables import spread_of
 
 _FEW = 20
 Have = dict[Setting, list[Analysis]]

@@ -8,21 +8,26 @@ from rich.console import Console
 from codistill import files
 from codistill.analysis.differences import Difference
 from codistill.importing import require_jinja, require_matplotlib
-from codistill.page.alike import likeness_of_maps
-from codistill.page.classes import classes_that_change
-from codistill.page.cost import accuracy_and_cost
-from codistill.page.curves import learning_curves
-from codistill.page.flow import flow_of_knowledge
-from codistill.page.head import few_seeds, tables, what_seeds_lack, what_was_compared
-from codistill.page.html import render_html
-from codistill.page.losses import loss_terms
-from codistill.page.measure import How, measure
-from codistill.page.panels import where_they_look
-from codistill.page.parts import Section
-from codistill.page.settings import Setting, one_line, settings_of
-from codistill.page.text import render_markdown
-from codistill.page.trust import calibration_of_classifiers
-from codistill.page.versus import what_helped
+from codistill.reporting.page.html import render_html
+from codistill.reporting.page.markdown import render_markdown
+from codistill.reporting.page.measure import How, measure
+from codistill.reporting.page.parts import Section
+from codistill.reporting.page.sections.calibration import calibration_of_classifiers
+from codistill.reporting.page.sections.classes import classes_that_change
+from codistill.reporting.page.sections.cost import accuracy_and_cost
+from codistill.reporting.page.sections.curves import learning_curves
+from codistill.reporting.page.sections.differences import what_helped
+from codistill.reporting.page.sections.disagreement import flow_of_knowledge
+from codistill.reporting.page.sections.grad_cam import where_they_look
+from codistill.reporting.page.sections.losses import loss_terms
+from codistill.reporting.page.sections.settings_and_tables import (
+    few_seeds,
+    tables,
+    what_seeds_lack,
+    what_was_compared,
+)
+from codistill.reporting.page.sections.similarity import likeness_of_maps
+from codistill.reporting.page.setting import Setting, one_line, settings_of
 from codistill.runs.finished import Result, version_notes
 
 _LEAD = (

@@ -3,9 +3,16 @@
 from collections.abc import Sequence
 from statistics import mean
 
-from codistill.page.drawing import Style, band, canvas, integer_epochs, plain_ticks, svg_of
-from codistill.page.parts import Figure, Figures, Fold, Section
-from codistill.page.settings import Setting
+from codistill.reporting.page.drawing import (
+    Style,
+    band,
+    canvas,
+    integer_epochs,
+    plain_ticks,
+    svg_of,
+)
+from codistill.reporting.page.parts import Figure, Figures, Fold, Section
+from codistill.reporting.page.setting import Setting
 from codistill.training.record import Record
 
 _HATCHES = ("", "///", "...", "\\\\\\", "xxx", "ooo", "---")

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from statistics import mean
 
 from codistill.analysis import Analysis, ClassChange, ClassChanges
-from codistill.page.drawing import COLOURS, canvas, svg_of
-from codistill.page.measure import Measured
-from codistill.page.parts import Figure, Figures, Fold, Paragraph, Part, Section, Table
-from codistill.page.settings import Setting
-from codistill.report import spread_of
+from codistill.reporting.page.drawing import COLOURS, canvas, svg_of
+from codistill.reporting.page.measure import Measured
+from codistill.reporting.page.parts import Figure, Figures, Fold, Paragraph, Part, Section, Table
+from codistill.reporting.page.setting import Setting
+from codistill.reporting.tables import spread_of
 
 _SHOWN = 5
 

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from itertools import zip_longest
 from statistics import mean
 
-from codistill.page.by_epoch import bands_of_settings
-from codistill.page.drawing import Style, band, canvas, integer_epochs, svg_of
-from codistill.page.parts import Figure, Figures, Fold, Part, Section, Table
-from codistill.page.settings import Setting, key_of, named
-from codistill.report import spread_of
+from codistill.reporting.page.by_epoch import bands_of_settings
+from codistill.reporting.page.drawing import Style, band, canvas, integer_epochs, svg_of
+from codistill.reporting.page.parts import Figure, Figures, Fold, Part, Section, Table
+from codistill.reporting.page.setting import Setting, key_of, named
+from codistill.reporting.tables import spread_of
 
 KINDS = {"kl": "KL divergence [nats]", "disagreement": "disagreement [%]"}
 

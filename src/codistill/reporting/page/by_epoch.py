@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from statistics import mean
 
-from codistill.page.drawing import band, canvas, integer_epochs, name_at_end, svg_of
-from codistill.page.settings import Setting
+from codistill.reporting.page.drawing import band, canvas, integer_epochs, name_at_end, svg_of
+from codistill.reporting.page.setting import Setting
 
 
 def bands_of_settings(

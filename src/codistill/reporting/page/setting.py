@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from statistics import mean
 
-from codistill.page.drawing import Style, sample
-from codistill.page.parts import Key
+from codistill.reporting.page.drawing import Style, sample
+from codistill.reporting.page.parts import Key
 from codistill.runs.finished import Result
 from codistill.runs.results import accuracy, own_classifier, peers_of
 from codistill.training.record import Record

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from codistill.analysis import Analysis, Missing, analyse
 from codistill.errors import InputError
-from codistill.page.settings import Setting, settings_of
+from codistill.reporting.page.setting import Setting, settings_of
 from codistill.runs.finished import Result
 from codistill.runs.progress import live_bars
 from codistill.training.device import choose_device

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from codistill.analysis.differences import Difference
-from codistill.differences_report import CAPTION, HEAD, difference_rows
-from codistill.page.drawing import COLOURS, canvas, svg_of
-from codistill.page.parts import Figure, Figures, Fold, Section, Table
+from codistill.reporting.difference_tables import CAPTION, HEAD, difference_rows
+from codistill.reporting.page.drawing import COLOURS, canvas, svg_of
+from codistill.reporting.page.parts import Figure, Figures, Fold, Section, Table
 
 
 def what_helped(found: Sequence[Difference]) -> Section:

@@ -1,6 +1,6 @@
 """The page on finished runs: one HTML file that opens from a disk, and the same as Markdown."""
 
-from codistill.page.measure import How, refuse_places
-from codistill.page.write import require_page, write_page
+from codistill.reporting.page.measure import How, refuse_places
+from codistill.reporting.page.write import require_page, write_page
 
 __all__ = ["How", "refuse_places", "require_page", "write_page"]

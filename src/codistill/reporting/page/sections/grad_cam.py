@@ -10,9 +10,9 @@ from jaxtyping import UInt8
 
 from codistill.analysis import Analysis, HeatMap, Picture
 from codistill.errors import MissingExtraError
-from codistill.page.measure import Measured
-from codistill.page.parts import Fold, Panel, Panels, Part, Section
-from codistill.page.settings import Setting
+from codistill.reporting.page.measure import Measured
+from codistill.reporting.page.parts import Fold, Panel, Panels, Part, Section
+from codistill.reporting.page.setting import Setting
 
 _SIDE = 96  # pixels of a panel
 

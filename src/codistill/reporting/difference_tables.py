@@ -13,7 +13,7 @@ from rich.text import Text
 
 from codistill import files
 from codistill.analysis.differences import EPOCHS, Difference, Epoch
-from codistill.report import markdown, spread_of
+from codistill.reporting.tables import markdown, spread_of
 from codistill.runs.finished import Result
 from codistill.runs.results import accuracy
 

@@ -9,10 +9,18 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from codistill.analysis.cost.summary import summarise_method
 from codistill.errors import InputError
-from codistill.page.drawing import FILLS, canvas, name_points, plain_ticks, point, sd, svg_of
-from codistill.page.parts import Figure, Figures, Fold, Part, Section, Table
-from codistill.page.settings import Setting, key_of, top1_of
-from codistill.report import spread_of
+from codistill.reporting.page.drawing import (
+    FILLS,
+    canvas,
+    name_points,
+    plain_ticks,
+    point,
+    sd,
+    svg_of,
+)
+from codistill.reporting.page.parts import Figure, Figures, Fold, Part, Section, Table
+from codistill.reporting.page.setting import Setting, key_of, top1_of
+from codistill.reporting.tables import spread_of
 from codistill.runs.finished import Result
 from codistill.runs.results import kept_top1
 from codistill.runs.run import Run

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 
-from codistill.page.by_epoch import bands_of_settings
-from codistill.page.drawing import Style, band, canvas, integer_epochs, svg_of
-from codistill.page.parts import Figure, Figures, Fold, Part, Section
-from codistill.page.settings import Setting, key_of, named
+from codistill.reporting.page.by_epoch import bands_of_settings
+from codistill.reporting.page.drawing import Style, band, canvas, integer_epochs, svg_of
+from codistill.reporting.page.parts import Figure, Figures, Fold, Part, Section
+from codistill.reporting.page.setting import Setting, key_of, named
 
 _SPLITS = {"test": "test images", "val": "held-out images (val)"}
 _OPEN = 3  # settings whose own figures are shown without asking

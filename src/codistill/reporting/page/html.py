@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from codistill.importing import require_jinja
-from codistill.page.parts import Section, Table
+from codistill.reporting.page.parts import Section, Table
 
 _FOLDER = Path(__file__).parent
 

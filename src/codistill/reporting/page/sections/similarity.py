@@ -4,11 +4,11 @@ from collections.abc import Iterator, Sequence
 from statistics import mean
 
 from codistill.analysis import Analysis, MapSimilarity, Similarities
-from codistill.page.dots import dots
-from codistill.page.measure import Measured
-from codistill.page.parts import Figure, Figures, Fold, Paragraph, Part, Section, Table
-from codistill.page.settings import Setting
-from codistill.report import spread_of
+from codistill.reporting.page.dots import dots
+from codistill.reporting.page.measure import Measured
+from codistill.reporting.page.parts import Figure, Figures, Fold, Paragraph, Part, Section, Table
+from codistill.reporting.page.setting import Setting
+from codistill.reporting.tables import spread_of
 
 _NONE = (
     "“-”, of one seed or more: the maps have different shapes and so no cosine, which is measured "

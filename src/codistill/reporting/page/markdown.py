@@ -2,7 +2,17 @@
 
 from collections.abc import Iterator, Sequence
 
-from codistill.page.parts import Code, Figures, Fold, Key, Panels, Paragraph, Part, Section, Table
+from codistill.reporting.page.parts import (
+    Code,
+    Figures,
+    Fold,
+    Key,
+    Panels,
+    Paragraph,
+    Part,
+    Section,
+    Table,
+)
 
 
 def render_markdown(title: str, lead: str, sections: Sequence[Section]) -> str:
