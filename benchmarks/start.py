@@ -25,7 +25,7 @@ sys.path.append(str(Path(__file__).parents[1] / "tests"))
 
 from data_fakes import Fake, write_extracted  # noqa: E402
 
-COMMAND = [sys.executable, "-m", "codistill.cli"]
+COMMAND = [sys.executable, "-m", "codistill"]
 
 
 def main(argv: Sequence[str] | None = None) -> list[Figure]:

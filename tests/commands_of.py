@@ -14,4 +14,4 @@ def codistill(*arguments: str | Path, cwd: Path | None = None) -> subprocess.Com
 
 
 def command(*arguments: str | Path) -> list[str]:
-    return [sys.executable, "-W", "error", "-m", "codistill.cli", *map(str, arguments)]
+    return [sys.executable, "-W", "error", "-m", "codistill", *map(str, arguments)]

@@ -47,7 +47,7 @@ def digits_runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.fixture(scope="session")
 def digits_report(digits_runs: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report of these runs, with the images 3 and 17."""
-    from codistill.cli import main
+    from codistill.command.main import main
 
     folder = tmp_path_factory.mktemp("report")
     assert main(["report", *map(str, digits_runs), "--out", str(folder), "--images", "3,17"]) == 0

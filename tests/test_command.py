@@ -11,7 +11,7 @@ import yaml
 from commands_of import TINY, codistill
 from data_fakes import make_fake, write_class_folders
 
-from codistill.cli import main
+from codistill.command.main import main
 from codistill.errors import InputError
 from codistill.settings.arguments import parse_config
 from codistill.settings.config import Config
@@ -43,7 +43,7 @@ def parsed(*arguments: str) -> Config:
 )
 def test_help_comes_without_pytorch(arguments: list[str]) -> None:
     code = (
-        "import sys; from codistill.cli import main\n"
+        "import sys; from codistill.command.main import main\n"
         f"try: main({arguments!r})\n"
         "except SystemExit: pass\n"
         "assert 'torch' not in sys.modules, 'torch was imported'"
@@ -165,7 +165,7 @@ def test_every_recipe_is_understood(name: str) -> None:
         (["evaluate"], "the following arguments are required: run"),
         (["evaluate", "RUN", "--split", "train"], "invalid choice"),
         (["report"], "the following arguments are required: runs"),
-        (["demo", "--seeds", "0"], "--seeds is 0"),
+        (["demo", "--seeds", "0"], "--seeds: '0' is not a whole number above 0"),
         (["train", "--data.val_fraction", "0.001"], "is not one per class"),
         (["train", "--network", "no.such.module:thing"], "cannot import 'no.such.module'"),
         (["train", "--network", "codistill.networks:nothing"], "has no 'nothing'"),

@@ -13,9 +13,8 @@ import pytest
 import yaml
 from test_run import untimed
 
-import codistill.compare
-from codistill import worker
-from codistill.cli import main
+from codistill.command.main import exit_status, main
+from codistill.command.worker import begin_or_go_on
 from codistill.comparing.comparison import read_comparison
 from codistill.comparing.planned_runs import PlannedRun
 
@@ -55,14 +54,14 @@ class InThisProcess:
             contextlib.redirect_stdout(log),
             contextlib.redirect_stderr(log),
         ):
-            status = main(worker.arguments(run.recipe, run.path))
+            status = exit_status(lambda: begin_or_go_on(run.recipe, run.path))
         return Ended(f"exit status {status}" if status else "")
 
 
 @pytest.fixture(name="launcher")
 def launcher_named(monkeypatch: pytest.MonkeyPatch) -> InThisProcess:
     launcher = InThisProcess()
-    monkeypatch.setattr(codistill.compare, "launcher_named", lambda *_: launcher)
+    monkeypatch.setattr("codistill.comparing.launchers.launcher_named", lambda *_: launcher)
     monkeypatch.setattr("codistill.comparing.schedule._SECONDS_BETWEEN_LOOKS", 0.0)
     return launcher
 
@@ -271,7 +270,7 @@ def test_pairs_of_different_versions_are_told(
 @pytest.mark.parametrize(
     ("options", "answer"),
     [
-        (["--parallel", "0"], "--parallel is 0: give 1 or more"),
+        (["--parallel", "0"], "--parallel: '0' is not a whole number above 0"),
         (["--launcher", "cloud"], "invalid choice"),
         (["--report-only"], "holds no finished run"),
         (["--launcher", "slurm"], "slurm: "),

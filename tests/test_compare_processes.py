@@ -18,7 +18,6 @@ from commands_of import command
 from test_compare import TREE, Ended, InThisProcess, compare
 from test_run import assert_same_run, progress_of
 
-import codistill.compare
 from codistill.comparing.comparison import Row
 from codistill.comparing.launchers import Processes, _SubmittedJob, gpus_of_this_machine
 from codistill.comparing.planned_runs import PlannedRun
@@ -105,7 +104,7 @@ def test_a_comparison_that_is_killed_goes_on_and_ends_with_the_same_bits(
     assert "once more: it printed nothing (SIGKILL)" in text
     assert "goes on after epoch" in text
 
-    monkeypatch.setattr(codistill.compare, "launcher_named", lambda *_: InThisProcess())
+    monkeypatch.setattr("codistill.comparing.launchers.launcher_named", lambda *_: InThisProcess())
     (tmp_path / "whole").mkdir()
     assert compare(tmp_path / "whole", SLOW) == 0
     for run in (tmp_path / "whole" / "out" / "runs").iterdir():
@@ -228,7 +227,7 @@ def test_parameters_of_the_cluster_are_checked_first(
 def test_a_worker_does_not_outlive_its_parent() -> None:
     """Nor where interrupts are ignored, as in a shell's background."""
     code = (
-        "import signal, threading, time, codistill.worker as w\n"
+        "import signal, threading, time, codistill.command.worker as w\n"
         "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
         "w._SECONDS_TO_END = 0.2\n"
         "threading.Thread(target=w._end_with_parent, daemon=True).start()\n"

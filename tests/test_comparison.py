@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from codistill.cli import main
+from codistill.command.main import main
 from codistill.comparing.comparison import Comparison, read_comparison
 from codistill.errors import InputError
 from codistill.settings.recipes import read_yaml

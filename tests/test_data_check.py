@@ -7,7 +7,7 @@ import pytest
 from photo_fakes import encoded, picture, write_classes
 from PIL import Image
 
-from codistill.cli import main
+from codistill.command.main import main
 from codistill.data.check import check_dataset
 from codistill.data.open_dataset import list_dataset
 

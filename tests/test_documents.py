@@ -60,7 +60,7 @@ def test_the_method_of_the_design_page_trains(tmp_path: Path) -> None:
     (code,) = blocks((ROOT / "docs" / "design.md").read_text(), "python")
     (tmp_path / "own.py").write_text(code)
     options = "--method own:Own --method.temperature 2 --network resnet8 --epochs 1 --out run"
-    arguments = [sys.executable, "-m", "codistill.cli", "train", *options.split()]
+    arguments = [sys.executable, "-m", "codistill", "train", *options.split()]
     assert "own:Own" in run(arguments, tmp_path)
 
 
@@ -164,7 +164,7 @@ def test_the_method_of_the_page_is_that_of_the_example_and_trains(tmp_path: Path
     arguments = shlex.split(command)[1:]
     monkey = os.environ | {"PYTHONPATH": str(ROOT / "examples"), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-m", "codistill.cli", *arguments[1:], "--out", "run"],
+        [sys.executable, "-m", "codistill", *arguments[1:], "--out", "run"],
         cwd=tmp_path,
         env=monkey,
         capture_output=True,

@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from toys import assert_same_tensors
 
 from codistill import InputError, Network, Peers, build_network
-from codistill.cli import main
+from codistill.command.main import main
 from codistill.kernels import batch_norm_relu, using_kernels
 from codistill.kernels.build import build, built, library_file
 from codistill.methods import FFL

@@ -13,7 +13,7 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_run import assert_same_run, tiny
 
-from codistill.cli import main
+from codistill.command.main import main
 from codistill.errors import InputError, MissingExtraError
 from codistill.runs.finished import load_results
 from codistill.runs.loggers import require_loggers

@@ -18,7 +18,7 @@ from test_differences import run as run_of
 from test_report import write_run
 
 from codistill.analysis import Analysis, HeatMap, MapSimilarity, Missing, Picture, Similarities
-from codistill.cli import main
+from codistill.command.main import main
 from codistill.errors import InputError
 from codistill.reporting.comparison import _refuse_other_images
 from codistill.reporting.page import How, write_page

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from codistill.cli import main
+from codistill.command.main import main
 from codistill.errors import InputError
 from codistill.reporting.tables import compared, rows, write_report
 from codistill.runs.finished import load_results, version_notes

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -11,9 +10,9 @@ import yaml
 from data_fakes import make_fake, write_extracted
 
 from codistill.analysis.cost.step_time import seconds_per_image
-from codistill.cli import main
+from codistill.command.main import main
 from codistill.comparing.comparison import Comparison, Row
-from codistill.comparing.published_tables import PublishedTable, Scale, comparison_of, tables
+from codistill.comparing.published_tables import PublishedTable, Scale, tables
 from codistill.names import DATASETS
 from codistill.runs.folder import locked
 from codistill.runs.run import Run
@@ -28,8 +27,7 @@ SHORT = "ffl_two_architectures_cifar100"
 
 @functools.cache
 def comparison(name: str, scale: Scale) -> Comparison:
-    with tempfile.TemporaryDirectory() as folder:
-        return comparison_of(TABLES[name].at(scale, None, {}), Path(folder, "comparison.yaml"))
+    return TABLES[name].at(scale, None, {}).comparison()
 
 
 def classes_and_size(row: Row) -> tuple[int, tuple[int, int]]:
@@ -127,7 +125,7 @@ def test_a_dry_run_shows_the_runs_and_their_cost_and_trains_nothing(
     [
         (["ffl_cifar10"], "did you mean 'ffl_cifar100'?"),
         (["ffl_cifar100", "--scale", "long"], "invalid choice"),
-        (["ffl_cifar100", "--parallel", "0"], "give 1 or more"),
+        (["ffl_cifar100", "--parallel", "0"], "not a whole number above 0"),
         (["imagenet", "--scale", "short"], "give --data.root"),
         (["ffl_cifar100", "--seeds", "-1", "--dry-run"], "error: --seeds: seeds are [-1]"),
         (["ffl_cifar100", "--seeds", "1", "1"], "error: --seeds: seeds are [1, 1]"),
@@ -148,7 +146,7 @@ def stored(tmp_path: Path) -> Path:
     """A comparison's file in its folder, with other seeds than the table's."""
     (tmp_path / "out").mkdir()
     file = tmp_path / "out" / "comparison.yaml"
-    comparison_of(TABLES[SHORT].at("short", [5], {}), file)
+    file.write_text(TABLES[SHORT].at("short", [5], {}).comparison().text)
     return file
 
 

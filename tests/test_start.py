@@ -9,7 +9,7 @@ from data_fakes import make_fake, write_class_folders
 # Shows at the end of the first step which modules there are, and the seconds of processor time.
 FIRST_STEP = """
 import os, sys, time
-from codistill.cli import main
+from codistill.command.main import main
 from codistill.training.fit import Training
 
 def record(self, losses):

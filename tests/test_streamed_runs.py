@@ -15,7 +15,7 @@ from commands_of import codistill, command
 from photo_fakes import write_classes
 
 from codistill import InputError, load_photograph, load_student
-from codistill.cli import main
+from codistill.command.main import main
 from codistill.files import read_state
 from codistill.runs.run import Run
 

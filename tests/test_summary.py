@@ -10,6 +10,7 @@ from rich.console import Console
 from torch import nn
 
 from codistill.analysis.cost.summary import summarise_method
+from codistill.command.inspect import render
 from codistill.errors import InputError
 from codistill.methods import AFD, DML, FFL, Independent
 from codistill.methods.losses import ce_loss
@@ -17,7 +18,6 @@ from codistill.methods.method import Method
 from codistill.networks import Network
 from codistill.networks.build import build_network
 from codistill.networks.peers import Peers
-from codistill.summary_tables import render
 
 
 def make(method=FFL, names=("resnet8", "resnet8"), shared=1, num_classes=10):

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from codistill.comparing.sections import (
     OF_AN_ENTRY,
     Problems,
@@ -54,7 +56,8 @@ class Comparison:
     """What is compared.
 
     Attributes:
-        file: that states it.
+        name: what states it, for messages: the path of its file, or a table.
+        text: its file, as it is kept beside the runs.
         rows: the baselines, networks that learn alone and apart, then the methods.
         seeds: of every row.
         published: figures of others, by the label of a row: value, source, how they differ.
@@ -62,7 +65,8 @@ class Comparison:
         note: what readers of its report have to know.
     """
 
-    file: Path
+    name: str
+    text: str
     rows: list[Row]
     seeds: list[int]
     published: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -71,11 +75,24 @@ class Comparison:
 
 
 def read_comparison(file: Path) -> Comparison:
-    """The comparison in a file. All that is wrong with it is told at once."""
-    tree = read_yaml(file)
+    """The comparison in a file; see `parse_comparison`."""
+    comparison = parse_comparison(read_yaml(file), str(file))
+    return dataclasses.replace(comparison, text=file.read_text())  # with its comments
+
+
+def parse_comparison(tree: Any, name: str) -> Comparison:
+    """The comparison that a tree of settings states.
+
+    Args:
+        tree: what a comparison's file holds.
+        name: what states it, for messages.
+
+    Raises:
+        InputError: names all problems at once.
+    """
     if not isinstance(tree, dict):
-        raise InputError(f"{file} is no comparison: it has to hold methods and seeds")
-    problems = Problems(file)
+        raise InputError(f"{name} is no comparison: it has to hold methods and seeds")
+    problems = Problems(name)
     for key in tree:
         if key not in _KEYS:
             problems.add(f"{key!r} is not known: {did_you_mean(str(key), _KEYS)}")
@@ -93,7 +110,8 @@ def read_comparison(file: Path) -> Comparison:
     if not isinstance(note, str):
         problems.add(f"note is {note!r}: give a text")
     problems.raise_any()
-    return Comparison(file, rows, seeds, published or {}, slurm, note)
+    text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+    return Comparison(name, text, rows, seeds, published or {}, slurm, note)
 
 
 def _rows(

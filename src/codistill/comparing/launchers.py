@@ -99,7 +99,7 @@ class Submitit:
 def worker_command(run: PlannedRun) -> list[str]:
     """What trains a run, as long as its standard input is open."""
     places = str(run.recipe.absolute()), str(run.path.absolute())
-    return [sys.executable, "-m", "codistill.worker", *places]
+    return [sys.executable, "-m", "codistill.command.worker", *places]
 
 
 def gpus_of_this_machine(device: str) -> list[str]:

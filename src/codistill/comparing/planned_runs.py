@@ -84,7 +84,7 @@ def plan_runs(comparison: Comparison, folder: Path, check: bool = True) -> list[
         check: build the data and every method, and write out every default. Without it only the
             folders are looked at.
     """
-    problems = Problems(comparison.file)
+    problems = Problems(comparison.name)
     rows, data = comparison.rows, None
     if check:
         problems.of(require_loggers, rows[0].config)  # the same for all rows

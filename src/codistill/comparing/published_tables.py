@@ -8,17 +8,12 @@ A table's file is a comparison's (docs/compare.md) with four more keys:
     short     settings, networks, seeds, methods' options that `--scale short` puts in their place
 """
 
-import contextlib
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
-from codistill import files
-from codistill.comparing.comparison import Comparison, read_comparison
+from codistill.comparing.comparison import Comparison, parse_comparison
 from codistill.comparing.sections import NOT_AT_HAND
 from codistill.errors import InputError, did_you_mean
 from codistill.settings.config import Config
@@ -51,7 +46,9 @@ class PublishedTable:
     comparison: dict[str, Any]
     short: dict[str, Any]
 
-    def at(self, scale: Scale, seeds: Sequence[int] | None, over: Mapping[str, Any]) -> "Plan":
+    def at(
+        self, scale: Scale, seeds: Sequence[int] | None, over: Mapping[str, Any]
+    ) -> "ScaledTable":
         """The comparison at a scale.
 
         Args:
@@ -71,13 +68,15 @@ class PublishedTable:
         tree |= {"settings": _over(settings, over), "methods": methods}
         tree |= {"seeds": list(seeds)} if seeds else {}
         every = _over(read_recipe(tree["recipe"]), tree["settings"])
-        plan = Plan(self, scale, tree, every.get("epochs", Config().epochs), every["data"]["name"])
+        plan = ScaledTable(
+            self, scale, tree, every.get("epochs", Config().epochs), every["data"]["name"]
+        )
         tree["note"] = plan.note()
         return plan
 
 
 @dataclass(frozen=True)
-class Plan:
+class ScaledTable:
     """A table at a scale.
 
     Attributes:
@@ -98,6 +97,15 @@ class Plan:
     def images(self) -> int | None:
         """How many images an epoch has at most; None where it depends on yours."""
         return TRAINING_IMAGES.get(self.data)
+
+    def comparison(self) -> Comparison:
+        """What is trained; at the paper's scale it also says which figures are not at hand."""
+        comparison = parse_comparison(self.tree, self.table.name)
+        if self.scale == "short":
+            return comparison
+        labels = [row.label for row in comparison.rows]
+        published = with_gaps(comparison.published, labels)
+        return parse_comparison(self.tree | {"published": published}, self.table.name)
 
     def size(self) -> str:
         """How long it is, in words."""
@@ -157,29 +165,3 @@ def _over(settings: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any
     """Settings with others over them, those of the data one by one."""
     data = {**settings.get("data", {}), **over.get("data", {})}
     return {**settings, **over, **({"data": data} if data else {})}
-
-
-@contextlib.contextmanager
-def temporary_file(name: str) -> Iterator[Path]:
-    """A comparison's file for a while; an error that is found in it tells `name` in its place."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "comparison.yaml")
-        try:
-            yield file
-        except InputError as error:
-            raise InputError(str(error).replace(str(file), name)) from error
-
-
-def comparison_of(plan: Plan, file: Path) -> Comparison:
-    """The comparison of a plan, written to a file; it says which figures are not at hand."""
-    _write(file, plan.tree)
-    comparison = read_comparison(file)
-    if plan.scale == "short":
-        return comparison
-    published = with_gaps(comparison.published, [row.label for row in comparison.rows])
-    _write(file, plan.tree | {"published": published})
-    return replace(comparison, published=published)
-
-
-def _write(file: Path, tree: dict[str, Any]) -> None:
-    files.write_text(file, yaml.safe_dump(tree, sort_keys=False, allow_unicode=True))

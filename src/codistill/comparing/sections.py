@@ -20,10 +20,10 @@ _T = TypeVar("_T")
 
 
 class Problems:
-    """What is wrong with a file, gathered until it is told."""
+    """What is wrong with a comparison, gathered until all of it is reported."""
 
-    def __init__(self, file: Path):
-        self.file = file
+    def __init__(self, name: str):
+        self.name = name
         self.found: list[str] = []
 
     def add(self, problem: str) -> None:
@@ -39,7 +39,7 @@ class Problems:
             return None
 
     def raise_any(self) -> None:
-        raise_all(str(self.file), self.found)
+        raise_all(self.name, self.found)
 
 
 def raise_all(where: str, problems: list[str]) -> None:

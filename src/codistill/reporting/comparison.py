@@ -28,7 +28,7 @@ def report_comparison(
         }
     groups = {label: list(by_seed.values()) for label, by_seed in results.items() if by_seed}
     if not groups:
-        raise InputError(f"{folder} holds no finished run of {comparison.file}")
+        raise InputError(f"{folder} holds no finished run of {comparison.name}")
     _refuse_other_images(groups)
     found = differences(results, {row.label: row.baseline for row in comparison.rows})
     notes = _notes(comparison, runs, results, found, folder)

@@ -1,18 +1,10 @@
-"""The demonstration: FFL and the same network alone, several seeds, on real handwritten digits."""
+"""`codistill demo`: FFL and the same network alone, several seeds, on real handwritten digits."""
 
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
-from codistill.reporting.page import How, write_page
-from codistill.reporting.tables import print_table, write_report
-from codistill.runs.finished import load_results
-from codistill.runs.progress import follow
-from codistill.runs.run import Run
-from codistill.settings.config import Config
-from codistill.settings.data_config import DataConfig
+from codistill.command.options import Parser, positive
 
 # 898 images of 8x8 pixels need no more than a ResNet-8. One recipe for both; nothing was tuned on
 # the test images.
@@ -23,8 +15,31 @@ _SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
+def main(argv: list[str]) -> int:
+    """`codistill demo`."""
+    parser = Parser(
+        prog="codistill demo",
+        description="Trains FFL and the same network alone on scikit-learn's handwritten digits.",
+    )
+    parser.add_argument("--seeds", type=positive, default=5, help="runs of each (default: 5)")
+    parser.add_argument("--epochs", type=positive, default=30, help="of each run (default: 30)")
+    parser.add_argument("--out", default="runs/demo", help="folder (default: runs/demo)")
+    options = parser.parse_args(argv)
+    return run_demo(Path(options.out), options.seeds, options.epochs)
+
+
 def run_demo(folder: Path, seeds: int, epochs: int) -> int:
     """Trains both, `seeds` times each, then shows the table and draws the curves."""
+    from rich.console import Console
+
+    from codistill.reporting.page import How, write_page
+    from codistill.reporting.tables import print_table, write_report
+    from codistill.runs.finished import load_results
+    from codistill.runs.progress import follow
+    from codistill.runs.run import Run
+    from codistill.settings.config import Config
+    from codistill.settings.data_config import DataConfig
+
     folder = _unused(folder)
     console = Console(stderr=True)
     paths = []

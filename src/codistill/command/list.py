@@ -8,7 +8,7 @@ from codistill.names import DATASETS, FAMILIES, METHODS, NETWORKS
 from codistill.settings.recipes import recipes
 
 
-def list_(argv: list[str]) -> int:
+def main(argv: list[str]) -> int:
     """`codistill list {methods,networks,data,recipes,tables}`."""
     listings: dict[str, Callable[[], None]] = {
         "methods": _list_methods,
@@ -71,7 +71,7 @@ def _list_recipes() -> None:
 
 
 def _list_tables() -> None:
-    from codistill.reproduce_command import list_tables
+    from codistill.command.reproduce import list_tables
 
     list_tables()
 

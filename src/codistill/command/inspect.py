@@ -1,16 +1,38 @@
-"""A method's summary as tables for the terminal."""
+"""`codistill inspect`: what `train` would build, as tables."""
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from codistill.analysis.cost.summary import PeerSummary, Summary
+from codistill.settings.arguments import parse_config
+
+if TYPE_CHECKING:
+    from codistill.analysis.cost.summary import PeerSummary, Summary
 
 
-def render(summary: Summary, networks: Sequence[str] | None = None) -> RenderableType:
+def main(argv: list[str]) -> int:
+    """`codistill inspect [--config RECIPE] [options]`."""
+    config = parse_config(argv, "codistill inspect")
+
+    from codistill.analysis.cost.overview import additions
+    from codistill.analysis.cost.summary import summarise_method
+    from codistill.settings.build_data import describe_data
+    from codistill.settings.build_method import build_method
+
+    num_classes, image_size = describe_data(config.data)
+    method = build_method(config, num_classes, image_size)
+    summary = summarise_method(method, image_size, config.batch_size, config.precision)
+    console = Console()
+    console.print(render(summary, config.networks()))
+    console.print("", render_additions(additions(method.peers)), sep="\n")
+    return 0
+
+
+def render(summary: "Summary", networks: Sequence[str] | None = None) -> RenderableType:
     """The summary as tables for a terminal of 80 columns or more.
 
     Args:
@@ -43,7 +65,7 @@ def render_additions(additions: Iterable[tuple[str, dict[str, int] | str]]) -> R
     return Group(table, "", Text("\n".join([note, *refused])))
 
 
-def _network_table(peer: PeerSummary, ks: Sequence[int]) -> Table:
+def _network_table(peer: "PeerSummary", ks: Sequence[int]) -> Table:
     names = ", ".join(map(str, ks))
     title = f"Peers {names}: each alone" if len(ks) > 1 else f"Peer {names}: alone"
     table = _table(title, "output", "parameters", "FLOPs", "")
@@ -56,7 +78,7 @@ def _network_table(peer: PeerSummary, ks: Sequence[int]) -> Table:
     return table
 
 
-def _method_table(summary: Summary) -> Table:
+def _method_table(summary: "Summary") -> Table:
     table = _table(f"{summary.method}: together", "parameters", "FLOPs")
     K, shares = len(summary.peers), any(s.shared for peer in summary.peers for s in peer.stages)
     peers = "1 peer" if K == 1 else f"{K} peers"
@@ -71,7 +93,7 @@ def _method_table(summary: Summary) -> Table:
     return table
 
 
-def _memory_table(summary: Summary) -> Table:
+def _memory_table(summary: "Summary") -> Table:
     memory = summary.memory
     table = _table(f"Memory of a step, {summary.batch_size} images", "estimate")
     table.add_row("weights", _mebibytes(memory.weights))
@@ -86,7 +108,7 @@ def _memory_table(summary: Summary) -> Table:
     return table
 
 
-def _notes(summary: Summary) -> Text:
+def _notes(summary: "Summary") -> Text:
     classifiers = [*(f"peer{k}" for k in range(len(summary.peers))), *summary.extra]
     height, width = summary.image_size
     again = f"A step computes the peers {summary.forwards} times.\n" if summary.forwards > 1 else ""

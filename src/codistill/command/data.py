@@ -1,12 +1,12 @@
 """`codistill data check`: looks at a data set before anything is trained on it."""
 
-import argparse
 import statistics
 import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from codistill.command.options import Parser
 from codistill.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
@@ -17,14 +17,14 @@ _CLASSES = 20  # up to so many are all counted, of more the smallest and largest
 _LINES = 20  # of one kind of finding
 
 
-def data(argv: list[str], parser: type[argparse.ArgumentParser]) -> int:
+def main(argv: list[str]) -> int:
     """`codistill data check DIR [--data NAME]`; 1 where something has to be mended."""
     if argv in ([], ["-h"], ["--help"]):
         print("usage: codistill data check DIR [--data NAME] [--workers N]")
         return 0
     if argv[0] != "check":
         raise InputError(f"there is no 'data {argv[0]}': {did_you_mean(argv[0], ['check'])}")
-    options = _check_options(parser).parse_args(argv[1:])
+    options = _check_options().parse_args(argv[1:])
     if options.workers is not None and options.workers < 0:
         raise InputError(f"--workers is {options.workers}: give 0 or more")
 
@@ -46,8 +46,8 @@ def data(argv: list[str], parser: type[argparse.ArgumentParser]) -> int:
     return 1 if found.mend else 0
 
 
-def _check_options(parser: type[argparse.ArgumentParser]) -> argparse.ArgumentParser:
-    options = parser(
+def _check_options() -> Parser:
+    options = Parser(
         prog="codistill data check",
         description="Reads every image once: what there is, and what has to be mended.",
     )

@@ -1,0 +1,86 @@
+"""`codistill compare`: trains what a file asks for, and reports what helped."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from codistill.command.options import (
+    Parser,
+    add_launch_options,
+    add_page_options,
+    how_to_measure,
+)
+
+if TYPE_CHECKING:
+    from codistill.comparing.comparison import Comparison
+    from codistill.reporting.page import How
+
+
+def main(argv: list[str]) -> int:
+    """`codistill compare FILE [--out DIR] [--parallel N] [--launcher NAME] [--report-only]`."""
+    parser = Parser(
+        prog="codistill compare",
+        description="Trains methods x networks x seeds, beside the networks alone, all else equal; "
+        "goes on where it was; ends with what helped and what hurt.",
+    )
+    parser.add_argument("file", help="what is compared, in YAML; docs/compare.md has the format")
+    parser.add_argument("--out", help="folder (default: runs/NAME of the file)")
+    add_launch_options(parser)
+    add_page_options(parser)
+    options = parser.parse_args(argv)
+    how = how_to_measure(options)
+
+    from codistill.comparing.comparison import read_comparison
+
+    file = Path(options.file).expanduser()
+    folder = Path(options.out).expanduser() if options.out else Path("runs", file.stem)
+    parallel, launcher, report_only = options.parallel, options.launcher, options.report_only
+    return compare(read_comparison(file), folder, parallel, launcher, report_only, how)
+
+
+def compare(
+    comparison: "Comparison",
+    folder: Path,
+    parallel: int | None,
+    launcher: str,
+    report_only: bool,
+    how: "How | None" = None,
+) -> int:
+    """Trains the runs of a comparison that are not finished, and writes its report.
+
+    Returns 0, or 1 where a run failed.
+
+    Args:
+        comparison: what is compared.
+        folder: where its runs and its report go.
+        parallel: how many runs train at a time. Default: one; on a cluster all of them.
+        launcher: one of `launchers.LAUNCHERS`.
+        report_only: train nothing.
+        how: how the networks are measured for the page; None: not at all.
+    """
+    from rich.console import Console
+
+    from codistill import files
+    from codistill.comparing.launchers import launcher_named
+    from codistill.comparing.planned_runs import plan_runs
+    from codistill.comparing.schedule import train_unfinished
+    from codistill.reporting.comparison import report_comparison, require_report_extras
+    from codistill.runs.folder import locked
+
+    require_report_extras()
+    if report_only:
+        runs = plan_runs(comparison, folder, check=False)
+        report_comparison(comparison, runs, folder, how)
+        return 0
+    console = Console(stderr=True)
+    starts = launcher_named(launcher, comparison, folder)
+    runs = plan_runs(comparison, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder):
+        files.write_text(folder / "comparison.yaml", comparison.text)
+        failures = train_unfinished(runs, starts, parallel, launcher != "slurm", console)
+        if any(run.finished() for run in runs):
+            report_comparison(comparison, runs, folder, how)
+    for failure in failures:
+        line = f"codistill: failed: {failure.run.name}: {failure.reason}; log: {failure.run.log}"
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    return 1 if failures else 0

@@ -1,0 +1,112 @@
+"""The command `codistill`: finds the file of a command, and turns errors into one line."""
+
+import argparse
+import errno
+import io
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import NoReturn
+
+from codistill.errors import InputError, MissingExtraError, did_you_mean
+
+COMMANDS = {
+    "train": "train peers together, from a recipe, from options, or from both",
+    "evaluate": "measure every classifier of a run",
+    "report": "show tables of runs; with --out also write a page on them",
+    "compare": "train methods x networks x seeds beside the networks alone: what helps, what hurts",
+    "reproduce": "train a paper's table, at its scale or short",
+    "inspect": "show what train would build: stages, parameters, FLOPs, memory",
+    "list": "list methods, networks, data, recipes or tables",
+    "kernels": "compile what makes training on a CPU faster",
+    "data": "check a folder of images",
+    "demo": "train FFL and the same network alone on handwritten digits, a few minutes",
+}
+"""What each command does. Its file is codistill/command/NAME.py, with a function `main(argv)`."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message} (see codistill --help)")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command and returns its exit status.
+
+    0 when done; 1 when some runs of a comparison failed; 2 when what was given cannot be used; 130
+    when interrupted.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    traceback = arguments[:1] == ["--traceback"]
+    return exit_status(lambda: _run(arguments), traceback)
+
+
+def exit_status(run: Callable[[], int], traceback: bool = False) -> int:
+    """What `run` returns; an error that is the user's to mend becomes one line on stderr.
+
+    Args:
+        run: what is done.
+        traceback: let such an error through instead.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files may be no text
+    try:
+        return run()
+    except KeyboardInterrupt:
+        print("\ncodistill: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (InputError, MissingExtraError, FloatingPointError, OSError) as error:
+        if traceback:
+            raise
+        print(f"codistill: error: {_describe(error)}", file=sys.stderr)
+        return 2
+
+
+def _run(arguments: list[str]) -> int:
+    parser = _Parser(
+        prog="codistill",
+        usage="codistill COMMAND ...",
+        description="Trains several image classifiers that teach each other, and gives you the one "
+        "you ship.",
+        epilog="`codistill COMMAND --help` shows the options of a command.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="store_true", help="show the version")
+    parser.add_argument("--traceback", action="store_true", help="show where an error arose")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    for name, about in COMMANDS.items():
+        commands.add_parser(name, help=about, add_help=False)  # its file parses what follows
+    at = next((i for i, a in enumerate(arguments) if not a.startswith("-")), len(arguments))
+    if at < len(arguments) and arguments[at] not in COMMANDS:
+        known = did_you_mean(arguments[at], COMMANDS)
+        raise InputError(f"command {arguments[at]!r} is not known: {known}")
+    options = parser.parse_args(arguments[: at + 1])
+    if options.version:
+        from importlib.metadata import version
+
+        print(f"codistill {version('codistill')}")
+        return 0
+    if options.command is None:
+        parser.print_help()
+        return 0
+    command = import_module(f"codistill.command.{options.command}")
+    return command.main(arguments[at + 1 :])
+
+
+def _describe(error: BaseException) -> str:
+    text = str(error)
+    if isinstance(error, OSError) and not isinstance(error, MissingExtraError):
+        where = f" ({error.filename})" if error.filename else ""
+        text = f"{error.strerror or error}{where}"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            text += ": free some space; the files that were there before are intact"
+    return " ".join(text.split())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

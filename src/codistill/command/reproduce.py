@@ -1,0 +1,164 @@
+"""`codistill reproduce`: the papers' tables, as comparisons that are ready to run."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from codistill.command.compare import compare
+from codistill.command.options import Parser, add_launch_options
+from codistill.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from codistill.comparing.comparison import Comparison, Row
+    from codistill.comparing.published_tables import ScaledTable
+
+_SETTINGS = ("device", "precision", "threads", "loggers", "data.root", "data.workers")
+
+
+def main(argv: list[str]) -> int:
+    """`codistill reproduce [TABLE] [--scale short] [--seeds ...] [--dry-run]`."""
+    parser = Parser(
+        prog="codistill reproduce",
+        description="A paper's table, as a comparison that is ready to run: codistill compare "
+        "with the table's networks, methods and seeds, beside the published figures.",
+    )
+    parser.add_argument("table", nargs="?", help="which; without one, all are listed")
+    parser.add_argument(
+        "--scale",
+        choices=["paper", "short"],
+        default="paper",
+        help="the paper's; or smaller networks and few epochs, which a CPU can finish, and whose "
+        "numbers are not comparable to published ones",
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", metavar="SEED", help="others than its own")
+    parser.add_argument("--out", help="folder (default: runs/TABLE or runs/TABLE_short)")
+    parser.add_argument("--dry-run", action="store_true", help="show the runs and their cost")
+    add_launch_options(parser)
+    for name in _SETTINGS:
+        number = int if name in ("threads", "data.workers") else str
+        parser.add_argument(f"--{name}", type=number, help="as of `codistill train`")
+    options = parser.parse_args(argv)
+    if options.table is None:
+        list_tables()
+        return 0
+    over = _over({name: getattr(options, name) for name in _SETTINGS})
+
+    from rich.console import Console
+
+    from codistill.comparing.comparison import read_comparison
+    from codistill.comparing.published_tables import table_named
+    from codistill.comparing.sections import seeds_in
+
+    try:
+        seeds = options.seeds and seeds_in(options.seeds)
+    except InputError as error:
+        raise InputError(f"--seeds: {error}") from error
+    scaled = table_named(options.table).at(options.scale, seeds, over)
+    name = scaled.table.name
+    name += "_short" if scaled.scale == "short" else ""
+    folder = Path(options.out).expanduser() if options.out else Path("runs", name)
+    launch = options.parallel, options.launcher, options.report_only
+    stored = folder / "comparison.yaml"
+    if options.report_only and not options.dry_run and stored.exists():
+        return compare(read_comparison(stored), folder, *launch)
+    console = Console(stderr=not options.dry_run)
+    _say(console, scaled)
+    if scaled.data == "folder" and not over.get("data", {}).get("root"):
+        raise InputError("this table is short for images of yours: give --data.root DIR")
+    comparison = scaled.comparison()
+    if options.dry_run:
+        _show(scaled, comparison, console)
+        return 0
+    status = compare(comparison, folder, *launch)
+    _say(console, scaled)
+    return status
+
+
+def list_tables() -> None:
+    """Each table with how long it is at both scales."""
+    from codistill.comparing.published_tables import tables
+
+    for name, table in tables().items():
+        print(f"{name}\n  {table.about}")
+        for scale in ("paper", "short"):
+            print(f"  {scale}: {table.at(scale, None, {}).size()}")
+    print("\ncodistill reproduce TABLE --dry-run estimates the hours on your machine")
+
+
+def _over(options: dict[str, Any]) -> dict[str, Any]:
+    """Those that were given, in groups."""
+    settings: dict[str, Any] = {}
+    for name, value in options.items():
+        if value is not None:
+            group, _, key = name.rpartition(".")
+            (settings.setdefault(group, {}) if group else settings)[key] = value
+    return settings
+
+
+def _show(plan: "ScaledTable", comparison: "Comparison", console: "Console") -> None:
+    """The rows, and what each would cost on this machine."""
+    import torch
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    from codistill.analysis.cost.step_time import TIMES
+    from codistill.runs.loggers import require_loggers
+    from codistill.training.device import choose_device
+
+    require_loggers(comparison.rows[0].config)  # the same for all rows
+    rows, seeds = comparison.rows, len(comparison.seeds)
+    table = Table(box=SIMPLE_HEAD)
+    for name in ("row", "networks"):
+        table.add_column(name, overflow="fold")
+    for name in ("peers", "shared", "published", "h a run" if plan.images else "s per 1,000"):
+        table.add_column(name, justify="right")
+    total = 0.0
+    for row, seconds in zip(rows, _seconds_per_image(rows), strict=True):
+        c = row.config
+        cost = seconds * (plan.images * plan.epochs / 3600 if plan.images else 1000)
+        total += cost * seeds
+        published = comparison.published.get(row.label, {}).get("value", "-")
+        cells = [c.network, str(c.peers), str(c.shared), published, f"{cost:,.2f}"]
+        table.add_row(Text(row.label), *cells)
+    console.print(table)
+    device = choose_device(rows[0].config.device)
+    where = (
+        f"{device}, {torch.get_num_threads()} thread(s)" if device.type == "cpu" else str(device)
+    )
+    together = f", together about {total:,.1f} h one after the other" if plan.images else ""
+    images = f"{plan.images:,} images" if plan.images else "your images"
+    text = (
+        f"{len(rows) * seeds} runs: seeds {', '.join(map(str, comparison.seeds))}; {plan.epochs} "
+        f"epochs of {images} of {plan.data}{together}. Estimated from the fastest of {TIMES} "
+        f"training steps of each row, timed now ({where}); without evaluation and reading of "
+        "images. Nothing was trained."
+    )
+    console.print(text, highlight=False, markup=False)
+
+
+def _seconds_per_image(rows: "list[Row]") -> Iterator[float]:
+    """Of a training step of each row on its device: the fastest after a first one."""
+    import torch
+
+    from codistill.analysis.cost.step_time import TIMES, seconds_per_image
+    from codistill.settings.build_data import describe_data
+    from codistill.training.device import choose_device
+
+    classes, image_size = describe_data(rows[0].config.data)
+    for row in rows:
+        device = choose_device(row.config.device)
+        if row.config.threads:
+            torch.set_num_threads(row.config.threads)
+        yield seconds_per_image(
+            replace(row.config, pretrained=False), classes, image_size, device, TIMES
+        )
+
+
+def _say(console: "Console", scaled: "ScaledTable") -> None:
+    console.print(
+        f"{scaled.table.name}: {scaled.tree['note']}", highlight=False, markup=False, soft_wrap=True
+    )

@@ -1,0 +1,64 @@
+"""`codistill train`: trains a run to its end and shows how it goes."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+from codistill.command.options import Parser, add_places, open_run
+from codistill.errors import InputError
+from codistill.settings.arguments import parse_config
+from codistill.settings.config import Config
+
+if TYPE_CHECKING:
+    from codistill.runs.run import Run
+
+
+def main(argv: list[str]) -> int:
+    """`codistill train [--config RECIPE] [options] | --resume RUN`."""
+    resumes = any(argument.partition("=")[0] == "--resume" for argument in argv)
+    options = _resume_options(argv) if resumes else parse_config(argv, "codistill train")
+
+    from codistill.runs.run import Run
+
+    if isinstance(options, Config):
+        return train_with_display(Run.create(options))
+    return train_with_display(open_run(options.resume, options))
+
+
+def train_with_display(run: "Run") -> int:
+    """Trains a run to its end, shows how it goes, and then what came out."""
+    from rich.console import Console
+
+    from codistill.reporting.tables import print_table
+    from codistill.runs.finished import load_results
+    from codistill.runs.progress import follow
+    from codistill.runs.remarks import warnings_about
+
+    console = Console(stderr=True)
+    for warning in warnings_about(run):
+        note = f"codistill: note: {warning}"
+        console.print(note, style="yellow", highlight=False, markup=False, soft_wrap=True)
+    try:
+        follow(run, console, str(run.path))
+    except (KeyboardInterrupt, OSError):
+        resume = f"codistill: stopped; go on with: codistill train --resume {run.path}"
+        console.print(resume, highlight=False, markup=False, soft_wrap=True)
+        raise
+    print_table(load_results([run.path]))
+    print(f"run:     {run.path}")
+    print(f"student: {run.path / 'student.safetensors'}")
+    return 0
+
+
+def _resume_options(argv: list[str]) -> argparse.Namespace:
+    """What `--resume RUN` may be given with: where the images and the device are now."""
+    parser = Parser(prog="codistill train", allow_abbrev=False)
+    parser.add_argument("--resume", metavar="RUN")
+    add_places(parser)
+    parser.add_argument("--loggers", metavar="NAMES", help="others than before")
+    options, rest = parser.parse_known_args(argv)
+    if rest:
+        raise InputError(
+            f"--resume takes up a run as it was: leave out {' '.join(rest)}, "
+            "or begin a new run with --out"
+        )
+    return options
