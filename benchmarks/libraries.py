@@ -16,7 +16,6 @@ from functools import partial
 from pathlib import Path
 
 import codistill
-from codistill.kernels.build import built
 from figures import Figure, arguments, report
 from interleave import WARM_UP_STEPS, Contender, Worker, interleave, rates, ratio, timed
 from ours import batches, build_method, epochs, random_split
@@ -29,7 +28,6 @@ TARGETS = {
     ("pytorch-dml", "fp32"): ">= 1.5",
     ("pytorch-dml", "bf16"): ">= 2.2",
 }
-TARGETS |= {(library, f"{p} with kernels"): target for (library, p), target in TARGETS.items()}
 
 
 def main(argv: Sequence[str] | None = None) -> list[Figure]:
@@ -58,7 +56,6 @@ def measure(options: argparse.Namespace) -> list[Figure]:
             kept=0.1,
         )
         for (library, precision), target in TARGETS.items()
-        if f"ours {precision}" in seconds
     ]
 
 
@@ -88,10 +85,6 @@ def our_loops(options: argparse.Namespace) -> dict[str, Contender]:
         method = build_method("dml", f"resnet{options.depth}", options.peers, 0)
         records = epochs(method, batches(split, options.batch), precision)
         found[f"ours {precision}"] = timed(partial(next, records), options.clock)
-        if built():
-            method = build_method("dml", f"resnet{options.depth}", options.peers, 0)
-            records = epochs(method, batches(split, options.batch), precision, kernels=True)
-            found[f"ours {precision} with kernels"] = timed(partial(next, records), options.clock)
     return found
 
 

@@ -51,7 +51,6 @@ def epochs(
     train: Batches,
     precision: Precision,
     cuda_graphs: bool = False,
-    kernels: bool = False,
 ) -> Iterator[Record]:
     """Trains for ever; an epoch is over when its record comes."""
     return fit(
@@ -61,5 +60,4 @@ def epochs(
         make_optimizer=SGD,
         precision=precision,
         cuda_graphs=cuda_graphs,
-        kernels=kernels,
     )

@@ -3,15 +3,13 @@
     python benchmarks/training.py --threads 1
 
 "plain" is `plain.py`: what research scripts do. "lean" is `lean.py`: the shortest loop with our
-layout and batches; ours against it is our overhead. "kernels" are those that `codistill kernels`
-builds; without them these contenders are left out. A round is an epoch of a few steps.
+layout and batches; ours against it is our overhead. A round is an epoch of a few steps.
 """
 
 import argparse
 from collections.abc import Sequence
 from functools import partial
 
-from codistill.kernels.build import built
 from figures import Figure, arguments, report
 from interleave import WARM_UP_STEPS, Contender, Seconds, interleave, rates, ratio, timed
 from lean import LeanFFL
@@ -37,14 +35,9 @@ def measure(options: argparse.Namespace) -> list[Figure]:
 
 def ratios(seconds: Seconds) -> list[Figure]:
     against_plain = partial(ratio, slow=seconds["plain"], kept=0.1)
-    targets = {"ours fp32": ">= 1.55", "ours bf16": ">= 2.5"}
-    targets |= {f"{name} with kernels": target for name, target in targets.items()}
     return [
-        *(
-            against_plain(f"{name} against plain", fast=seconds[name], target=target)
-            for name, target in targets.items()
-            if name in seconds
-        ),
+        against_plain("ours fp32 against plain", fast=seconds["ours fp32"], target=">= 1.55"),
+        against_plain("ours bf16 against plain", fast=seconds["ours bf16"], target=">= 2.5"),
         *(
             ratio(
                 f"time of ours {p} against lean",
@@ -69,9 +62,6 @@ def contenders(options: argparse.Namespace) -> dict[str, Contender]:
         found[f"lean {precision}"] = timed(lean.train_epoch, options.clock)
         records = epochs(build(), batches(split, options.batch), precision)
         found[f"ours {precision}"] = timed(partial(next, records), options.clock)
-        if built():
-            records = epochs(build(), batches(split, options.batch), precision, kernels=True)
-            found[f"ours {precision} with kernels"] = timed(partial(next, records), options.clock)
     return found
 
 

@@ -332,6 +332,12 @@ def test_a_folder_name_with_brackets_is_a_folder_name(tmp_path: Path) -> None:
     assert "x[/bold][red]y: epoch 1/1" in done.stderr
 
 
+def test_the_configuration_of_an_earlier_version_is_a_recipe(tmp_path: Path) -> None:
+    recipe = tmp_path / "config.yaml"
+    recipe.write_text(parsed("--epochs", "7").to_yaml() + "kernels: true\n")
+    assert parsed("--config", str(recipe)) == parsed("--epochs", "7")
+
+
 def test_the_configuration_survives_yaml() -> None:
     config = parsed("--method", "dml", "--network", "resnet20,wrn_16_2", "--lr", "1e-3")
     assert Config.from_yaml(config.to_yaml()) == config

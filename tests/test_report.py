@@ -8,7 +8,7 @@ import pytest
 from codistill.command.main import main
 from codistill.errors import InputError
 from codistill.reporting.tables import compared, rows, write_report
-from codistill.runs.finished import load_results, version_notes
+from codistill.runs.finished import load_result, load_results, version_notes
 from codistill.settings.config import Config
 from codistill.settings.data_config import DataConfig
 
@@ -171,6 +171,27 @@ def test_a_result_of_another_version_is_named(tmp_path: Path) -> None:
     (run / "result.json").write_text(json.dumps(summary))
     with pytest.raises(InputError, match=r"run is damaged: 'best'"):
         load_results([run])
+
+
+RESULTS = Path(__file__).parents[1] / "results"
+
+
+def test_every_run_under_results_opens() -> None:
+    runs = [file.parent for file in RESULTS.rglob("result.json")]
+    assert runs
+    for run in runs:
+        load_result(run)
+
+
+def test_a_run_with_a_setting_that_no_longer_exists_opens(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / str(seed), [10.0], seed=seed) for seed in range(2)]
+    file = runs[0] / "config.yaml"
+    file.write_text(file.read_text() + "kernels: true\n")
+    (results,) = load_results(runs).values()
+    assert results[0].config == Config.from_yaml(results[0].config.to_yaml())
+    file.write_text(file.read_text() + "colour: true\n")
+    with pytest.raises(InputError, match="colour"):
+        load_results(runs)
 
 
 def test_settings_of_one_method_are_told_apart_by_the_options_that_differ(tmp_path: Path) -> None:

@@ -19,7 +19,6 @@ COMMANDS = {
     "reproduce": "train a paper's table, at its scale or short",
     "inspect": "show what train would build: stages, parameters, FLOPs, memory",
     "list": "list methods, networks, data, recipes or tables",
-    "kernels": "compile what makes training on a CPU faster",
     "data": "check a folder of images",
     "demo": "train FFL and the same network alone on handwritten digits, a few minutes",
 }

@@ -15,7 +15,7 @@ from codistill.settings.config import Config, flatten
 from codistill.training.record import Record
 
 _NOT_THE_RECIPE = (
-    *("seed", "out", "device", "threads", "recompute", "compile", "cuda_graphs", "kernels"),
+    *("seed", "out", "device", "threads", "recompute", "compile", "cuda_graphs"),
     *("checkpoint_seconds", "keep_checkpoints", "loggers", "project"),
 )
 

@@ -11,8 +11,6 @@ from typing import Any
 
 import torch
 
-from codistill.kernels.build import built
-
 _PACKAGES = ("codistill", "torch", "torchvision", "timm", "numpy", "safetensors")
 
 
@@ -29,13 +27,8 @@ def commit_of_codistill() -> dict[str, Any] | None:
     return _git(Path(__file__).parent, "manifest.py")
 
 
-def machine(device: torch.device, kernels: bool) -> dict[str, Any]:
-    """What runs now, on what, since when.
-
-    Args:
-        device: that trains.
-        kernels: whether compiled kernels are wanted. "kernels" names those that are there.
-    """
+def machine(device: torch.device) -> dict[str, Any]:
+    """What runs now, on what, since when."""
     return {
         "began": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
@@ -43,7 +36,6 @@ def machine(device: torch.device, kernels: bool) -> dict[str, Any]:
         "platform": platform.platform(),
         "processor": _processor(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "kernels": built() if kernels and device.type == "cpu" else None,
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
     }

@@ -15,8 +15,8 @@ def warnings_about(run: Run) -> Iterator[str]:
     yield from remarks(run.method, run.config)
     last = run.manifest["processes"][-1:]
     if last:
-        now = machine(run.device, run.config.kernels)
-        for key in ("packages", "processor", "threads", "device", "kernels"):
+        now = machine(run.device)
+        for key in ("packages", "processor", "threads", "device"):
             if now[key] != last[0].get(key):
                 yield (
                     f"{key} changed since this run was last trained, from {last[0].get(key)} to "

@@ -195,7 +195,6 @@ class Run:
                 precision=config.precision,
                 eval_precision=config.eval_precision,
                 cuda_graphs=config.cuda_graphs,
-                kernels=self.manifest["processes"][-1]["kernels"] is not None,
                 training=training,
             )
             students = self.method.students()
@@ -277,7 +276,7 @@ class Run:
     def _note_process(self, training: Training) -> None:
         began: dict[str, Any] = {"epoch": training.epoch, "step": training.step}
         began["git"] = commit_of_codistill()
-        self.manifest["processes"].append(began | machine(self.device, self.config.kernels))
+        self.manifest["processes"].append(began | machine(self.device))
         files.write_json(self.path / "manifest.json", self.manifest)
 
 

@@ -16,6 +16,8 @@ from codistill.errors import (
 )
 from codistill.settings.data_config import DataConfig
 
+_RETIRED = {"kernels"}  # settings of earlier versions: runs that have them still open
+
 
 @dataclass
 class Config:
@@ -57,8 +59,6 @@ class Config:
         compile: the stages of the networks by torch.compile; other last bits
         cuda_graphs: on CUDA, record a step once an epoch and replay it, which spares the host; not
             with recompute
-        kernels: train on a CPU with the kernels that `codistill kernels` has built, if it has: the
-            same mathematics with other last bits
         device: auto, cpu, cuda, cuda:1, mps
         threads: of the CPU. Default: as PyTorch finds it. More or fewer give other last bits
         out: folder of the run. Default: runs/METHOD_NETWORKxPEERS_DATA_seedN
@@ -97,7 +97,6 @@ class Config:
     recompute: bool = False
     compile: bool = False
     cuda_graphs: bool = False
-    kernels: bool = True
     device: str = "auto"
     threads: int | None = None
     out: str | None = None
@@ -223,11 +222,16 @@ class Config:
 
     @classmethod
     def from_yaml(cls, text: str) -> "Config":
-        """What `to_yaml` wrote."""
+        """What `to_yaml` wrote, now or when there were more settings."""
         try:
-            return cls.from_dict(yaml.safe_load(text))
+            return cls.from_dict(without_retired(yaml.safe_load(text)))
         except (yaml.YAMLError, TypeError, AttributeError) as error:
             raise InputError(f"this is no configuration of a run: {error}") from error
+
+
+def without_retired(tree: dict[Any, Any]) -> dict[Any, Any]:
+    """Settings of a run without those that no longer exist."""
+    return {key: value for key, value in tree.items() if key not in _RETIRED}
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

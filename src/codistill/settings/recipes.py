@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from codistill.errors import InputError, did_you_mean
-from codistill.settings.config import flatten
+from codistill.settings.config import flatten, without_retired
 
 GROUPS = {"method", "data"}  # `--method ffl` is short for `--method.name ffl`
 
@@ -36,7 +36,7 @@ def read_recipe(path: str) -> dict[str, Any]:
         raise InputError(f"{file} is no recipe: it has to hold settings, such as 'epochs: 300'")
     if "config" in recipe:
         raise InputError(f"{file}: a recipe cannot name another with 'config'")
-    return as_settings(recipe, str(file))
+    return as_settings(without_retired(recipe), str(file))
 
 
 def read_yaml(file: Path) -> Any:

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
 from itertools import islice
 
 import torch
@@ -10,7 +9,6 @@ from torch import Tensor
 
 from codistill.data.batch import Batch, Batches, as_batch
 from codistill.errors import InputError
-from codistill.kernels import using_kernels
 from codistill.methods.method import Method
 from codistill.training.cuda_graph import CudaGraph, RecordedStep
 from codistill.training.device import Precision, autocast, check_precision, device_of
@@ -31,7 +29,6 @@ def fit(
     precision: Precision = "fp32",
     eval_precision: Precision = "fp32",
     cuda_graphs: bool = False,
-    kernels: bool | None = None,
     training: Training | None = None,
 ) -> Iterator[Record]:
     """Trains `method` and yields a record after each epoch. The caller's loop is the callback.
@@ -56,8 +53,6 @@ def fit(
         cuda_graphs: on CUDA, record a step once an epoch and replay it, which spares the host. The
             step must not depend on numbers in Python that change within an epoch, which stay as
             they were recorded, nor wait for the device. Elsewhere this does nothing.
-        kernels: whether to train on a CPU with what `codistill kernels` has built, if it has.
-            Default: as the caller does, by `codistill.kernels.using_kernels`.
         training: to go on with; it then holds the optimizers.
 
     Yields:
@@ -85,8 +80,7 @@ def fit(
             batches = train
         else:
             batches = islice(train, training.step, None)
-        with nullcontext() if kernels is None else using_kernels(kernels):
-            images, seconds = train_epoch(training, batches, precision, cuda_graphs)
+        images, seconds = train_epoch(training, batches, precision, cuda_graphs)
 
         record: Record = {"epoch": epoch + 1, "lr": lr}
         record |= {f"loss/{n}": torch.stack(v).mean().item() for n, v in training.terms.items()}

@@ -14,9 +14,7 @@ often the bottleneck one, with a third less weights than that of He et al., and 
 from torch import Tensor, nn
 
 from codistill.errors import InputError
-from codistill.kernels import batch_norm_relu
 from codistill.networks.families.initialise import initialise_convolutions
-from codistill.networks.families.layers import Layers
 from codistill.networks.network import Network
 
 
@@ -31,7 +29,7 @@ def bottleneck_resnet(depth: int, width: int, num_classes: int) -> Network:
     stem = [nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU(inplace=True)]
     network = Network(
         [
-            Layers(*stem, *_blocks(16, 16 * width, 64, n, stride=1)),
+            nn.Sequential(*stem, *_blocks(16, 16 * width, 64, n, stride=1)),
             nn.Sequential(*_blocks(64, 32 * width, 128, n, stride=2)),
             nn.Sequential(*_blocks(128, 64 * width, 256, n, stride=2)),
         ],
@@ -61,10 +59,11 @@ class Bottleneck(nn.Module):
             self.shortcut = nn.Sequential(conv, nn.BatchNorm2d(d_out))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = batch_norm_relu(self.bn1, self.relu, self.conv1(x))
-        y = batch_norm_relu(self.bn2, self.relu, self.conv2(y))
-        y = self.conv3(y)
-        return batch_norm_relu(self.bn3, self.relu, y, self.shortcut(x))
+        y = self.relu(self.bn1(self.conv1(x)))
+        y = self.relu(self.bn2(self.conv2(y)))
+        y = self.bn3(self.conv3(y))
+        y += self.shortcut(x)
+        return self.relu(y)
 
 
 def _blocks(d_in: int, d: int, d_out: int, n: int, stride: int) -> list[nn.Module]:

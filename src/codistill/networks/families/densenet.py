@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from codistill.errors import InputError
 from codistill.networks.families.initialise import initialise_convolutions
-from codistill.networks.families.layers import Layers
 from codistill.networks.network import Network
 
 
@@ -46,8 +45,8 @@ def _densenet(n: int, d: int, growth_rate: int, bc: bool, num_classes: int) -> N
     network = Network(
         [
             nn.Sequential(stem, *_block(d, n, growth_rate, bc)),
-            Layers(*_transition(d1, d1_out), *_block(d1_out, n, growth_rate, bc)),
-            Layers(
+            nn.Sequential(*_transition(d1, d1_out), *_block(d1_out, n, growth_rate, bc)),
+            nn.Sequential(
                 *_transition(d2, d2_out),
                 *_block(d2_out, n, growth_rate, bc),
                 nn.BatchNorm2d(d3),
@@ -71,7 +70,7 @@ class DenseLayer(nn.Module):
     def __init__(self, d_in: int, growth_rate: int, bottleneck: bool):
         super().__init__()
         d = 4 * growth_rate if bottleneck else d_in
-        self.layers = Layers(
+        self.layers = nn.Sequential(
             *(_bn_relu_conv(d_in, d, 1) if bottleneck else []), *_bn_relu_conv(d, growth_rate, 3)
         )
 

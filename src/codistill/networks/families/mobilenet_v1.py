@@ -8,7 +8,6 @@ the first convolution keeps the size, as is usual on CIFAR; the other four strid
 from torch import nn
 
 from codistill.networks.families.initialise import initialise_convolutions
-from codistill.networks.families.layers import Layers
 from codistill.networks.network import Network
 
 
@@ -41,4 +40,4 @@ def _separable(d_in: int, d_out: int, stride: int) -> nn.Module:
 
 def _conv(d_in: int, d_out: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Module:
     conv = nn.Conv2d(d_in, d_out, kernel, stride, kernel // 2, groups=groups, bias=False)
-    return Layers(conv, nn.BatchNorm2d(d_out), nn.ReLU(inplace=True))
+    return nn.Sequential(conv, nn.BatchNorm2d(d_out), nn.ReLU(inplace=True))

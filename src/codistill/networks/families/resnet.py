@@ -9,9 +9,7 @@ with zeros, has about 2,500 weights fewer.
 from torch import Tensor, nn
 
 from codistill.errors import InputError
-from codistill.kernels import batch_norm_relu
 from codistill.networks.families.initialise import initialise_convolutions
-from codistill.networks.families.layers import Layers
 from codistill.networks.network import Network
 
 
@@ -23,7 +21,7 @@ def resnet(depth: int, num_classes: int) -> Network:
     stem = [nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU(inplace=True)]
     network = Network(
         [
-            Layers(*stem, *_blocks(16, 16, n, stride=1)),
+            nn.Sequential(*stem, *_blocks(16, 16, n, stride=1)),
             nn.Sequential(*_blocks(16, 32, n, stride=2)),
             nn.Sequential(*_blocks(32, 64, n, stride=2)),
         ],
@@ -51,9 +49,10 @@ class BasicBlock(nn.Module):
             self.shortcut = nn.Sequential(conv, nn.BatchNorm2d(d_out))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = batch_norm_relu(self.bn1, self.relu, self.conv1(x))
-        y = self.conv2(y)
-        return batch_norm_relu(self.bn2, self.relu, y, self.shortcut(x))
+        y = self.relu(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        y += self.shortcut(x)
+        return self.relu(y)
 
 
 def _blocks(d_in: int, d_out: int, n: int, stride: int) -> list[nn.Module]:

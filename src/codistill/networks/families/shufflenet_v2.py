@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from codistill.networks.families.initialise import initialise_convolutions
-from codistill.networks.families.layers import Layers
 from codistill.networks.network import Network
 
 
@@ -18,10 +17,10 @@ def shufflenet_v2(num_classes: int) -> Network:
     stem = [nn.Conv2d(3, 24, 3, padding=1, bias=False), nn.BatchNorm2d(24), nn.ReLU(inplace=True)]
     network = Network(
         [
-            Layers(*stem),
+            nn.Sequential(*stem),
             nn.Sequential(*_units(24, 116, 4)),
             nn.Sequential(*_units(116, 232, 8)),
-            Layers(*_units(232, 464, 4), *_pointwise(464, 1024)),
+            nn.Sequential(*_units(232, 464, 4), *_pointwise(464, 1024)),
         ],
         channels=(24, 116, 232, 1024),
         reductions=(1, 2, 4, 8),
@@ -42,8 +41,8 @@ class ShuffleUnit(nn.Module):
         d = d_out // 2
         self.splits = stride == 1
         left = [] if self.splits else [*_depthwise(d_in, stride), *_pointwise(d_in, d)]
-        self.left = Layers(*left)
-        self.right = Layers(
+        self.left = nn.Sequential(*left)
+        self.right = nn.Sequential(
             *_pointwise(d if self.splits else d_in, d), *_depthwise(d, stride), *_pointwise(d, d)
         )
 

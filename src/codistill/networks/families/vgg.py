@@ -10,7 +10,6 @@ from torch import nn
 
 from codistill.errors import InputError
 from codistill.networks.families.initialise import initialise_convolutions
-from codistill.networks.families.layers import Layers
 from codistill.networks.network import Network
 
 _LAYERS = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
@@ -23,11 +22,11 @@ def vgg(depth: int, num_classes: int) -> Network:
     n1, n2, n3, n4, n5 = _LAYERS[depth]
     network = Network(
         [
-            Layers(*_layers(3, 64, n1)),
-            Layers(nn.MaxPool2d(2), *_layers(64, 128, n2)),
-            Layers(nn.MaxPool2d(2), *_layers(128, 256, n3)),
-            Layers(nn.MaxPool2d(2), *_layers(256, 512, n4)),
-            Layers(nn.MaxPool2d(2), *_layers(512, 512, n5)),
+            nn.Sequential(*_layers(3, 64, n1)),
+            nn.Sequential(nn.MaxPool2d(2), *_layers(64, 128, n2)),
+            nn.Sequential(nn.MaxPool2d(2), *_layers(128, 256, n3)),
+            nn.Sequential(nn.MaxPool2d(2), *_layers(256, 512, n4)),
+            nn.Sequential(nn.MaxPool2d(2), *_layers(512, 512, n5)),
         ],
         channels=(64, 128, 256, 512, 512),
         reductions=(1, 2, 4, 8, 16),

@@ -8,9 +8,7 @@ that its feature map is what the head reads.
 from torch import Tensor, nn
 
 from codistill.errors import InputError
-from codistill.kernels import batch_norm_relu
 from codistill.networks.families.initialise import initialise_convolutions
-from codistill.networks.families.layers import Layers
 from codistill.networks.network import Network
 
 
@@ -25,7 +23,7 @@ def wide_resnet(depth: int, width: int, num_classes: int) -> Network:
         [
             nn.Sequential(stem, *_blocks(16, d1, n, stride=1)),
             nn.Sequential(*_blocks(d1, d2, n, stride=2)),
-            Layers(*_blocks(d2, d3, n, 2), nn.BatchNorm2d(d3), nn.ReLU(inplace=True)),
+            nn.Sequential(*_blocks(d2, d3, n, 2), nn.BatchNorm2d(d3), nn.ReLU(inplace=True)),
         ],
         channels=channels,
         reductions=(1, 2, 4),
@@ -52,8 +50,8 @@ class PreActivationBlock(nn.Module):
         self.shortcut = nn.Conv2d(d_in, d_out, 1, stride, bias=False) if d_in != d_out else None
 
     def forward(self, x: Tensor) -> Tensor:
-        activated = batch_norm_relu(self.bn1, self.relu, x)
-        y = self.conv2(batch_norm_relu(self.bn2, self.relu, self.conv1(activated)))
+        activated = self.relu(self.bn1(x))
+        y = self.conv2(self.relu(self.bn2(self.conv1(activated))))
         y += x if self.shortcut is None else self.shortcut(activated)
         return y
 
