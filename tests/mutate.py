@@ -16,7 +16,7 @@ from pathlib import Path
 from mutations import EDITS, Edit
 
 ROOT = Path(__file__).parents[1]
-TESTS = ROOT / "tests"
+TESTS = ROOT / "tests" / "methods"
 
 
 def main(methods: list[str]) -> int:

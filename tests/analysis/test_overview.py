@@ -9,7 +9,7 @@ from codistill import Peers
 from codistill.analysis.cost.overview import additions, describe, overview
 from codistill.names import METHODS
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")

@@ -142,7 +142,7 @@ def slow(key):
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
 def test_workers_end_with_the_process_that_they_work_for(tmp_path, sent):
     (tmp_path / "script.py").write_text(SCRIPT)
-    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    path = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
     process = subprocess.Popen(
         [sys.executable, "-W", "error", tmp_path / "script.py"],
         stdout=subprocess.PIPE,

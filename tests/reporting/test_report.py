@@ -173,7 +173,7 @@ def test_a_result_of_another_version_is_named(tmp_path: Path) -> None:
         load_results([run])
 
 
-RESULTS = Path(__file__).parents[1] / "results"
+RESULTS = Path(__file__).parents[2] / "results"
 
 
 def test_every_run_under_results_opens() -> None:

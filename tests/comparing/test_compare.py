@@ -18,7 +18,7 @@ from codistill.command.worker import begin_or_go_on
 from codistill.comparing.comparison import read_comparison
 from codistill.comparing.planned_runs import PlannedRun
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TREE: dict[str, Any] = {
     "settings": {"data": "digits", "peers": 2, "epochs": 1, "batch_size": 128, "threads": 1},
     "networks": ["resnet8"],

@@ -23,7 +23,7 @@ from PIL import Image
 from codistill.data import load_dataset
 from codistill.names import DATASETS
 
-REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "cifar100"
+REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "cifar100"
 
 
 @pytest.fixture(autouse=True)

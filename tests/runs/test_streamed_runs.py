@@ -19,7 +19,7 @@ from codistill.command.main import main
 from codistill.files import read_state
 from codistill.runs.run import Run
 
-REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "imagenet-sample"
+REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "imagenet-sample"
 _OPTIONS = "--data folder --data.image_size 16 --data.workers 1 --network resnet8 --peers 2"
 OPTIONS = [*_OPTIONS.split(), "--method", "dml", "--batch_size", "8", "--threads", "1"]
 
@@ -219,7 +219,7 @@ def descendants(pid: int) -> list[int]:
 
 def test_the_page_on_data_shows_what_runs(root: Path, tmp_path: Path) -> None:
     """Its Python, with two splits and one worker for the images of these tests."""
-    page = (Path(__file__).parents[1] / "docs" / "data.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
     code = page.partition("```python\n")[2].partition("```")[0].replace("workers=8", "workers=1")
     for split in ("train", "test"):
         (tmp_path / "photos").mkdir(exist_ok=True)
