@@ -21,12 +21,12 @@ from codistill.analysis import Analysis, HeatMap, MapSimilarity, Missing, Pictur
 from codistill.command.main import main
 from codistill.errors import InputError
 from codistill.reporting.comparison import _refuse_other_images
-from codistill.reporting.page import How, write_page
+from codistill.reporting.page import MeasureOptions, write_page
 from codistill.reporting.page.html import render_html
 from codistill.reporting.page.markdown import render_markdown
 from codistill.reporting.page.measure import Measured
 from codistill.reporting.page.parts import Figures, Panels, Section, Table
-from codistill.reporting.page.sections.cost import _Built, _used
+from codistill.reporting.page.sections.cost import _Costs, _used
 from codistill.reporting.page.sections.grad_cam import where_they_look
 from codistill.reporting.page.sections.settings_and_tables import tables
 from codistill.reporting.page.sections.similarity import likeness_of_maps
@@ -94,7 +94,7 @@ class Page(HTMLParser):
         self.sections[self._section] = self.sections.get(self._section, "") + data
 
 
-def page_of(runs: list[Path], folder: Path, how: How | None = None) -> Page:
+def page_of(runs: list[Path], folder: Path, how: MeasureOptions | None = None) -> Page:
     html, _ = write_page(load_results(runs), folder, how)
     return Page(html.read_text())
 
@@ -189,7 +189,7 @@ def test_flops_of_the_kept_network_are_those_of_the_page_on_networks(page: Page)
 def test_the_same_runs_give_the_same_bytes(
     digits_runs: list[Path], digits_report: Path, tmp_path: Path
 ) -> None:
-    write_page(load_results(digits_runs), tmp_path, How(images=(3, 17)))
+    write_page(load_results(digits_runs), tmp_path, MeasureOptions(images=(3, 17)))
     for name in ("report.html", "report.md"):
         assert (tmp_path / name).read_bytes() == (digits_report / name).read_bytes()
 
@@ -209,7 +209,7 @@ def test_what_users_named_is_shown_as_text(digits_runs: list[Path], tmp_path: Pa
 def test_one_run_of_one_peer_without_validation_has_a_page(tmp_path: Path) -> None:
     """As older versions wrote them: no classes, no machine, no seconds, no weights."""
     run = write_run(tmp_path / "run", [10.0, 50.0])
-    page = page_of([run], tmp_path / "report", How())
+    page = page_of([run], tmp_path / "report", MeasureOptions())
     assert "weights.safetensors is not in" in page.sections["trust"]
     assert "weights.safetensors is not in" in page.sections["looks"]
     assert "One peer, so no pairs" in page.sections["flow"]
@@ -221,7 +221,7 @@ def test_one_run_of_one_peer_without_validation_has_a_page(tmp_path: Path) -> No
 def test_a_run_without_its_images_says_so(digits_runs: list[Path], tmp_path: Path) -> None:
     run = Path(shutil.copytree(digits_runs[0], tmp_path / "run"))
     (run / "weights.safetensors").unlink()
-    page = page_of([run, digits_runs[2]], tmp_path / "report", How())
+    page = page_of([run, digits_runs[2]], tmp_path / "report", MeasureOptions())
     gone = f"1. ffl resnet8 x2 shared 2: weights.safetensors is not in {run}."
     for name in ("alike", "trust", "classes", "looks"):
         assert gone in page.sections[name]
@@ -249,7 +249,7 @@ def test_an_image_that_is_none_is_refused(
 def test_an_image_that_a_setting_has_not_is_left_out_and_said(
     digits_runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    page = page_of(digits_runs[:1], tmp_path, How(images=(3, 100000)))
+    page = page_of(digits_runs[:1], tmp_path, MeasureOptions(images=(3, 100000)))
     line = "1. ffl resnet8 x2 shared 2: there is no test image 100000: there are 899, from 0."
     assert line in page.sections["looks"]
     said = capsys.readouterr().err
@@ -260,7 +260,7 @@ def test_an_image_that_a_setting_has_not_is_left_out_and_said(
 def test_images_that_are_gone_are_told_once_in_the_terminal(
     digits_runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    page = page_of(digits_runs, tmp_path, How(root="/nowhere"))
+    page = page_of(digits_runs, tmp_path, MeasureOptions(root="/nowhere"))
     assert "leave out --data.root" in page.sections["trust"]
     (said,) = capsys.readouterr().err.splitlines()
     assert "1. ffl resnet8 x2 shared 2; 2. independent resnet8 x1: " in said
@@ -303,7 +303,7 @@ def test_seeds_that_keep_peers_of_different_size_have_no_one_cost(tmp_path: Path
     student = {"last": "peer1", "best": None}
     other = replace(first, summary=first.summary | {"last": {"peer1": {"test/top1": 51.0}}})
     other = replace(other, summary=other.summary | {"student": student})
-    built = _Built({"peer0": 5, "peer1": 6}, {"peer0": 0, "peer1": 1})
+    built = _Costs({"peer0": 5, "peer1": 6}, {"peer0": 0, "peer1": 1})
     counts = {"peer0": 10, "peer1": 11, "peers": 21, "method": 0}
     for results, expected in (((first,), (10, 5)), ((first, other), (None, None))):
         with_counts = [replace(r, parameters=counts) for r in results]
@@ -317,7 +317,7 @@ def test_a_classifier_beside_networks_that_were_not_given_has_a_cost(tmp_path: P
     last = first.summary["last"] | {"fused": {"test/top1": 60.0}}
     counts = {"peer0": 10, "peers": 20, "method": 3, "frozen": 20}
     changed = replace(first, summary=first.summary | {"last": last}, parameters=counts)
-    built = _Built({"peer0": 5, "method": 99}, {"peer0": 0})
+    built = _Costs({"peer0": 5, "method": 99}, {"peer0": 0})
     fused = _used(replace(setting, results=[changed]), built)[1:]
     assert [(u.what, u.parameters, u.flops) for u in fused] == [("fused", 23, None)]
     given = replace(changed, networks={"teacher": "0a"})

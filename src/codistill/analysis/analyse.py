@@ -9,7 +9,7 @@ from codistill import files
 from codistill.analysis.calibration import Calibration, calibration
 from codistill.analysis.classes import ClassChanges, class_accuracies, class_changes
 from codistill.analysis.grad_cam import Picture, disagreements, grad_cam
-from codistill.analysis.predictions import Batches, Missing, Predictions, predict
+from codistill.analysis.predictions import EvalSet, Missing, Predictions, predict
 from codistill.analysis.similarity import Similarities, map_similarities
 from codistill.errors import InputError, MissingExtraError
 from codistill.methods.method import Method
@@ -151,7 +151,7 @@ def _changes(
     return class_changes(predictions, kept, own, names)
 
 
-def _similarity(method: Method, batches: Batches, images: int) -> Similarities:
+def _similarity(method: Method, batches: EvalSet, images: int) -> Similarities:
     if not images:
         raise InputError("feature maps were not to be compared")
     return map_similarities(method, batches, images)
@@ -159,7 +159,7 @@ def _similarity(method: Method, batches: Batches, images: int) -> Similarities:
 
 def _pictures(
     method: Method,
-    batches: Batches,
+    batches: EvalSet,
     pictures: Sequence[int] | int,
     predictions: Predictions,
     kept: str,

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from codistill.analysis.map_places import MapPlace, map_of_network, maps_of_peers
-from codistill.analysis.predictions import Batches, Predictions
+from codistill.analysis.predictions import EvalSet, Predictions
 from codistill.data import Normalisation
 from codistill.errors import InputError
 from codistill.importing import captum_attr
@@ -86,7 +86,7 @@ def disagreements(predictions: Predictions, first: str, second: str | None, n: i
     return predictions.index[chosen[:n]].tolist()
 
 
-def grad_cam(method: Method, batches: Batches, index: Sequence[int]) -> tuple[Picture, ...]:
+def grad_cam(method: Method, batches: EvalSet, index: Sequence[int]) -> tuple[Picture, ...]:
     """Where every classifier looks in the images at these places of a split.
 
     Each map is that of the classifier's own first guess. A peer's is taken at its own last feature

@@ -13,7 +13,7 @@ from codistill.errors import InputError
 from codistill.methods.method import Method
 from codistill.methods.modes import eval_mode
 
-Batches = EvalBatches | StreamedEvalBatches
+EvalSet = EvalBatches | StreamedEvalBatches
 """What a run evaluates on."""
 
 
@@ -53,7 +53,7 @@ class Predictions:
         return self.of[classifier].guess == self.labels
 
 
-def predict(method: Method, batches: Batches) -> Predictions:
+def predict(method: Method, batches: EvalSet) -> Predictions:
     """What every classifier says of every image, in eval mode, batch by batch."""
     found: dict[str, list[Guesses]] = {}
     labels = []

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from codistill.analysis.predictions import Batches
+from codistill.analysis.predictions import EvalSet
 from codistill.errors import InputError
 from codistill.methods.method import Method
 from codistill.methods.modes import eval_mode
@@ -75,7 +75,7 @@ class Similarities:
     notes: tuple[str, ...]
 
 
-def map_similarities(method: Method, batches: Batches, images: int = 2000) -> Similarities:
+def map_similarities(method: Method, batches: EvalSet, images: int = 2000) -> Similarities:
     """How alike the maps of every two peers are, on images drawn once and for all from a split.
 
     Stage is compared with stage where both peers have as many; else only the last stages.

@@ -12,7 +12,7 @@ from codistill.command.options import (
 
 if TYPE_CHECKING:
     from codistill.comparing.comparison import Comparison
-    from codistill.reporting.page import How
+    from codistill.reporting.page import MeasureOptions
 
 
 def main(argv: list[str]) -> int:
@@ -43,7 +43,7 @@ def compare(
     parallel: int | None,
     launcher: str,
     report_only: bool,
-    how: "How | None" = None,
+    how: "MeasureOptions | None" = None,
 ) -> int:
     """Trains the runs of a comparison that are not finished, and writes its report.
 

@@ -32,7 +32,7 @@ def run_demo(folder: Path, seeds: int, epochs: int) -> int:
     """Trains both, `seeds` times each, then shows the table and draws the curves."""
     from rich.console import Console
 
-    from codistill.reporting.page import How, write_page
+    from codistill.reporting.page import MeasureOptions, write_page
     from codistill.reporting.tables import print_table, write_report
     from codistill.runs.finished import load_results
     from codistill.runs.progress import follow
@@ -61,7 +61,7 @@ def run_demo(folder: Path, seeds: int, epochs: int) -> int:
     results = load_results(paths)
     print_table(results)
     print("independent, peer0: the network alone. Every peer is as large and as fast as it.")
-    for file in [*write_report(results, folder), *write_page(results, folder, How())]:
+    for file in [*write_report(results, folder), *write_page(results, folder, MeasureOptions())]:
         print(file)
     print(f"runs:    {folder}\nstudent: {paths[0] / 'student.safetensors'}")
     return 0

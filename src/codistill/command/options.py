@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NoReturn
 from codistill.errors import InputError
 
 if TYPE_CHECKING:
-    from codistill.reporting.page import How
+    from codistill.reporting.page import MeasureOptions
     from codistill.runs.run import Run
 
 
@@ -82,12 +82,12 @@ def _places(text: str | None) -> tuple[int, ...]:
     return tuple(dict.fromkeys(places))
 
 
-def how_to_measure(options: argparse.Namespace) -> "How | None":
+def how_to_measure(options: argparse.Namespace) -> "MeasureOptions | None":
     """How the networks are to be measured; None where they are not."""
-    from codistill.reporting.page import How
+    from codistill.reporting.page import MeasureOptions
 
     if options.no_analysis:
         return None
     given = vars(options)
     root, workers = given.get("data.root"), given.get("data.workers")
-    return How(_places(options.images), given.get("device"), root, workers)
+    return MeasureOptions(_places(options.images), given.get("device"), root, workers)

@@ -10,13 +10,13 @@ from codistill.comparing.sections import NOT_AT_HAND
 from codistill.errors import InputError
 from codistill.importing import scipy_stats
 from codistill.reporting.difference_tables import print_differences, write_differences
-from codistill.reporting.page import How, require_page, write_page
+from codistill.reporting.page import MeasureOptions, require_page, write_page
 from codistill.reporting.tables import write_report
 from codistill.runs.finished import Result, load_result, version_notes
 
 
 def report_comparison(
-    comparison: Comparison, runs: Sequence[PlannedRun], folder: Path, how: How | None
+    comparison: Comparison, runs: Sequence[PlannedRun], folder: Path, how: MeasureOptions | None
 ) -> None:
     """Writes and prints what the finished runs say."""
     results: dict[str, dict[int, Result]] = {}
@@ -26,10 +26,10 @@ def report_comparison(
             for run in runs
             if run.row.label == row.label and run.finished()
         }
-    groups = {label: list(by_seed.values()) for label, by_seed in results.items() if by_seed}
-    if not groups:
+    settings = {label: list(by_seed.values()) for label, by_seed in results.items() if by_seed}
+    if not settings:
         raise InputError(f"{folder} holds no finished run of {comparison.name}")
-    _refuse_other_images(groups)
+    _refuse_other_images(settings)
     found = differences(results, {row.label: row.baseline for row in comparison.rows})
     notes = _notes(comparison, runs, results, found, folder)
     figures = comparison.published
@@ -41,12 +41,12 @@ def report_comparison(
     ]
     if comparison.note:
         notes.insert(0, comparison.note)
-    written = write_report(groups, folder, published, comparison.note)
+    written = write_report(settings, folder, published, comparison.note)
     written += write_differences(found, notes, sources, folder)
     alone = {row.label for row in comparison.rows if row.baseline == row.label}
-    print_differences({k: v for k, v in groups.items() if k in alone}, found, notes)
+    print_differences({k: v for k, v in settings.items() if k in alone}, found, notes)
     written += write_page(
-        groups,
+        settings,
         folder,
         how,
         differences=found,
@@ -78,9 +78,9 @@ def _notes(
     return notes
 
 
-def _refuse_other_images(groups: dict[str, list[Result]]) -> None:
-    first = next(iter(groups.values()))[0]
-    for results in groups.values():
+def _refuse_other_images(settings: dict[str, list[Result]]) -> None:
+    first = next(iter(settings.values()))[0]
+    for results in settings.values():
         for result in results:
             if result.fingerprint != first.fingerprint:
                 raise InputError(f"{result.path} and {first.path} saw different images")

@@ -14,11 +14,11 @@ from codistill.training.record import Record
 _TEST, _LOSS = "test/top1/", "loss/"
 
 
-def draw_curves(groups: Mapping[str, Sequence[Sequence[Record]]], path: Path) -> None:
+def draw_curves(settings: Mapping[str, Sequence[Sequence[Record]]], path: Path) -> None:
     """Test accuracy of every classifier and every loss term by epoch: mean and range over seeds.
 
     Args:
-        groups: for each setting, by its label, the history of every seed.
+        settings: for each setting, by its label, the history of every seed.
         path: of the picture, PNG.
     """
     try:
@@ -27,12 +27,14 @@ def draw_curves(groups: Mapping[str, Sequence[Sequence[Record]]], path: Path) ->
     except ImportError as error:
         raise MissingExtraError("matplotlib", "report", "drawing curves") from error
 
-    curves = sum(key.startswith(_TEST) for histories in groups.values() for key in histories[0][0])
+    curves = sum(
+        key.startswith(_TEST) for histories in settings.values() for key in histories[0][0]
+    )
     figure = Figure(figsize=(12, max(4.8, 0.2 * curves)), layout="constrained")  # for the legend
     FigureCanvasAgg(figure)
     accuracy, loss = figure.subplots(1, 2)
     styles = ["-", "--", ":", "-."]
-    for g, (label, histories) in enumerate(groups.items()):
+    for g, (label, histories) in enumerate(settings.items()):
         keys = histories[0][0]
         test = [k for k in keys if k.startswith(_TEST)]
         terms = [k for k in keys if k.startswith(_LOSS)]
@@ -45,7 +47,7 @@ def draw_curves(groups: Mapping[str, Sequence[Sequence[Record]]], path: Path) ->
     accuracy.set(title="Accuracy on the test set", xlabel="epoch", ylabel="top-1 [%]")
     loss.set(title="Loss terms on the training set", xlabel="epoch", ylabel="mean of the epoch")
     loss.set_yscale("log")
-    seeds = {len(histories) for histories in groups.values()}
+    seeds = {len(histories) for histories in settings.values()}
     figure.suptitle(f"mean and range over seeds, n = {', '.join(map(str, sorted(seeds)))}")
     for axes in (accuracy, loss):
         axes.grid(alpha=0.3)

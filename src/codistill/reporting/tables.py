@@ -19,9 +19,9 @@ from codistill.runs.finished import Result, version_notes
 from codistill.runs.results import kept_top1, peers_of
 
 
-def rows(groups: dict[str, list[Result]]) -> Iterator[list[str]]:
+def rows(settings: dict[str, list[Result]]) -> Iterator[list[str]]:
     """The table: a row for each classifier of each setting."""
-    for label, results in groups.items():
+    for label, results in settings.items():
         speed = mean(r.summary["images_per_second"] for r in results)
         for name in results[0].summary["last"]:
             last = [r.summary["last"][name] for r in results]
@@ -54,9 +54,9 @@ COMPARED_CAPTION = (
 )
 
 
-def compared(groups: dict[str, list[Result]]) -> Iterator[list[str]]:
+def compared(settings: dict[str, list[Result]]) -> Iterator[list[str]]:
     """Methods side by side: one row for each setting."""
-    for label, results in groups.items():
+    for label, results in settings.items():
         last = [r.summary["last"] for r in results]
 
         def spread(name: str, last: list[dict[str, Any]] = last) -> str:
@@ -89,10 +89,10 @@ def _parameters(parameters: dict[str, int], classifier: str) -> int | str:
     return parameters.get(classifier, "" if parameters.get("frozen") else together)
 
 
-def print_table(groups: dict[str, list[Result]]) -> None:
+def print_table(settings: dict[str, list[Result]]) -> None:
     """The table in the terminal: 80 columns wide, so without the top-5 accuracy."""
     left_out = COLUMNS.index("top-5 %")
-    table = [[*row] for row in (COLUMNS, *rows(groups))]
+    table = [[*row] for row in (COLUMNS, *rows(settings))]
     for row in table:
         del row[left_out]
     widths = [max(map(len, column)) for column in list(zip(*table, strict=True))[1:]]
@@ -113,12 +113,12 @@ def print_table(groups: dict[str, list[Result]]) -> None:
         print(line(row))
         before = row[0]
     print("", *textwrap.wrap(CAPTION, 79), sep="\n")
-    for note in version_notes(groups):
+    for note in version_notes(settings):
         print(f"note: {note}")
 
 
 def write_report(
-    groups: dict[str, list[Result]],
+    settings: dict[str, list[Result]],
     folder: Path,
     published: Mapping[str, str] | None = None,
     note: str = "",
@@ -126,24 +126,24 @@ def write_report(
     """Writes table.md, compared.md, runs.csv and curves.png; returns where.
 
     Args:
-        groups: the runs of each setting, by its label.
+        settings: the runs of each setting, by its label.
         folder: where to; it is made.
         published: figures of others by label, which stand in a column of their own in compared.md.
         note: what readers have to know, which stands below each table.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    all_notes = [note] * bool(note) + version_notes(groups)
+    all_notes = [note] * bool(note) + version_notes(settings)
     notes = "".join(f"\n\nNote: {text}." for text in all_notes)
-    histories = {label: [r.history for r in results] for label, results in groups.items()}
+    histories = {label: [r.history for r in results] for label, results in settings.items()}
     draw_curves(histories, folder / "curves.png")
-    files.write_text(folder / "table.md", markdown(COLUMNS, rows(groups), CAPTION + notes))
-    head, table = list(COMPARED), list(compared(groups))
+    files.write_text(folder / "table.md", markdown(COLUMNS, rows(settings), CAPTION + notes))
+    head, table = list(COMPARED), list(compared(settings))
     if published:
         head.append("published")
         table = [[*row, published.get(row[0], "-")] for row in table]
     text = markdown(head, table, COMPARED_CAPTION + notes)
     files.write_text(folder / "compared.md", text)
-    files.write_text(folder / "runs.csv", _csv(groups))
+    files.write_text(folder / "runs.csv", _csv(settings))
     return [folder / name for name in ("table.md", "compared.md", "runs.csv", "curves.png")]
 
 
@@ -163,14 +163,14 @@ def _rounded(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
 
 
-def _csv(groups: dict[str, list[Result]]) -> str:
+def _csv(settings: dict[str, list[Result]]) -> str:
     """Every number of the table by itself: one line for each seed and classifier."""
     table = io.StringIO()
     writer = csv.writer(table)
     metrics = [f"{s}/{m}" for s in ("test", "val") for m in ("top1", "top5", "nll")]
     head = ["setting", "seed", "classifier", "epochs", "parameters", *metrics]
     writer.writerow([*head, "best_epoch", *(f"best/{m}" for m in metrics), "images_per_second"])
-    for label, results in groups.items():
+    for label, results in settings.items():
         for r in results:
             for name, last in r.summary["last"].items():
                 best = r.summary["best_by_validation"].get(name, {})

@@ -17,7 +17,7 @@ _IMAGES = 4
 
 
 @dataclass(frozen=True)
-class How:
+class MeasureOptions:
     """How runs are to be measured.
 
     Attributes:
@@ -71,7 +71,7 @@ class Measured:
         return have, lines
 
 
-def measure(settings: Sequence[Setting], how: How, console: Console) -> Measured:
+def measure(settings: Sequence[Setting], how: MeasureOptions, console: Console) -> Measured:
     """Analyses of all runs, on their test images, with the weights after the last epoch.
 
     Images are looked at with Grad-CAM in the first run of each setting: those that were asked for,
@@ -106,9 +106,9 @@ def measure(settings: Sequence[Setting], how: How, console: Console) -> Measured
     return measured
 
 
-def refuse_places(groups: Mapping[str, Sequence[Result]], how: How) -> None:
+def refuse_places(settings: Mapping[str, Sequence[Result]], how: MeasureOptions) -> None:
     """Raises InputError where an image was asked for that no setting has."""
-    counts = [_test_images(s) for s in settings_of(groups)]
+    counts = [_test_images(s) for s in settings_of(settings)]
     known = [n for n in counts if n is not None]
     nowhere = [i for i in how.images if len(known) == len(counts) and i >= max(known)]
     if nowhere:
@@ -121,13 +121,13 @@ def _test_images(setting: Setting) -> int | None:
     return setting.results[0].manifest.get("images", {}).get("test")
 
 
-def _inside(setting: Setting, how: How) -> list[int]:
+def _inside(setting: Setting, how: MeasureOptions) -> list[int]:
     """The images that were asked for, as far as a setting has them; all of them if it has none."""
     n = _test_images(setting)
     return [i for i in how.images if n is None or i < n] or list(how.images)
 
 
-def _outside(settings: Sequence[Setting], how: How) -> Iterator[str]:
+def _outside(settings: Sequence[Setting], how: MeasureOptions) -> Iterator[str]:
     for s in settings:
         inside = _inside(s, how)
         for i in how.images:

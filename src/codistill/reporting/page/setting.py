@@ -96,14 +96,14 @@ class Setting:
         return self.columns(value)
 
 
-def settings_of(groups: Mapping[str, Sequence[Result]]) -> list[Setting]:
-    """The settings in the order of the tables. Their labels are one line each."""
-    settings: list[Setting] = []
-    for i, (label, results) in enumerate(groups.items(), 1):
+def settings_of(settings: Mapping[str, Sequence[Result]]) -> list[Setting]:
+    """The settings, numbered in the order of the tables. Their labels are one line each."""
+    found: list[Setting] = []
+    for i, (label, results) in enumerate(settings.items(), 1):
         line = one_line(label)
-        line += f" ({i})" if line in [s.label for s in settings] else ""
-        settings.append(Setting(i, line, results))
-    return settings
+        line += f" ({i})" if line in [s.label for s in found] else ""
+        found.append(Setting(i, line, results))
+    return found
 
 
 def one_line(label: str) -> str:

@@ -10,7 +10,7 @@ from codistill.analysis.differences import Difference
 from codistill.importing import require_jinja, require_matplotlib
 from codistill.reporting.page.html import render_html
 from codistill.reporting.page.markdown import render_markdown
-from codistill.reporting.page.measure import How, measure
+from codistill.reporting.page.measure import MeasureOptions, measure
 from codistill.reporting.page.parts import Section
 from codistill.reporting.page.sections.calibration import calibration_of_classifiers
 from codistill.reporting.page.sections.classes import classes_that_change
@@ -44,9 +44,9 @@ def require_page() -> None:
 
 
 def write_page(
-    groups: Mapping[str, Sequence[Result]],
+    settings: Mapping[str, Sequence[Result]],
     folder: Path,
-    how: How | None = None,
+    how: MeasureOptions | None = None,
     *,
     differences: Sequence[Difference] = (),
     published: Mapping[str, str] | None = None,
@@ -56,7 +56,7 @@ def write_page(
     """Writes report.html and report.md; returns where.
 
     Args:
-        groups: the runs of each setting, by its label.
+        settings: the runs of each setting, by its label.
         folder: where to; it is made.
         how: the runs' networks are to be measured on their images; None: not at all.
         differences: to the networks alone, of a comparison.
@@ -65,29 +65,29 @@ def write_page(
         notes: what the reader has to know of the runs.
     """
     require_page()
-    settings = settings_of(groups)
+    numbered = settings_of(settings)
     if not differences:  # a comparison brings notes of its own
-        notes = [*notes, *version_notes(groups), *what_seeds_lack(settings)]
-    notes = [*notes, *few_seeds(settings)]
+        notes = [*notes, *version_notes(settings), *what_seeds_lack(numbered)]
+    notes = [*notes, *few_seeds(numbered)]
     if how is None:
         notes.append(
             "the networks were not measured (--no-analysis): feature maps, calibration, classes "
             "and Grad-CAM are left out"
         )
     sections = [
-        what_was_compared(settings, notes),
-        tables(settings, {one_line(k): v for k, v in (published or {}).items()}, sources),
+        what_was_compared(numbered, notes),
+        tables(numbered, {one_line(k): v for k, v in (published or {}).items()}, sources),
         *([what_helped(differences)] if differences else []),
-        *_other_sections(settings, how),
+        *_other_sections(numbered, how),
     ]
-    page = _title(settings), _LEAD, sections
+    page = _title(numbered), _LEAD, sections
     folder.mkdir(parents=True, exist_ok=True)
     files.write_text(folder / "report.html", render_html(*page))
     files.write_text(folder / "report.md", render_markdown(*page))
     return [folder / "report.html", folder / "report.md"]
 
 
-def _other_sections(settings: Sequence[Setting], how: How | None) -> Iterator[Section]:
+def _other_sections(settings: Sequence[Setting], how: MeasureOptions | None) -> Iterator[Section]:
     yield learning_curves(settings)
     yield loss_terms(settings)
     yield flow_of_knowledge(settings)

@@ -30,7 +30,7 @@ _E = 1e6
 
 
 @dataclass(frozen=True)
-class Used:
+class CostPoint:
     """What of a setting can be used to classify, and what it takes.
 
     Attributes:
@@ -50,12 +50,12 @@ class Used:
 def accuracy_and_cost(settings: Sequence[Setting]) -> Section:
     """Accuracy against parameters, FLOPs and the time of training."""
     missing = []
-    used: dict[Setting, list[Used]] = {}
+    used: dict[Setting, list[CostPoint]] = {}
     for s in settings:
         try:
             built = _build(s.results[0])
         except (InputError, ImportError, LookupError) as error:
-            built = _Built({}, s.results[0].students)
+            built = _Costs({}, s.results[0].students)
             missing.append(f"FLOPs of {s.title} are not known: {error}.")
         used[s] = _used(s, built)
     table = _table(used)
@@ -85,7 +85,7 @@ def accuracy_and_cost(settings: Sequence[Setting]) -> Section:
 
 
 @dataclass(frozen=True)
-class _Built:
+class _Costs:
     """What building a run's networks tells.
 
     Attributes:
@@ -97,7 +97,7 @@ class _Built:
     students: dict[str, int]
 
 
-def _build(result: Result) -> _Built:
+def _build(result: Result) -> _Costs:
     run = Run(result.path, "cpu")
     height, width = run.manifest["image_size"]
     summary = summarise_method(run.method, (height, width), batch_size=2)
@@ -106,10 +106,10 @@ def _build(result: Result) -> _Built:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         method([torch.zeros(1, 3, height, width)])
     together = {"ensemble": summary.peers_flops, "method": counter.get_total_flops()}
-    return _Built(flops | together, {name: k for name, (_, k) in method.students().items()})
+    return _Costs(flops | together, {name: k for name, (_, k) in method.students().items()})
 
 
-def _used(setting: Setting, built: _Built) -> list[Used]:
+def _used(setting: Setting, built: _Costs) -> list[CostPoint]:
     """The kept network, the ensemble, and what the method adds to peers beside it."""
     first = setting.results[0]
     counts, flops = first.parameters, built.flops
@@ -117,21 +117,23 @@ def _used(setting: Setting, built: _Built) -> list[Used]:
     peers = {_kept_peer(r, built) for r in setting.results}
     sizes, costs = {counts.get(p) for p in peers}, {flops.get(p) for p in peers}
     size, cost = (x.pop() if len(x) == 1 else None for x in (sizes, costs))
-    found = [Used("kept", top1, size, cost)]
+    found = [CostPoint("kept", top1, size, cost)]
     for name in ("ensemble", *setting.own):
         values = top1_of(setting, name)
         if not values or name in built.students or name in setting.given:
             continue
         if name == "ensemble":
-            found.append(Used(name, values, counts["peers"], flops.get("ensemble")))
+            found.append(CostPoint(name, values, counts["peers"], flops.get("ensemble")))
         elif not _was_given_networks(first):
             size = counts["peers"] + counts["method"]
             runs_others = counts.get("frozen")  # such as mean teachers, with all the rest
-            found.append(Used(name, values, size, None if runs_others else flops.get("method")))
+            found.append(
+                CostPoint(name, values, size, None if runs_others else flops.get("method"))
+            )
     return found
 
 
-def _kept_peer(result: Result, built: _Built) -> str:
+def _kept_peer(result: Result, built: _Costs) -> str:
     student = result.summary["student"]
     kept: str = student["best"] or student["last"]
     return f"peer{built.students[kept]}" if kept in built.students else kept
@@ -158,9 +160,9 @@ def _over_seeds(setting: Setting, of: Callable[[Result], float | None]) -> list[
 _AXES = ("parameters [millions]", "FLOPs [millions]", "training [minutes]")
 
 
-def _figure(used: dict[Setting, list[Used]], axis: str) -> Figure | None:
+def _figure(used: dict[Setting, list[CostPoint]], axis: str) -> Figure | None:
     """Kept networks and ensembles as points."""
-    drawn: list[tuple[Setting, Used, float]] = []
+    drawn: list[tuple[Setting, CostPoint, float]] = []
     for s, things in used.items():
         seconds = _over_seeds(s, _seconds)
         for u in things:
@@ -189,7 +191,7 @@ def _figure(used: dict[Setting, list[Used]], axis: str) -> Figure | None:
     return Figure(title, svg, f"{axis} and test top-1 by number of the setting: {text}.")
 
 
-def _table(used: dict[Setting, list[Used]]) -> Table:
+def _table(used: dict[Setting, list[CostPoint]]) -> Table:
     rows = []
     for s, things in used.items():
         whole, each = _over_seeds(s, _seconds), _over_seeds(s, _epoch_seconds)

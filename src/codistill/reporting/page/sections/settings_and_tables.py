@@ -76,15 +76,15 @@ def tables(
     settings: Sequence[Setting], published: Mapping[str, str], sources: Sequence[str] = ()
 ) -> Section:
     """The tables of the report."""
-    groups = {s.label: list(s.results) for s in settings}
-    head, lines = ["#", *COMPARED], numbered(settings, compared(groups))
+    by_label = {s.label: list(s.results) for s in settings}
+    head, lines = ["#", *COMPARED], numbered(settings, compared(by_label))
     if published:
         head.append("published")
         lines = [[*line, published.get(line[1], "-")] for line in lines]
     every = Table(
         "Every classifier",
         ("#", *COLUMNS),
-        numbered(settings, rows(groups)),
+        numbered(settings, rows(by_label)),
         CAPTION,
         headers=3,
     )
