@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 import torch
 
-from codistill import Method, Peers, build_network, fit
+import codistill
+from codistill import Method, Peers, build_network
 from codistill.data import Augmentation, Normalisation, TrainBatches
 from codistill.data.batch import Batches
 from codistill.data.batches.in_memory import PadMode
@@ -53,7 +54,7 @@ def epochs(
     cuda_graphs: bool = False,
 ) -> Iterator[Record]:
     """Trains for ever; an epoch is over when its record comes."""
-    return fit(
+    return codistill.epochs(
         method,
         train,
         epochs=10**9,

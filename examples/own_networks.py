@@ -6,7 +6,7 @@ Run it: python examples/own_networks.py
 import torch
 from torch import nn
 
-from codistill import Network, Peers, build_network, evaluate, fit
+from codistill import Network, Peers, build_network, epochs, evaluate
 from codistill.data import Augmentation, EvalBatches, Normalisation, TrainBatches, load_dataset
 from codistill.methods import FFL
 
@@ -29,7 +29,7 @@ def main() -> None:
     test = EvalBatches(digits.test, 500, normalisation)
 
     method = FFL(Peers([small(10), build_network("resnet8", num_classes=10)]), ramp_up=1)
-    for record in fit(method, train, {"test": test}, epochs=3):
+    for record in epochs(method, train, {"test": test}, epochs=3):
         print({k: round(v, 1) for k, v in record.items() if "top1" in k})
     print(evaluate(method, test)["top1/fused"])
 

@@ -51,7 +51,7 @@ def _taught():
     torch.manual_seed(9)
     network = tiny()
     method = method_class("independent")(Peers([network]))
-    *_, _ = fit(method, toy_batches(), epochs=16, make_optimizer=sgd)
+    fit(method, toy_batches(), epochs=16, make_optimizer=sgd)
     return network
 
 

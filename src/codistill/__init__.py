@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from codistill.networks.student import load_student as load_student
     from codistill.networks.student import save_student as save_student
     from codistill.training.evaluate import evaluate as evaluate
+    from codistill.training.fit import epochs as epochs
     from codistill.training.fit import fit as fit
-    from codistill.training.state import Training as Training
+    from codistill.training.state import TrainingState as TrainingState
 
 _HOMES = {
     "Batch": "codistill.data.batch",
@@ -30,8 +31,9 @@ _HOMES = {
     "Network": "codistill.networks",
     "Outputs": "codistill.networks.peers",
     "Peers": "codistill.networks.peers",
-    "Training": "codistill.training.state",
+    "TrainingState": "codistill.training.state",
     "build_network": "codistill.networks",
+    "epochs": "codistill.training.fit",
     "evaluate": "codistill.training.evaluate",
     "fit": "codistill.training.fit",
     "load_photograph": "codistill.data.batches.photograph",

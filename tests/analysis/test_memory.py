@@ -13,7 +13,7 @@ from codistill.settings.config import Config
 PEAK = """
 import sys
 import torch
-from codistill import Training
+from codistill import TrainingState
 from codistill.settings.build_method import build_method, make_optimizer
 from codistill.settings.config import Config
 from codistill.data.batch import Batch
@@ -30,7 +30,7 @@ shared = 2 if method == "ffl" else 0
 config = Config(
     method={"name": method}, network="resnet32", shared=shared, recompute=recompute == "True"
 )
-training = Training(build_method(config, 100, (32, 32)), make_optimizer(config))
+training = TrainingState(build_method(config, 100, (32, 32)), make_optimizer(config))
 x = torch.randn(128, 3, 32, 32).contiguous(memory_format=torch.channels_last)
 train_epoch(training, [Batch([x], torch.arange(128) % 100)] * 4, precision)
 print(peak() - begin)

@@ -17,7 +17,7 @@ from written_out import (
     kl,
 )
 
-from codistill import Batch, InputError, Peers, Training, fit
+from codistill import Batch, InputError, Peers, TrainingState, fit
 from codistill.methods.papers.afd import AFD
 from codistill.networks.peers import Outputs
 
@@ -135,7 +135,7 @@ def test_the_adversarial_optimizers_are_adam_with_settings_of_their_own():
 
 def test_the_adversarial_optimizers_have_a_schedule_of_their_own():
     method = make("afd", adversarial_milestones=[2, 4])
-    training = Training(method, sgd)
+    training = TrainingState(method, sgd)
     seen = []
 
     class Watched:
@@ -144,7 +144,7 @@ def test_the_adversarial_optimizers_have_a_schedule_of_their_own():
             seen.append((lr["main"], lr["discriminators"], lr["extractors"]))
             yield from toy_batches(n=1)
 
-    list(fit(method, Watched(), epochs=5, lr_at=lambda epoch: 0.5**epoch, training=training))
+    fit(method, Watched(), epochs=5, lr_at=lambda epoch: 0.5**epoch, state=training)
     for epoch, (main, d, g) in enumerate(seen):
         own = 2e-5 * (1, 1, 0.1, 0.1, 0.01)[epoch]
         assert (main, d, g) == (pytest.approx(0.05 * 0.5**epoch), *[pytest.approx(own)] * 2)

@@ -98,7 +98,7 @@ def test_copies_stay_as_they_are_within_an_epoch():
                 yield batch
 
     before = {n: t.clone() for n, t in method.peers.state_dict().items()}
-    list(fit(method, Watched(), epochs=1, make_optimizer=sgd))
+    fit(method, Watched(), epochs=1, make_optimizer=sgd)
     assert len(seen) == 4
     for copies in seen:
         assert all(torch.equal(copies[f"module.{n}"], t) for n, t in before.items())

@@ -305,7 +305,7 @@ def test_peers_of_different_width_and_map_size_learn_together():
     networks = [tiny(width=4), tiny(width=6, strides=(1, 2, 1)), tiny(width=3, strides=(2, 2, 2))]
     method = FFL(Peers(networks))
     before = {n: p.detach().clone() for n, p in method.named_parameters()}
-    list(fit(method, toy_batches(), epochs=16, make_optimizer=sgd))
+    fit(method, toy_batches(), epochs=16, make_optimizer=sgd)
     assert [n for n, p in method.named_parameters() if torch.equal(p, before[n])] == []
     metrics = evaluate(method, toy_batches(seed=1))
     assert min(v for k, v in metrics.items() if k.startswith("top1/")) > 90, metrics

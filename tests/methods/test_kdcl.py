@@ -163,7 +163,7 @@ def test_the_general_weights_are_measured_before_every_epoch():
         def __iter__(self):
             return watched()
 
-    list(fit(method, Watched(), epochs=2, held_out=held_out, make_optimizer=sgd))
+    fit(method, Watched(), epochs=2, held_out=held_out, make_optimizer=sgd)
     assert torch.equal(seen[0], expected[0])
     assert torch.equal(seen[1], expected[1])
     assert not torch.equal(seen[0], seen[1])
@@ -172,7 +172,7 @@ def test_the_general_weights_are_measured_before_every_epoch():
 def test_the_general_ensemble_without_held_out_images_is_refused():
     method = make("kdcl", target="general")
     with pytest.raises(InputError, match=r"images that none of them trains on.*held_out"):
-        next(fit(method, toy_batches(3), epochs=1, make_optimizer=sgd))
+        fit(method, toy_batches(3), epochs=1, make_optimizer=sgd)
 
 
 def test_held_out_images_that_are_used_up_are_refused():
@@ -193,7 +193,7 @@ def test_the_ensemble_is_the_same_under_autocast(target):
 
 def test_the_others_need_no_held_out_images():
     method = make("kdcl", target="naive")
-    assert next(fit(method, toy_batches(3), epochs=1, make_optimizer=sgd))["epoch"] == 1
+    assert fit(method, toy_batches(3), epochs=1, make_optimizer=sgd)[0]["epoch"] == 1
 
 
 # What is asked for

@@ -12,7 +12,7 @@ import pytest
 import torch
 from toys import assert_same_tensors, can_share, make, sgd, steps, tiny, toy_batches, toy_split
 
-from codistill import InputError, Method, Peers, Training, evaluate, fit
+from codistill import InputError, Method, Peers, TrainingState, evaluate, fit
 from codistill.data.batches.in_memory import Augmentation, TrainBatches
 from codistill.data.normalisation import Normalisation
 from codistill.methods import method_class
@@ -31,7 +31,7 @@ every_method = pytest.mark.parametrize(
 def test_every_classifier_learns(name, shared):
     method = make(name, shared)
     train = toy_batches(method.views)
-    *_, last = fit(method, train, {"test": toy_batches(seed=1)}, epochs=16, make_optimizer=sgd)
+    last = fit(method, train, {"test": toy_batches(seed=1)}, epochs=16, make_optimizer=sgd)[-1]
     top1 = {key: value for key, value in last.items() if "/top1/" in key}
     assert {f"test/top1/peer{k}" for k in range(K)} <= top1.keys()
     assert min(top1.values()) > 90, top1
@@ -164,7 +164,7 @@ def test_bf16_runs_the_convolutions_in_bf16():
     method = make("independent", K=1)
     seen = set()
     method.peers.trunk[0][0].register_forward_hook(lambda *call: seen.add(call[-1].dtype))
-    list(fit(method, toy_batches(), epochs=1, make_optimizer=sgd, precision="bf16"))
+    fit(method, toy_batches(), epochs=1, make_optimizer=sgd, precision="bf16")
     assert seen == {torch.bfloat16}
 
 
@@ -201,17 +201,17 @@ def halve(epoch):
 @pytest.mark.parametrize(("epoch", "step"), [(1, 0), (1, 3), (0, 2)])
 def test_a_resumed_training_equals_one_that_was_never_left(name, shared, epoch, step):
     method = make(name, shared, dropout=0.3)
-    training = Training(method, sgd)
+    training = TrainingState(method, sgd)
     batches = Interrupted(augmented_batches(method.views), training, epoch, step)
     torch.manual_seed(7)
-    whole = list(fit(method, batches, epochs=3, lr_at=halve, training=training))
+    whole = fit(method, batches, epochs=3, lr_at=halve, state=training)
 
     other = make(name, shared, dropout=0.3, seed=5)
-    resumed = Training(other, sgd)
+    resumed = TrainingState(other, sgd)
     batches.saved.seek(0)
     resumed.load_state_dict(torch.load(batches.saved, weights_only=True))
     batches = augmented_batches(method.views)
-    rest = list(fit(other, batches, epochs=3, lr_at=halve, training=resumed))
+    rest = fit(other, batches, epochs=3, lr_at=halve, state=resumed)
 
     assert_same_tensors(method.state_dict(), other.state_dict())
     assert [without_times(r) for r in resumed.history] == [without_times(r) for r in whole]
@@ -224,7 +224,7 @@ def without_times(record):
 
 def test_a_list_of_batches_is_taken_up_in_the_middle_too():
     method = make("ffl")
-    training = Training(method, sgd)
+    training = TrainingState(method, sgd)
     batches = toy_batches(n=5)
     saved = io.BytesIO()
 
@@ -234,12 +234,12 @@ def test_a_list_of_batches_is_taken_up_in_the_middle_too():
                 torch.save(training.state_dict(), saved)
             yield batch
 
-    list(fit(method, saving(), epochs=1, training=training))
+    fit(method, saving(), epochs=1, state=training)
     other = make("ffl", seed=1)
-    resumed = Training(other, sgd)
+    resumed = TrainingState(other, sgd)
     saved.seek(0)
     resumed.load_state_dict(torch.load(saved, weights_only=True))
-    list(fit(other, batches, epochs=1, training=resumed))
+    fit(other, batches, epochs=1, state=resumed)
     assert_same_tensors(method.state_dict(), other.state_dict())
 
 

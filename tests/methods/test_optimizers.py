@@ -7,7 +7,7 @@ import pytest
 import torch
 from toys import assert_same_tensors, make, toy_batches
 
-from codistill import Training
+from codistill import TrainingState
 from codistill.methods.optimizers import adam, load_state, sgd
 
 options = {"lr": 0.05, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-4}
@@ -17,7 +17,7 @@ needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a C
 def trained(make_optimizer, name="ffl", device="cpu", dtype=torch.float32):
     """A method after five steps, and its training."""
     method = make(name).to(device, dtype, memory_format=torch.channels_last).train()
-    training = Training(method, make_optimizer)
+    training = TrainingState(method, make_optimizer)
     for batch in toy_batches(n=5):
         views = [view.to(device, dtype) for view in batch.views]
         batch = batch._replace(views=views, labels=batch.labels.to(device))

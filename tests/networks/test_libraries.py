@@ -60,7 +60,7 @@ def test_every_method_trains_five_families_together(name, tmp_path):
     method = method_class(name)(Peers(networks, 2 if name == "one" else 0), **needed)
     before = {n: p.detach().clone() for n, p in method.peers.named_parameters()}
     sgd = functools.partial(torch.optim.SGD, lr=0.05)
-    records = list(fit(method, batches(method.views), epochs=2, make_optimizer=sgd))
+    records = fit(method, batches(method.views), epochs=2, make_optimizer=sgd)
     assert len(records) == 2
     moved = [n for n, p in method.peers.named_parameters() if not torch.equal(p, before[n])]
     assert {n.split(".")[1] for n in moved if n.startswith("heads")} == set(

@@ -10,13 +10,13 @@ from data_fakes import make_fake, write_class_folders
 FIRST_STEP = """
 import os, sys, time
 from codistill.command.main import main
-from codistill.training.fit import Training
+from codistill.training.state import TrainingState
 
 def record(self, losses):
     print(time.process_time(), *{name.partition(".")[0] for name in sys.modules}, flush=True)
     os._exit(0)
 
-Training.record = record
+TrainingState.record = record
 sys.exit(main(sys.argv[1:]))
 """
 LATER = {"matplotlib", "scipy", "sklearn", "pandas", "timm", "torchvision", "datasets", "submitit"}

@@ -6,7 +6,7 @@ import pytest
 import torch
 from toys import can_share, make, sgd, tiny, toy_batches
 
-from codistill import Batch, InputError, Peers, Training, fit
+from codistill import Batch, InputError, Peers, TrainingState, fit
 from codistill.names import METHODS
 from codistill.runs.run import Run
 from codistill.settings.config import Config
@@ -68,7 +68,7 @@ class Refusing(PlayedBack):
 def train(method, batches, epochs=2, recording=None):
     """The training, and one recording for each epoch."""
     torch.manual_seed(1)
-    training, recordings = Training(method.train(), sgd), []
+    training, recordings = TrainingState(method.train(), sgd), []
     for epoch in range(epochs):
         method.begin_epoch(epoch, None)
         training.set_lr(0.1**epoch)
@@ -163,8 +163,8 @@ def test_a_step_that_cannot_be_recorded_is_an_error_that_says_what_to_do():
 
 def test_without_cuda_nothing_is_recorded():
     batches = batches_of(1, [8] * 6)
-    expected = list(fit(make("dml"), batches, epochs=1, make_optimizer=sgd))
-    found = list(fit(make("dml"), batches, epochs=1, make_optimizer=sgd, cuda_graphs=True))
+    expected = fit(make("dml"), batches, epochs=1, make_optimizer=sgd)
+    found = fit(make("dml"), batches, epochs=1, make_optimizer=sgd, cuda_graphs=True)
     assert found[0]["loss/ce"] == expected[0]["loss/ce"]
 
 
@@ -175,7 +175,7 @@ def trained_on(device, cuda_graphs, name="ffl", shared=2):
         Batch([view.to(device) for view in batch.views], batch.labels.to(device))
         for batch in batches_of(method.views, [32] * 8 + [5])
     ]
-    list(fit(method, batches, epochs=2, make_optimizer=sgd, cuda_graphs=cuda_graphs))
+    fit(method, batches, epochs=2, make_optimizer=sgd, cuda_graphs=cuda_graphs)
     return method.state_dict()
 
 
@@ -198,7 +198,7 @@ def test_compiled_stages_train_as_the_others():
     expected, found = make("ffl"), make("ffl")
     found.peers.compile_stages(backend="aot_eager")
     for method in (expected, found):
-        list(fit(method, batches, epochs=1, make_optimizer=sgd))
+        fit(method, batches, epochs=1, make_optimizer=sgd)
     assert list(found.state_dict()) == list(expected.state_dict())
     torch.testing.assert_close(found.state_dict(), expected.state_dict())
     assert not compiled(found.peers.student(0).stages)

@@ -1,6 +1,8 @@
 """The training loop, the evaluation, and what they refuse."""
 
+import copy
 import functools
+import inspect
 import math
 import subprocess
 import sys
@@ -10,7 +12,8 @@ import pytest
 import torch
 from toys import C, assert_same_tensors, echo, make, sgd, tiny, toy_batches
 
-from codistill import Batch, InputError, Method, Peers, Training, evaluate, fit, minimize
+import codistill
+from codistill import Batch, InputError, Method, Peers, TrainingState, evaluate, fit, minimize
 from codistill.methods import Independent
 from codistill.methods.losses import ce_loss
 from codistill.training.state import NonFiniteError
@@ -50,9 +53,28 @@ def test_epochs_count_from_1_to_the_last():
 
 def test_history_is_what_was_yielded():
     method = make("dml")
-    training = Training(method, sgd)
-    records = list(fit(method, toy_batches(n=1), epochs=2, training=training))
+    training = TrainingState(method, sgd)
+    records = fit(method, toy_batches(n=1), epochs=2, state=training)
     assert training.history == records
+
+
+def test_fit_trains_as_a_statement_what_the_loop_over_epochs_trains():
+    torch.manual_seed(0)
+    method, looped = make("dml"), make("dml")
+    looped.load_state_dict(method.state_dict())
+    sets = {"test": toy_batches(n=1)}
+    fit(method, toy_batches(n=2), sets, epochs=2, make_optimizer=sgd)
+    loop = codistill.epochs(looped, toy_batches(n=2), sets, epochs=2, make_optimizer=sgd)
+    before = copy.deepcopy(looped.state_dict())
+    assert next(loop)["epoch"] == 1
+    assert not torch.equal(before["peers.heads.0.2.weight"], looped.peers.heads[0][2].weight)
+    assert [record["epoch"] for record in loop] == [2]
+    assert_same_tensors(method.state_dict(), looped.state_dict())
+
+
+def test_a_run_takes_the_same_arguments_in_one_go_and_epoch_by_epoch():
+    one, other = map(inspect.signature, (fit, codistill.epochs))
+    assert one.parameters == other.parameters
 
 
 def test_a_loss_is_the_mean_over_the_steps_of_the_epoch():
@@ -86,7 +108,7 @@ def test_the_caller_sees_a_method_in_train_mode_again_in_the_next_epoch():
             return super().losses(out, labels, epoch)
 
     method = Spy(Peers([tiny()]))
-    for _ in fit(method, toy_batches(n=1), {"test": toy_batches(n=1)}, epochs=3):
+    for _ in codistill.epochs(method, toy_batches(n=1), {"test": toy_batches(n=1)}, epochs=3):
         method.eval()
     assert modes == [True] * 3
 
@@ -99,7 +121,7 @@ def test_losses_are_told_the_epoch_from_0():
             epochs.append(epoch)
             return super().losses(out, labels, epoch)
 
-    list(fit(Spy(Peers([tiny()])), toy_batches(n=2), epochs=2))
+    fit(Spy(Peers([tiny()])), toy_batches(n=2), epochs=2)
     assert epochs == [0, 0, 1, 1]
 
 
@@ -119,7 +141,7 @@ def test_lr_at_multiplies_the_learning_rate_of_an_epoch():
 
 
 def test_lr_at_reaches_every_group():
-    training = Training(make("ffl"), sgd)
+    training = TrainingState(make("ffl"), sgd)
     training.set_lr(0.5)
     training.set_lr(0.1)
     groups = training.optimizers["main"].param_groups
@@ -129,12 +151,12 @@ def test_lr_at_reaches_every_group():
 def test_a_learning_rate_of_0_moves_no_weight():
     method = make("ffl")
     before = {n: p.detach().clone() for n, p in method.named_parameters()}
-    list(fit(method, toy_batches(n=1), epochs=1, lr_at=lambda epoch: 0.0))
+    fit(method, toy_batches(n=1), epochs=1, lr_at=lambda epoch: 0.0)
     assert_same_tensors({n: p.detach() for n, p in method.named_parameters()}, before)
 
 
 def test_the_default_is_the_sgd_of_the_paper():
-    (optimizer,) = Training(make("dml")).optimizers.values()
+    (optimizer,) = TrainingState(make("dml")).optimizers.values()
     (group,) = optimizer.param_groups
     assert isinstance(optimizer, torch.optim.SGD)
     assert (group["lr"], group["momentum"], group["nesterov"], group["weight_decay"]) == (
@@ -147,20 +169,18 @@ def test_the_default_is_the_sgd_of_the_paper():
 
 def test_a_training_of_another_method_is_refused():
     with pytest.raises(InputError, match="give that method"):
-        next(fit(make("dml"), toy_batches(n=1), epochs=1, training=Training(make("dml"), sgd)))
+        fit(make("dml"), toy_batches(n=1), epochs=1, state=TrainingState(make("dml"), sgd))
 
 
 def test_a_training_and_an_optimizer_are_refused_together():
     method = make("dml")
     with pytest.raises(InputError, match="holds a method and its optimizers"):
-        next(
-            fit(
-                method,
-                toy_batches(n=1),
-                epochs=1,
-                training=Training(method, sgd),
-                make_optimizer=sgd,
-            )
+        fit(
+            method,
+            toy_batches(n=1),
+            epochs=1,
+            state=TrainingState(method, sgd),
+            make_optimizer=sgd,
         )
 
 
@@ -173,8 +193,8 @@ def test_anything_that_can_be_iterated_over_is_trained_on():
             yield from toy_batches(n=2)
 
     listed, iterated = make("dml"), make("dml")
-    list(fit(listed, toy_batches(n=2), epochs=2, make_optimizer=sgd))
-    list(fit(iterated, Anything(), epochs=2, make_optimizer=sgd))
+    fit(listed, toy_batches(n=2), epochs=2, make_optimizer=sgd)
+    fit(iterated, Anything(), epochs=2, make_optimizer=sgd)
     assert_same_tensors(listed.state_dict(), iterated.state_dict())
 
 
@@ -185,13 +205,13 @@ def test_start_at_is_called_before_every_epoch():
         def start_at(self, epoch, start):
             calls.append((epoch, start))
 
-    list(fit(make("dml"), Batches(toy_batches(n=1)), epochs=3))
+    fit(make("dml"), Batches(toy_batches(n=1)), epochs=3)
     assert calls == [(0, 0), (1, 0), (2, 0)]
 
 
 def test_a_batch_is_asked_for_when_the_step_before_is_counted():
     method = make("dml")
-    training = Training(method, sgd)
+    training = TrainingState(method, sgd)
     counted = []
 
     def batches():
@@ -199,13 +219,13 @@ def test_a_batch_is_asked_for_when_the_step_before_is_counted():
             counted.append(training.step)
             yield batch
 
-    list(fit(method, batches(), epochs=1, training=training))
+    fit(method, batches(), epochs=1, state=training)
     assert counted == [0, 1, 2]
 
 
 def test_no_batch_to_train_on_is_refused():
     with pytest.raises(InputError, match="not one batch"):
-        list(fit(make("dml"), [], epochs=1))
+        fit(make("dml"), [], epochs=1)
 
 
 # Losses that are not finite
@@ -240,18 +260,18 @@ class Fails(Method):
 def test_a_loss_that_is_not_finite_is_named_with_epoch_and_step(n, epoch, step, noticed, value):
     torch.manual_seed(0)
     method = Fails(Peers([tiny(width=1)]), n, value)
-    training = Training(method, functools.partial(torch.optim.SGD, lr=0.01))
+    training = TrainingState(method, functools.partial(torch.optim.SGD, lr=0.01))
     batches = toy_batches(n=60, B=4, size=4)
     where = f"in epoch {epoch + 1}, step {step + 1}:"  # as people count
     message = rf"loss term 'extra' is not finite \({value}\) {where}"
     with pytest.raises(NonFiniteError, match=message):
-        list(fit(method, batches, epochs=2, training=training))
+        fit(method, batches, epochs=2, state=training)
     assert (training.epoch, training.step) == (epoch, noticed)
 
 
 def test_a_weight_that_is_not_finite_is_named():
     method = make("dml")
-    training = Training(method, sgd)
+    training = TrainingState(method, sgd)
     training.check_weights()
     with torch.no_grad():
         method.peers.heads[1][2].bias[0] = math.inf
@@ -389,7 +409,7 @@ def test_two_minimizations_in_a_row_do_not_add_up():
 
 
 def test_loss_terms_that_come_and_go_are_refused():
-    training = Training(make("independent"))
+    training = TrainingState(make("independent"))
     training.record({"ce": torch.ones(())})
     with pytest.raises(InputError, match="return the same in every step"):
         training.record({"ce": torch.ones(()), "kd": torch.ones(())})
@@ -405,14 +425,14 @@ def test_evaluation_is_in_float32_even_under_autocast():
 def test_batches_may_be_pairs_as_a_dataloader_gives_them():
     pairs = [[batch.views[0], batch.labels] for batch in toy_batches(n=2)]
     ours, theirs = make("dml"), make("dml")
-    list(fit(ours, toy_batches(n=2), epochs=1, make_optimizer=sgd))
-    list(fit(theirs, pairs, {"test": pairs}, epochs=1, make_optimizer=sgd))
+    fit(ours, toy_batches(n=2), epochs=1, make_optimizer=sgd)
+    fit(theirs, pairs, {"test": pairs}, epochs=1, make_optimizer=sgd)
     assert_same_tensors(ours.state_dict(), theirs.state_dict())
 
 
 def test_what_is_no_batch_is_named():
     with pytest.raises(InputError, match="a batch is a Tensor"):
-        list(fit(make("dml"), [torch.zeros(2, 3, 8, 8)], epochs=1))
+        fit(make("dml"), [torch.zeros(2, 3, 8, 8)], epochs=1)
 
 
 def test_a_set_epoch_of_one_argument_is_left_alone():
@@ -420,12 +440,12 @@ def test_a_set_epoch_of_one_argument_is_left_alone():
         def set_epoch(self, epoch):
             raise AssertionError
 
-    list(fit(make("dml"), Sampler(toy_batches(n=1)), epochs=1))
+    fit(make("dml"), Sampler(toy_batches(n=1)), epochs=1)
 
 
 def test_a_generator_that_is_used_up_is_named():
     with pytest.raises(InputError, match=r"in epoch 2: a generator can be gone through only once"):
-        list(fit(make("dml"), iter(toy_batches(n=1)), epochs=2))
+        fit(make("dml"), iter(toy_batches(n=1)), epochs=2)
 
 
 def test_an_unknown_precision_is_refused():
@@ -434,7 +454,7 @@ def test_an_unknown_precision_is_refused():
         "from codistill import Peers, build_network, fit\n"
         "from codistill.methods import Independent\n"
         "method = Independent(Peers([build_network('resnet8', 2)]))\n"
-        "list(fit(method, [], epochs=1, precision='fp16'))"
+        "fit(method, [], epochs=1, precision='fp16')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "InputError: precision is 'fp16': give 'fp32' or 'bf16'" in done.stderr
@@ -457,9 +477,9 @@ class TwoSteps(Method):
 
 def test_in_bf16_a_second_step_sees_the_weights_after_the_first():
     torch.manual_seed(0)
-    training = Training(TwoSteps(Peers([tiny()])), sgd)
+    training = TrainingState(TwoSteps(Peers([tiny()])), sgd)
     (batch,) = toy_batches(n=1)
-    (record,) = fit(training.method, [batch], epochs=1, training=training, precision="bf16")
+    (record,) = fit(training.method, [batch], epochs=1, state=training, precision="bf16")
     assert record["loss/b"] < record["loss/a"] - 0.05
 
 
@@ -473,8 +493,8 @@ def test_evaluation_draws_no_random_numbers_of_the_callers():
 @pytest.mark.filterwarnings("ignore:.*copying from a non-meta parameter:UserWarning")
 def test_losses_of_an_interrupted_epoch_go_on_where_the_method_is():
     """A checkpoint is read on the CPU; what the epoch's later steps add is on the device."""
-    begun = Training(make("dml"), sgd)
+    begun = TrainingState(make("dml"), sgd)
     begun.record({"ce": torch.ones(()), "kd": torch.ones(())})
-    resumed = Training(make("dml").to("meta"), sgd)
+    resumed = TrainingState(make("dml").to("meta"), sgd)
     resumed.load_state_dict(begun.state_dict())
     assert {loss.device.type for values in resumed.terms.values() for loss in values} == {"meta"}

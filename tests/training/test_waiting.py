@@ -5,7 +5,7 @@ import torch
 from dispatched import Dispatched
 from toys import C, can_share, make, sgd, toy_batches, toy_split
 
-from codistill import Batch, Peers, Training, build_network, evaluate, fit
+from codistill import Batch, Peers, TrainingState, build_network, evaluate, fit
 from codistill.data.batches.in_memory import Augmentation, EvalBatches, TrainBatches
 from codistill.data.batches.mixing import MixedBatches, Mixing
 from codistill.data.normalisation import Normalisation
@@ -62,7 +62,7 @@ def test_what_does_not_wait_is_left_alone():
 @every_method
 def test_a_step_waits_nowhere(name, shared):
     method = make(name, shared).train()
-    training = Training(method, sgd)
+    training = TrainingState(method, sgd)
     method.begin_epoch(1, None)
     first, second = toy_batches(method.views, n=2)
     training.record(method.training_step(first, training.optimizers, 1))
@@ -78,9 +78,9 @@ def test_an_epoch_waits_at_its_look_every_50_steps_and_at_its_end(mixing):
         batches = TrainBatches(split, 4, Normalisation.of(split), Augmentation(pad=1))
         if mixing:
             batches = MixedBatches(batches, C, mixing)
-        training = Training(make("dml"), sgd)
+        training = TrainingState(make("dml"), sgd)
         with Dispatched() as seen:
-            next(fit(training.method, batches, epochs=1, training=training))
+            fit(training.method, batches, epochs=1, state=training)
         return len(seen.waits)
 
     short, longer, two_looks = waits(3), waits(49), waits(101)
@@ -105,7 +105,7 @@ def test_an_evaluation_waits_at_its_end_alone():
 def test_a_step_of_ffl_on_resnet32_asks_for_few_operations(precision, most):
     """152 layers forward and backward, 46 counts of batches, 10 of SGD; the rest are losses."""
     method = FFL(Peers([build_network("resnet32", 100) for _ in range(2)], shared=2)).train()
-    training = Training(method)
+    training = TrainingState(method)
     batch = Batch([torch.randn(4, 3, 32, 32)], torch.arange(4))
     for _ in range(2):  # momentum begins in the first step
         with (
@@ -120,7 +120,7 @@ def test_a_step_of_ffl_on_resnet32_asks_for_few_operations(precision, most):
 @every_method
 def test_a_step_on_a_gpu_waits_nowhere(name, shared):
     method = make(name, shared).cuda().train()
-    training = Training(method, sgd)
+    training = TrainingState(method, sgd)
     split = toy_split(n=96).to(torch.device("cuda"))
     batches = list(TrainBatches(split, 32, Normalisation.of(split), views=method.views))
     method.begin_epoch(1, None)
@@ -138,11 +138,11 @@ def test_an_epoch_on_a_gpu_waits_in_no_step():
     split = toy_split(n=160).to(torch.device("cuda"))
     batches = TrainBatches(split, 32, Normalisation.of(split), Augmentation(pad=1))
     method = make("ffl").cuda()
-    training = Training(method, sgd)
+    training = TrainingState(method, sgd)
 
     def watched():
         for step, batch in enumerate(batches):
             yield batch
             torch.cuda.set_sync_debug_mode("error" if step < len(batches) - 2 else "default")
 
-    next(fit(method, watched(), epochs=1, training=training))
+    fit(method, watched(), epochs=1, state=training)

@@ -2,7 +2,7 @@
 
     RUN/config.yaml            every setting, resolved
     RUN/manifest.json          versions, git, machine, data; one entry per process that trained
-    RUN/history.jsonl, .csv    one record per epoch, as `fit` yields them
+    RUN/history.jsonl, .csv    one record per epoch, as `fit` returns them
     RUN/start.safetensors      the method's first weights, where they were not drawn from the seed
     RUN/method_*.safetensors   networks that the method was given, such as KD's teacher
     RUN/checkpoints/*.pt       the last N, for --resume
@@ -48,9 +48,9 @@ from codistill.settings.build_method import (
 )
 from codistill.settings.config import Config
 from codistill.training.device import choose_device
-from codistill.training.fit import fit
+from codistill.training.fit import epochs
 from codistill.training.record import Record
-from codistill.training.state import Training
+from codistill.training.state import TrainingState
 
 WEIGHTS = {"last": "weights.safetensors", "best": "weights_best.safetensors"}
 
@@ -180,12 +180,12 @@ class Run:
             torch.manual_seed(config.seed)  # for what a method draws while it trains
             if config.compile:
                 self.method.peers.compile_stages()
-            training = Training(self.method, make_optimizer(config))
-            checkpoints.restore(self.path, training)
-            self._note_process(training)
+            state = TrainingState(self.method, make_optimizer(config))
+            checkpoints.restore(self.path, state)
+            self._note_process(state)
             train = mix_labels(config, data.train, len(data.classes))
-            batches = _Watched(train, watch, self, training)
-            records = fit(
+            batches = _Watched(train, watch, self, state)
+            records = epochs(
                 self.method,
                 batches,
                 data.evaluate_on,
@@ -195,20 +195,20 @@ class Run:
                 precision=config.precision,
                 eval_precision=config.eval_precision,
                 cuda_graphs=config.cuda_graphs,
-                training=training,
+                state=state,
             )
             students = self.method.students()
-            write_history(self.path, training.history)
-            with logging_to(self.path, config, training.history) as tell:
+            write_history(self.path, state.history)
+            with logging_to(self.path, config, state.history) as tell:
                 for record in records:
-                    if best_epoch(training.history, students) == training.epoch:
-                        self._write_weights("_best", training, data)
-                    checkpoints.save(self.path, training, config.keep_checkpoints)
-                    write_history(self.path, training.history)
+                    if best_epoch(state.history, students) == state.epoch:
+                        self._write_weights("_best", state, data)
+                    checkpoints.save(self.path, state, config.keep_checkpoints)
+                    write_history(self.path, state.history)
                     tell(record)
                     yield record
-                self._write_weights("", training, data)
-                files.write_json(self.path / "result.json", summarise(training.history, students))
+                self._write_weights("", state, data)
+                files.write_json(self.path / "result.json", summarise(state.history, students))
 
     def history(self) -> list[Record]:
         """The records of all epochs that are complete."""
@@ -250,10 +250,10 @@ class Run:
         self._data = data
         return data
 
-    def _write_weights(self, suffix: str, training: Training, data: Data) -> None:
+    def _write_weights(self, suffix: str, state: TrainingState, data: Data) -> None:
         """The whole method, and the student that the validation images prefer."""
-        record = training.history[-1]
-        about = {"epoch": training.epoch, "method": self.config.method["name"]}
+        record = state.history[-1]
+        about = {"epoch": state.epoch, "method": self.config.method["name"]}
         weights = self.path / f"weights{suffix}.safetensors"
         files.write_weights(weights, self.method.state_dict(), about)
 
@@ -273,8 +273,8 @@ class Run:
         student = self.path / f"student{suffix}.safetensors"
         save_student(student, peers.student(k), about)
 
-    def _note_process(self, training: Training) -> None:
-        began: dict[str, Any] = {"epoch": training.epoch, "step": training.step}
+    def _note_process(self, state: TrainingState) -> None:
+        began: dict[str, Any] = {"epoch": state.epoch, "step": state.step}
         began["git"] = commit_of_codistill()
         self.manifest["processes"].append(began | machine(self.device))
         files.write_json(self.path / "manifest.json", self.manifest)
@@ -283,8 +283,8 @@ class Run:
 class _Watched:
     """Batches that let something happen between two steps: progress, and a checkpoint when due."""
 
-    def __init__(self, batches: Any, watch: Watch, run: Run, training: Training):
-        self.batches, self.watch, self.run, self.training = batches, watch, run, training
+    def __init__(self, batches: Any, watch: Watch, run: Run, state: TrainingState):
+        self.batches, self.watch, self.run, self.state = batches, watch, run, state
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -296,9 +296,9 @@ class _Watched:
         config, saved = self.run.config, time.monotonic()
         for batch in self.watch(self.batches):
             yield batch
-            last = self.training.step == len(self.batches)  # a checkpoint follows its evaluation
+            last = self.state.step == len(self.batches)  # a checkpoint follows its evaluation
             if not last and time.monotonic() - saved >= config.checkpoint_seconds:
-                checkpoints.save(self.run.path, self.training, config.keep_checkpoints)
+                checkpoints.save(self.run.path, self.state, config.keep_checkpoints)
                 saved = time.monotonic()
 
 

@@ -14,7 +14,7 @@ from codistill.training.cuda_graph import CudaGraph, RecordedStep
 from codistill.training.device import Precision, autocast, check_precision, device_of
 from codistill.training.evaluate import evaluate
 from codistill.training.record import Record
-from codistill.training.state import MakeOptimizer, Training
+from codistill.training.state import MakeOptimizer, TrainingState
 
 
 def fit(
@@ -29,102 +29,146 @@ def fit(
     precision: Precision = "fp32",
     eval_precision: Precision = "fp32",
     cuda_graphs: bool = False,
-    training: Training | None = None,
-) -> Iterator[Record]:
-    """Trains `method` and yields a record after each epoch. The caller's loop is the callback.
-
-    A batch is asked for only when the step before it is complete and counted in `training`. Who
-    wants to act between two steps wraps `train` in a generator: a progress bar, a checkpoint.
+    state: TrainingState | None = None,
+) -> list[Record]:
+    """Trains `method` and returns a record of each epoch; `epochs` is the same as a loop.
 
     Args:
         method: the peers and how they learn.
         train: the batches of one epoch: `Batch`es, or pairs of images and labels as a
-            `DataLoader` gives them. Where it has a method `start_at(epoch, step)`, as
-            `TrainBatches` has, that is called before every epoch.
+            `DataLoader` gives them. If it has a method `start_at(epoch, step)`, as `TrainBatches`
+            has, that is called before every epoch.
         evaluate_on: batches to evaluate on after every epoch, by name, such as "val" or "test".
-        epochs: when to end, those of an earlier process counted in.
+        epochs: the number of epochs after which training ends, those of an earlier process
+            included.
         held_out: batches that no peer trains on, for methods that measure their peers before an
             epoch. Never the test set.
-        make_optimizer: default: SGD as in FFL's recipe, with a learning rate of 0.1.
-        lr_at: multiplies the learning rate in an epoch, of every optimizer that the method gives
-            no schedule of its own. Default: always 1.
+        make_optimizer: builds an optimizer of parameters or parameter groups. Default: SGD as in
+            FFL's recipe, with a learning rate of 0.1.
+        lr_at: the factor of the learning rate in an epoch, for every optimizer that the method
+            gives no schedule of its own. Default: always 1.
         precision: "bf16" runs the forward pass under autocast; weights and losses stay float32.
         eval_precision: the same for the evaluation.
-        cuda_graphs: on CUDA, record a step once an epoch and replay it, which spares the host. The
-            step must not depend on numbers in Python that change within an epoch, which stay as
-            they were recorded, nor wait for the device. Elsewhere this does nothing.
-        training: to go on with; it then holds the optimizers.
+        cuda_graphs: whether to record a step once an epoch on CUDA and to replay it, which spares
+            the host. The step must not wait for the device, nor depend on numbers in Python that
+            change within an epoch: they stay as they were recorded. Without effect elsewhere.
+        state: a training to go on with; it then holds the optimizers.
 
-    Yields:
-        "epoch", "lr", "images_per_second", "seconds", the mean of every loss term as
-        "loss/NAME", and for each set S and classifier N "S/top1/N" and "S/top5/N" in %, and
-        "S/nll/N" in nats; with two peers or more, for peers i and j, "S/kl/peerI/peerJ", the mean
+    Returns:
+        Per epoch "epoch", "lr", "images_per_second", "seconds"; the mean of every loss term as
+        "loss/NAME"; for each set S and classifier N "S/top1/N" and "S/top5/N" in %, and "S/nll/N"
+        in nats; with two peers or more, for peers i and j, "S/kl/peerI/peerJ", the mean
         KL(p_i || p_j) in nats, and for i below j "S/disagreement/peerI/peerJ", the share of images
         in % that they call by different names.
+
+    Raises:
+        InputError: the batches do not suit the method, or `state` belongs to another method.
+        NonFiniteError: a loss term became infinite or not a number.
     """
-    if training is None:
-        training = Training(method, make_optimizer)
-    elif training.method is not method or make_optimizer is not None:
-        raise InputError("`training` holds a method and its optimizers: give that method, no other")
+    return list(
+        _loop(
+            method,
+            train,
+            evaluate_on,
+            epochs=epochs,
+            held_out=held_out,
+            make_optimizer=make_optimizer,
+            lr_at=lr_at,
+            precision=precision,
+            eval_precision=eval_precision,
+            cuda_graphs=cuda_graphs,
+            state=state,
+        )
+    )
+
+
+def epochs(
+    method: Method,
+    train: Batches,
+    evaluate_on: Mapping[str, Batches] | None = None,
+    *,
+    epochs: int,
+    held_out: Batches | None = None,
+    make_optimizer: MakeOptimizer | None = None,
+    lr_at: Callable[[int], float] | None = None,
+    precision: Precision = "fp32",
+    eval_precision: Precision = "fp32",
+    cuda_graphs: bool = False,
+    state: TrainingState | None = None,
+) -> Iterator[Record]:
+    """Trains `method` and yields a record after each epoch: `fit` as a loop of the caller's own.
+
+    Arguments, records and errors are those of `fit`. Nothing is trained until the loop begins.
+
+    A batch is asked for only when the step before it is complete and counted in `state`. To act
+    between two steps, wrap `train` in a generator: a progress bar, a checkpoint.
+    """
+    if state is None:
+        state = TrainingState(method, make_optimizer)
+    elif state.method is not method or make_optimizer is not None:
+        raise InputError("`state` holds a method and its optimizers: give that method, no other")
     if method.needs_held_out and held_out is None:
         raise InputError(
             f"{type(method).__name__}, as it is set, measures its peers on images that none of "
             "them trains on: give fit(..., held_out=batches), or a run data.val_fraction above 0"
         )
-    for epoch in range(training.epoch, epochs):
-        if training.step == 0:
+    for epoch in range(state.epoch, epochs):
+        if state.step == 0:
             method.begin_epoch(epoch, None if held_out is None else map(as_batch, held_out))
-        lr = training.set_lr(lr_at(epoch) if lr_at else 1.0)
+        lr = state.set_lr(lr_at(epoch) if lr_at else 1.0)
         if hasattr(train, "start_at"):
-            train.start_at(epoch, training.step)
+            train.start_at(epoch, state.step)
             batches = train
         else:
-            batches = islice(train, training.step, None)
-        images, seconds = train_epoch(training, batches, precision, cuda_graphs)
+            batches = islice(train, state.step, None)
+        images, seconds = train_epoch(state, batches, precision, cuda_graphs)
 
         record: Record = {"epoch": epoch + 1, "lr": lr}
-        record |= {f"loss/{n}": torch.stack(v).mean().item() for n, v in training.terms.items()}
+        record |= {f"loss/{n}": torch.stack(v).mean().item() for n, v in state.terms.items()}
         for name, evaluation_batches in (evaluate_on or {}).items():
             metrics = evaluate(method, evaluation_batches, eval_precision)
             record |= {f"{name}/{key}": value for key, value in metrics.items()}
-        record |= {"images_per_second": images / seconds, "seconds": training.seconds}
-        training.end_epoch(record)
+        record |= {"images_per_second": images / seconds, "seconds": state.seconds}
+        state.end_epoch(record)
         yield record
 
 
+_loop = epochs  # within `fit`, the name `epochs` is a number
+
+
 def train_epoch(
-    training: Training,
+    state: TrainingState,
     batches: Batches,
     precision: Precision = "fp32",
     cuda_graphs: bool = False,
 ) -> tuple[int, float]:
     """Trains on all batches; returns how many images there were, and the seconds it took."""
     check_precision(precision)
-    method = training.method.train()
+    method = state.method.train()
 
     def step(batch: Batch) -> dict[str, Tensor]:
         with autocast(batch.labels.device, precision):
-            return method.training_step(batch, training.optimizers, training.epoch)
+            return method.training_step(batch, state.optimizers, state.epoch)
 
     if cuda_graphs and (device := device_of(method)).type == "cuda":
-        step = RecordedStep(step, training.optimizers.values(), CudaGraph(device))
+        step = RecordedStep(step, state.optimizers.values(), CudaGraph(device))
     images, begin = 0, time.perf_counter()
-    before = training.seconds
+    before = state.seconds
     for batch in map(as_batch, batches):
         if len(batch.views) != method.views:
             raise InputError(
                 f"a batch has {len(batch.views)} views, but {type(method).__name__} needs "
                 f"{method.views}: give TrainBatches(..., views={method.views})"
             )
-        training.record(step(batch))
-        training.seconds = before + time.perf_counter() - begin
+        state.record(step(batch))
+        state.seconds = before + time.perf_counter() - begin
         images += len(batch.labels)
-    if not training.step:
+    if not state.step:
         raise InputError(
-            f"there is not one batch to train on in epoch {training.epoch + 1}: a generator can be "
+            f"there is not one batch to train on in epoch {state.epoch + 1}: a generator can be "
             "gone through only once, so give a list, a DataLoader or TrainBatches"
         )
-    training.check_losses()  # waits for the device
+    state.check_losses()  # waits for the device
     seconds = time.perf_counter() - begin
-    training.seconds = before + seconds
+    state.seconds = before + seconds
     return images, seconds

@@ -23,7 +23,7 @@ class NonFiniteError(FloatingPointError):
     """A loss term or a weight became infinite or not a number. The message names it."""
 
 
-class Training:
+class TrainingState:
     """A method, its optimizers, and how far they have come: all that is needed to go on exactly.
 
     Args:
@@ -35,7 +35,7 @@ class Training:
         epoch: epochs that are complete.
         step: steps of the present epoch that are complete.
         terms: the value of every loss term in every step of the present epoch, on the device.
-        history: one record per complete epoch, as `fit` yields them.
+        history: one record per complete epoch, as `fit` returns them.
         seconds: spent training in the present epoch, by earlier processes too.
     """
 
