@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from codistill.importing import import_torchvision
+from codistill.importing import optional
 
-import_torchvision("the plain baseline")
+optional("torchvision", "the plain baseline")
 
 from PIL import Image  # noqa: E402
 from torchvision import transforms  # noqa: E402

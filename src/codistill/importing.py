@@ -1,16 +1,30 @@
 """Imports that happen late: objects named in a setting, and optional packages."""
 
 import importlib
-from types import ModuleType
 from typing import Any
 
 from codistill.errors import InputError, MissingExtraError
 
-_declared: list[Any] = []  # the operators that are declared live as long as this does
+_PACKAGES = {  # module -> the package that holds it, and the extra that installs the package
+    "PIL": ("pillow", "images"),
+    "accelerate": ("accelerate", "tensorboard"),
+    "captum": ("captum", "report"),
+    "datasets": ("datasets", "hub"),
+    "jinja2": ("jinja2", "report"),
+    "matplotlib": ("matplotlib", "report"),
+    "pyarrow": ("pyarrow", "parquet"),
+    "scipy": ("scipy", "report"),
+    "sklearn": ("scikit-learn", "digits"),
+    "submitit": ("submitit", "slurm"),
+    "timm": ("timm", "vision"),
+    "torchvision": ("torchvision", "vision"),
+}
+
+_declared: list[Any] = []  # keeps torchvision's operators declared
 
 
 def import_object(path: str) -> Any:
-    """What `package.module:name` stands for."""
+    """The object that `package.module:name` names. Raises InputError where there is none."""
     module_name, _, name = path.partition(":")
     if not (module_name and name):
         raise InputError(f"{path!r} names nothing: give package.module:name")
@@ -29,57 +43,39 @@ def import_object(path: str) -> Any:
         ) from error
 
 
-def require_pillow() -> None:
-    """Raises MissingExtraError where Pillow is not installed."""
+def optional(module: str, purpose: str, extra: str = "") -> Any:
+    """Imports a module of an optional package and returns it.
+
+    Args:
+        module: dotted name, such as "scipy.stats".
+        purpose: what needs the module, for the message.
+        extra: the extra that installs it. Default: the one in `_PACKAGES`.
+
+    Raises:
+        MissingExtraError: the package is not installed.
+    """
+    top = module.partition(".")[0]
     try:
-        import PIL  # noqa: F401
+        if top == "timm":  # it imports torchvision, which may need help
+            _import("torchvision")
+        _import(top)  # a module that is loaded already says nothing about its package
+        return _import(module)
     except ImportError as error:
-        raise MissingExtraError("pillow", "images", "reading encoded images") from error
+        absent = (error.name or top).partition(".")[0]
+        package, usual = _PACKAGES[absent if absent in _PACKAGES else top]
+        raise MissingExtraError(package, extra or usual, purpose) from error
 
 
-def require_matplotlib() -> None:
-    """Raises MissingExtraError without matplotlib."""
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError("matplotlib", "report", "drawing curves") from error
-
-
-def require_jinja() -> Any:
-    """The module jinja2. Raises MissingExtraError without it."""
-    try:
-        import jinja2
-    except ImportError as error:
-        raise MissingExtraError("jinja2", "report", "writing a page") from error
-    return jinja2
-
-
-def import_torchvision(purpose: str) -> ModuleType:
-    """The module torchvision. Raises MissingExtraError, which says `purpose`, without it."""
-    return _import("torchvision", purpose)
-
-
-def import_timm(purpose: str) -> ModuleType:
-    """The module timm. Raises MissingExtraError, which says `purpose`, without it."""
-    _import("torchvision", purpose)
-    return _import("timm", purpose)
-
-
-def _import(package: str, purpose: str) -> ModuleType:
-    """A package of the extra `vision`, also where torchvision was built for another PyTorch.
+def _import(module: str) -> Any:
+    """Imports a module, even if torchvision was built for another PyTorch.
 
     The registry's torchvision is linked to CUDA. Beside a PyTorch without CUDA its C++ part does
-    not load, which it takes calmly, but its Python part then describes operators that were never
-    declared, and `import torchvision` fails with "operator torchvision::nms does not exist"; so
-    does timm, which imports it. Here the two operators are declared, without an implementation:
-    nothing that classifies images calls them.
+    not load. Its Python part then describes operators that were never declared, and `import
+    torchvision` fails with "operator torchvision::nms does not exist". So this function declares
+    the two operators without an implementation. Nothing that classifies images calls them.
     """
     try:
-        return importlib.import_module(package)
-    except ModuleNotFoundError as error:
-        if error.name != package:
-            raise
-        raise MissingExtraError(package, "vision", purpose) from error
+        return importlib.import_module(module)
     except RuntimeError as error:
         if "torchvision::nms does not exist" not in str(error) or _declared:
             raise
@@ -89,21 +85,4 @@ def _import(package: str, purpose: str) -> ModuleType:
     for name in ("nms", "qnms"):
         library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     _declared.append(library)
-    return importlib.import_module(package)
-
-
-def scipy_stats() -> Any:
-    """The module scipy.stats."""
-    try:
-        from scipy import stats
-    except ImportError as error:
-        raise MissingExtraError("scipy", "report", "comparing runs") from error
-    return stats
-
-
-def captum_attr() -> Any:
-    try:
-        from captum import attr
-    except ImportError as error:
-        raise MissingExtraError("captum", "report", "Grad-CAM") from error
-    return attr
+    return importlib.import_module(module)

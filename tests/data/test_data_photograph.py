@@ -275,9 +275,9 @@ def test_random_crops_lie_inside_and_have_area_and_aspect_in_range():
 def test_random_crops_are_distributed_like_those_of_torchvision():
     import torch
 
-    from codistill.importing import import_torchvision
+    from codistill.importing import optional
 
-    import_torchvision("this test")
+    optional("torchvision", "this test")
     from torchvision.transforms import RandomResizedCrop
 
     torch.manual_seed(0)

@@ -10,7 +10,7 @@ from codistill import InputError
 from codistill.data.batches.in_memory import Augmentation, EvalBatches, TrainBatches, crop_and_flip
 from codistill.data.dataset import Split, hold_out
 from codistill.data.normalisation import Normalisation
-from codistill.importing import import_torchvision
+from codistill.importing import optional
 
 AS_IT_IS = Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
@@ -60,7 +60,7 @@ def test_crop_and_flip_equal_numpy_one_by_one(pad_mode, numpy_mode, height, widt
 
 @pytest.mark.parametrize(("pad_mode", "theirs"), [("reflect", "reflect"), ("zeros", "constant")])
 def test_crop_and_flip_equal_torchvision_on_pil_images(pad_mode, theirs):
-    import_torchvision("this test")
+    optional("torchvision", "this test")
     from torchvision.transforms import functional as V
 
     split, n = toy_split(40, 32, 32), 200

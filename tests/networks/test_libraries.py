@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from test_from_module import Chain
 
 from codistill import Batch, InputError, Peers, fit
-from codistill.importing import import_timm, import_torchvision
+from codistill.importing import optional
 from codistill.methods import method_class
 from codistill.names import METHODS
 from codistill.networks import renew_equal_classifiers, start_from
@@ -20,8 +20,8 @@ from codistill.runs.run import Run
 from codistill.settings.build_method import build_method
 from codistill.settings.config import Config
 
-timm = import_timm("the tests")
-torchvision = import_torchvision("the tests")
+timm = optional("timm", "the tests")
+torchvision = optional("torchvision", "the tests")
 
 SIZE = 64, 64
 FAMILIES = [
@@ -192,9 +192,9 @@ def test_published_weights_of_torchvision_keep_all_but_the_last_layer(monkeypatc
 def test_torchvision_is_usable_beside_a_pytorch_it_was_not_linked_to():
     """Whatever was imported first: the C++ part of the registry's torchvision wants CUDA."""
     code = (
-        "from codistill.importing import import_timm, import_torchvision\n"
+        "from codistill.importing import optional\n"
         "import sys; assert 'torchvision' not in sys.modules\n"
-        "import_torchvision('a test'); import_timm('a test')\n"
+        "optional('torchvision', 'a test'); optional('timm', 'a test')\n"
         "import torchvision.transforms.v2, timm\n"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
@@ -203,7 +203,7 @@ def test_torchvision_is_usable_beside_a_pytorch_it_was_not_linked_to():
 def test_without_them_the_line_that_installs_them_is_given(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchvision", None)
     with pytest.raises(ImportError, match=r"network timm/x needs torchvision: pip install"):
-        import_timm("network timm/x")
+        optional("timm", "network timm/x")
 
 
 def test_peers_that_would_begin_equal_get_classifiers_of_their_own(tmp_path):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from codistill.analysis.paired import SIGNIFICANT, holm
 from codistill.analysis.predictions import Predictions
-from codistill.importing import scipy_stats
+from codistill.importing import optional
 
 
 @dataclass(frozen=True)
@@ -137,12 +137,16 @@ def _change(
 
 @functools.cache
 def _sign_test(gained: int, changed: int) -> float:
-    return float(scipy_stats().binomtest(gained, changed).pvalue) if changed else 1.0
+    return (
+        float(optional("scipy.stats", "comparing runs").binomtest(gained, changed).pvalue)
+        if changed
+        else 1.0
+    )
 
 
 @functools.cache
 def _chance(changed: int) -> float:
     """How probable p < 0.05 is where gains and losses are equally likely: the largest such p."""
     fewer = np.arange(changed // 2 + 1)
-    p = 2 * scipy_stats().binom.cdf(fewer, changed, 0.5)
+    p = 2 * optional("scipy.stats", "comparing runs").binom.cdf(fewer, changed, 0.5)
     return float(p[p < SIGNIFICANT].max(initial=0.0))

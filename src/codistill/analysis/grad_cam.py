@@ -17,7 +17,7 @@ from codistill.analysis.map_places import MapPlace, map_of_network, maps_of_peer
 from codistill.analysis.predictions import EvalSet, Predictions
 from codistill.data import Normalisation
 from codistill.errors import InputError
-from codistill.importing import captum_attr
+from codistill.importing import optional
 from codistill.methods.method import Method
 from codistill.methods.modes import eval_mode
 
@@ -171,7 +171,7 @@ def _cam(
     Grad-CAM weights each channel with its mean gradient and adds the channels up, whichever map
     they belong to; what is negative then counts as 0.
     """
-    attr = captum_attr()
+    attr = optional("captum.attr", "Grad-CAM")
     height, width = images.shape[2:]
     total = images.new_zeros(len(images), 1, height, width)
     for one in maps:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import exp, lgamma, log
 from statistics import mean, stdev
 
-from codistill.importing import scipy_stats
+from codistill.importing import optional
 
 LEVEL = 0.95
 _EQUAL = 1e-9
@@ -47,7 +47,7 @@ def paired(differences: Sequence[float]) -> Paired:
     sd = stdev(differences)
     if sd < _EQUAL:
         return Paired(tuple(differences), centre, 0.0)
-    test = scipy_stats().ttest_1samp(differences, 0.0)
+    test = optional("scipy.stats", "comparing runs").ttest_1samp(differences, 0.0)
     low, high = test.confidence_interval(LEVEL)
     n = len(differences)
     effect = _hedges_correction(n) * centre / sd if n > 2 else None

@@ -15,7 +15,8 @@ from codistill import files
 from codistill.comparing.comparison import Comparison
 from codistill.comparing.planned_runs import PlannedRun
 from codistill.comparing.processes import Training, WorkerProcess
-from codistill.errors import InputError, MissingExtraError
+from codistill.errors import InputError
+from codistill.importing import optional
 from codistill.training.device import choose_device
 
 LAUNCHERS = ("processes", "slurm", "submitit-local")
@@ -73,10 +74,7 @@ class Submitit:
     """
 
     def __init__(self, cluster: str, folder: Path, parameters: dict[str, Any]):
-        try:
-            import submitit
-        except ImportError as error:
-            raise MissingExtraError("submitit", "slurm", "the launcher") from error
+        submitit = optional("submitit", "the launcher")
         self.folder = folder.absolute()
         try:
             self.executor = submitit.AutoExecutor(self.folder / "logs" / "submitit", cluster)

@@ -11,7 +11,7 @@ from codistill.data.balance import IMBALANCE, count_classes, imbalance, shorten
 from codistill.data.batches.photograph import BrokenImageError, load_whole
 from codistill.data.batches.workers import Workers
 from codistill.data.encoded import EncodedDataset, Store
-from codistill.importing import require_pillow
+from codistill.importing import optional
 
 _TOGETHER = 16  # images that a worker takes at once
 
@@ -66,7 +66,7 @@ def check_dataset(
         workers: processes that read; 0: none but this one.
         watch: is told how many images more were read.
     """
-    require_pillow()
+    optional("PIL", "reading encoded images")
     images = []
     for image in _read_all(dataset, workers):
         images.append(image)

@@ -8,7 +8,7 @@ from codistill.comparing.comparison import Comparison
 from codistill.comparing.planned_runs import PlannedRun, strangers
 from codistill.comparing.sections import NOT_AT_HAND
 from codistill.errors import InputError
-from codistill.importing import scipy_stats
+from codistill.importing import optional
 from codistill.reporting.difference_tables import print_differences, write_differences
 from codistill.reporting.page import MeasureOptions, require_page, write_page
 from codistill.reporting.tables import write_report
@@ -93,5 +93,5 @@ def _refuse_other_images(settings: dict[str, list[Result]]) -> None:
 
 def require_report_extras() -> None:
     """What the report needs is looked for before hours of training."""
-    scipy_stats()
+    optional("scipy.stats", "comparing runs")
     require_page()

@@ -8,7 +8,7 @@ from statistics import mean
 from typing import Any
 
 from codistill import files
-from codistill.errors import MissingExtraError
+from codistill.importing import optional
 from codistill.training.record import Record
 
 _TEST, _LOSS = "test/top1/", "loss/"
@@ -21,11 +21,9 @@ def draw_curves(settings: Mapping[str, Sequence[Sequence[Record]]], path: Path) 
         settings: for each setting, by its label, the history of every seed.
         path: of the picture, PNG.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError("matplotlib", "report", "drawing curves") from error
+    optional("matplotlib", "drawing curves")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
 
     curves = sum(
         key.startswith(_TEST) for histories in settings.values() for key in histories[0][0]

@@ -18,7 +18,7 @@ from typing import Any
 
 from codistill import files
 from codistill.errors import InputError, MissingExtraError, did_you_mean
-from codistill.importing import import_object
+from codistill.importing import import_object, optional
 from codistill.settings.config import Config, flatten
 from codistill.training.record import Record
 
@@ -212,11 +212,9 @@ def _made_by(name: str) -> Any:
             raise InputError(f"loggers: {name!r} cannot be called: give a class or a function")
         return made_by
     purpose = f"logger {name!r}"
-    try:
-        from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
-    except ImportError as error:
-        extra = name if name in _EXTRAS else "tensorboard"
-        raise MissingExtraError("accelerate", extra, purpose) from error
+    optional("accelerate", purpose, name if name in _EXTRAS else "")
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+
     if name not in LOGGER_TYPE_TO_CLASS:
         raise InputError(
             f"loggers: {name!r} is not known: {did_you_mean(name, LOGGER_TYPE_TO_CLASS)}; "

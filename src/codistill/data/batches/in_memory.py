@@ -16,10 +16,11 @@ from torch import Tensor
 
 from codistill.data.batch import Batch
 from codistill.data.batches.order import check_batch_size, count_batches, mix
-from codistill.data.batches.rand_augment import rand_augment_each, require_torchvision
+from codistill.data.batches.rand_augment import RAND_AUGMENT, rand_augment_each
 from codistill.data.dataset import Split
 from codistill.data.normalisation import Normalisation
 from codistill.errors import InputError
+from codistill.importing import optional
 
 PadMode = Literal["reflect", "zeros"]
 
@@ -123,7 +124,7 @@ class TrainBatches:
                 f"data.pad is {augmentation.pad}, but the images are only {smallest} pixels wide"
             )
         if augmentation and augmentation.rand_augment:
-            require_torchvision()
+            optional("torchvision", RAND_AUGMENT)
         self.split = split
         self.batch_size = batch_size
         self.normalisation = normalisation

@@ -23,7 +23,7 @@ from torch import Tensor
 from codistill.data.normalisation import Normalisation
 from codistill.data.readers.decode import FORMATS
 from codistill.errors import InputError
-from codistill.importing import require_pillow
+from codistill.importing import optional
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -242,7 +242,7 @@ def load_photograph(path: Path | str, about: dict[str, Any]) -> Float[Tensor, "1
     def middle(width: int, height: int) -> list[Box]:
         return [centre_box(width, height, about.get("crop", 1.0))]
 
-    require_pillow()
+    optional("PIL", "reading encoded images")
     try:
         (image,) = load_crops(Path(path).read_bytes, middle, height, EVAL_SPARE)
     except BrokenImageError as error:

@@ -7,16 +7,12 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from codistill.importing import import_torchvision
+from codistill.importing import optional
 
 _OPERATIONS = 2  # for each image
+RAND_AUGMENT = "data.rand_augment"  # the setting that needs torchvision
 
 Image = TypeVar("Image")
-
-
-def require_torchvision() -> None:
-    """Raises MissingExtraError where torchvision is not installed."""
-    import_torchvision("data.rand_augment")
 
 
 def rand_augment(image: Image, strength: int, seed: int) -> Image:
@@ -44,7 +40,5 @@ def rand_augment_each(
 
 @functools.cache
 def _transform(strength: int) -> Any:
-    require_torchvision()
-    from torchvision.transforms import v2
-
+    v2 = optional("torchvision.transforms.v2", RAND_AUGMENT)
     return v2.RandAugment(_OPERATIONS, strength)

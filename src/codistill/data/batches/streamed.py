@@ -27,12 +27,12 @@ from codistill.data.batches.photograph import (
     load_crops,
     random_box,
 )
-from codistill.data.batches.rand_augment import rand_augment, require_torchvision
+from codistill.data.batches.rand_augment import RAND_AUGMENT, rand_augment
 from codistill.data.batches.workers import Workers
 from codistill.data.encoded import EncodedSplit, Store
 from codistill.data.normalisation import Normalisation
 from codistill.errors import InputError
-from codistill.importing import require_pillow
+from codistill.importing import optional
 
 _TRIES = 20  # images to take in place of a broken one; a tenth may be broken: 1 in 10**20 fails
 
@@ -84,7 +84,7 @@ class StreamedTrainBatches:
         broken: BrokenImages | None = None,
     ):
         check_batch_size(len(split), batch_size)
-        require_pillow()
+        optional("PIL", "reading encoded images")
         self.split = split
         self.batch_size = batch_size
         self.normalisation = normalisation
@@ -94,7 +94,7 @@ class StreamedTrainBatches:
         self.device = torch.device(device)
         self.broken = BrokenImages(len(split)) if broken is None else broken
         if self.augmentation.rand_augment:
-            require_torchvision()
+            optional("torchvision", RAND_AUGMENT)
         work = _Augmented(split.store, split.index, self.augmentation, seed)
         pin = self.device.type == "cuda"
         self._workers = Workers(work, min(workers, len(self)), pin, keep=True)
@@ -149,7 +149,7 @@ class StreamedEvalBatches:
         device: torch.device | str = "cpu",
         broken: BrokenImages | None = None,
     ):
-        require_pillow()
+        optional("PIL", "reading encoded images")
         self.split = split
         self.batch_size = batch_size
         self.normalisation = normalisation

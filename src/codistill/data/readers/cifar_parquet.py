@@ -10,7 +10,8 @@ import torch
 from codistill.data.dataset import Split
 from codistill.data.readers.cifar import Cifar
 from codistill.data.readers.decode import decode_images
-from codistill.errors import InputError, MissingExtraError
+from codistill.errors import InputError
+from codistill.importing import optional
 
 ROWS = 8192  # decoded at a time, so that the encoded images are never in memory all at once
 
@@ -58,11 +59,8 @@ def read_shards(
 
 
 def _read_shard(cifar: Cifar, shard: Path) -> tuple[Split, tuple[str, ...]]:
-    try:
-        import pyarrow
-        import pyarrow.parquet as pq
-    except ImportError as error:
-        raise MissingExtraError("pyarrow", "parquet", "reading parquet files") from error
+    pyarrow = optional("pyarrow", "reading parquet files")
+    pq = optional("pyarrow.parquet", "reading parquet files")
     images = [torch.empty(0, 32, 32, 3, dtype=torch.uint8)]  # a shard may have no rows
     labels: list[int] = []
     try:

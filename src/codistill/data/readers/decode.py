@@ -10,7 +10,8 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from codistill.errors import InputError, MissingExtraError
+from codistill.errors import InputError
+from codistill.importing import optional
 
 # Named one by one because Pillow knows more, among them EPS, for which it runs Ghostscript.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "PPM", "TIFF")
@@ -33,10 +34,7 @@ def decode_images(
         size: height and width of each, in pixels.
         of: the data set, for messages.
     """
-    try:
-        import PIL  # noqa: F401  before the threads, so that it is missed only once
-    except ImportError as error:
-        raise MissingExtraError("pillow", "images", "reading encoded images") from error
+    optional("PIL", "reading encoded images")  # before the threads: missed only once
     pixels = np.empty((len(encoded), size, size, 3), np.uint8)
 
     def decode_chunk(start: int) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from codistill.data.dataset import Split
-from codistill.errors import MissingExtraError
+from codistill.importing import optional
 
 # The halves of scikit-learn's own example, not shuffled: nobody's choice, and the same for all.
 TRAIN_IMAGES = 898
@@ -12,11 +12,7 @@ TRAIN_IMAGES = 898
 
 def read_digits() -> tuple[Split, Split, tuple[str, ...]]:
     """Train, test and class names; the grey images are repeated to three channels."""
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise MissingExtraError("scikit-learn", "digits", "the data set 'digits'") from error
-    digits = load_digits()
+    digits = optional("sklearn.datasets", "the data set 'digits'").load_digits()
     grey = np.rint(digits.images * 255 / 16).astype(np.uint8)  # its values are 0 to 16
     images = torch.from_numpy(np.repeat(grey[..., None], 3, axis=3))
     labels = torch.from_numpy(digits.target.astype(np.int64))

@@ -12,7 +12,8 @@ from codistill.data.encoded import EncodedDataset, Listed, make_dataset
 from codistill.data.readers.class_folders import SPLIT_NAMES
 from codistill.data.readers.index import number_labels
 from codistill.data.readers.parquet import LABELS
-from codistill.errors import InputError, MissingExtraError, did_you_mean
+from codistill.errors import InputError, did_you_mean
+from codistill.importing import optional
 
 
 @dataclass(frozen=True)
@@ -90,10 +91,7 @@ def list_hub(name: str, label_column: str | None) -> EncodedDataset:
 
 def _load(name: str) -> tuple[dict[str, Any], list[str]]:
     """The splits by our names for them."""
-    try:
-        import datasets
-    except ImportError as error:
-        raise MissingExtraError("datasets", "hub", "data set 'hub'") from error
+    datasets = optional("datasets", "data set 'hub'")
     path, _, configuration = name.partition(":")
     folder = Path(path).expanduser()
     try:

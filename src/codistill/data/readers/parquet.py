@@ -26,8 +26,9 @@ from codistill.data.readers.index import (
     number_labels,
     splits_of,
 )
-from codistill.errors import InputError, MissingExtraError, did_you_mean
+from codistill.errors import InputError, did_you_mean
 from codistill.files import refusing_writes, writing_alone
+from codistill.importing import optional
 
 _IMAGES = ("image", "img", "jpg", "png", "picture", "photo")
 LABELS = ("label", "labels", "fine_label", "class", "target", "cls")
@@ -44,10 +45,7 @@ def list_parquet(place: Path, label_column: str | None) -> EncodedDataset:
         place: a folder, with the files at any depth, or a pattern, or one file.
         label_column: its name. Default: found by its name and type.
     """
-    try:
-        import pyarrow  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError("pyarrow", "parquet", "reading parquet files") from error
+    optional("pyarrow", "reading parquet files")
     if place.is_dir():
         root, files = place, sorted(place.rglob("*.parquet"))
     else:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from codistill.errors import InputError, did_you_mean
-from codistill.importing import import_timm, import_torchvision
+from codistill.importing import optional
 from codistill.networks.cutting.from_module import from_module
 from codistill.networks.network import Network
 from codistill.networks.start import load_matching
@@ -15,7 +15,7 @@ def timm_network(
     name: str, num_classes: int, image_size: tuple[int, int], pretrained: bool
 ) -> Network:
     """The model that timm calls so, with a new classifier; `pretrained` downloads its weights."""
-    timm = import_timm(f"network timm/{name}")
+    timm = optional("timm", f"network timm/{name}")
     if not name:
         raise InputError("timm/ names no model: give timm/NAME, such as timm/resnet18")
     plain = name.partition(".")[0]
@@ -36,7 +36,7 @@ def torchvision_network(
     name: str, num_classes: int, image_size: tuple[int, int], pretrained: bool
 ) -> Network:
     """The classifier that torchvision calls so, with a new last layer where it is pretrained."""
-    models = import_torchvision(f"network torchvision/{name}").models
+    models = optional("torchvision", f"network torchvision/{name}").models
     known = models.list_models(module=models)
     if name not in known:
         raise InputError(f"torchvision has no classifier {name!r}: {did_you_mean(name, known)}")

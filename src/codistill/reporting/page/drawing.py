@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import Any
 
-from codistill.importing import require_matplotlib
+from codistill.importing import optional
 
 # Okabe and Ito's colours, which the colour-blind can tell apart, without the yellow, which paper
 # does not show. Lines and markers tell them apart once more.
@@ -56,7 +56,7 @@ def canvas(rows: int = 1, width: float = 4.6, height: float = 3.1) -> Iterator[t
 
     Independent of the reader's own settings of matplotlib.
     """
-    require_matplotlib()
+    optional("matplotlib", "drawing curves")
     import matplotlib.style
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from codistill.importing import require_jinja
+from codistill.importing import optional
 from codistill.reporting.page.parts import Section, Table
 
 _FOLDER = Path(__file__).parent
@@ -12,7 +12,7 @@ _FOLDER = Path(__file__).parent
 
 def render_html(title: str, lead: str, sections: Sequence[Section]) -> str:
     """The whole page. What the parts hold is text and is escaped, but for their drawings."""
-    jinja2 = require_jinja()
+    jinja2 = optional("jinja2", "writing a page")
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_FOLDER),
         autoescape=True,

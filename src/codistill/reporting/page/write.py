@@ -7,7 +7,7 @@ from rich.console import Console
 
 from codistill import files
 from codistill.analysis.differences import Difference
-from codistill.importing import require_jinja, require_matplotlib
+from codistill.importing import optional
 from codistill.reporting.page.html import render_html
 from codistill.reporting.page.markdown import render_markdown
 from codistill.reporting.page.measure import MeasureOptions, measure
@@ -39,8 +39,8 @@ _LEAD = (
 
 def require_page() -> None:
     """Raises MissingExtraError where what the page needs is not installed."""
-    require_matplotlib()
-    require_jinja()
+    optional("matplotlib", "drawing curves")
+    optional("jinja2", "writing a page")
 
 
 def write_page(

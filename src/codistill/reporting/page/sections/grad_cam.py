@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from codistill.analysis import Analysis, HeatMap, Picture
-from codistill.errors import MissingExtraError
+from codistill.importing import optional
 from codistill.reporting.page.measure import Measured
 from codistill.reporting.page.parts import Fold, Panel, Panels, Part, Section
 from codistill.reporting.page.setting import Setting
@@ -120,8 +120,4 @@ def _data_uri(image: UInt8[np.ndarray, "H W 3"], heat_map: HeatMap | None) -> st
 
 
 def _pillow() -> Any:
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise MissingExtraError("pillow", "images", "showing images") from error
-    return Image
+    return optional("PIL.Image", "showing images")
