@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from codistill.data.by_name import open_dataset
 from codistill.data.encoded import EncodedSplit
-from codistill.data.open_dataset import list_dataset
 
 
 def picture(seed: int, width: int = 40, height: int = 30) -> Image.Image:
@@ -38,7 +38,7 @@ def write_classes(folder: Path, counts: dict[str, int], seed: int = 0, **size: i
 def photos(root: Path, count: int = 12, **size: int) -> EncodedSplit:
     """Two classes, undivided."""
     write_classes(root, {"cat": (count + 1) // 2, "dog": count // 2}, **size)
-    return list_dataset("folder", root).splits["all"]
+    return open_dataset("folder", root).splits["all"]
 
 
 def plain(root: Path, values: list[int], size: int = 16) -> EncodedSplit:
@@ -50,7 +50,7 @@ def plain(root: Path, values: list[int], size: int = 16) -> EncodedSplit:
         folder = root / f"class{i % 2}"
         folder.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (size, size), (value,) * 3).save(folder / f"{i:03d}.png")
-    return list_dataset("folder", root).splits["all"]
+    return open_dataset("folder", root).splits["all"]
 
 
 def files(folder: Path) -> list[str]:

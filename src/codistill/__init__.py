@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from codistill.data.batch import Batch as Batch
-    from codistill.data.batches.photograph import load_photograph as load_photograph
+    from codistill.data.batches.photograph import load_image as load_image
     from codistill.errors import InputError as InputError
     from codistill.methods.method import Method as Method
     from codistill.methods.method import minimize as minimize
@@ -36,7 +36,7 @@ _HOMES = {
     "epochs": "codistill.training.fit",
     "evaluate": "codistill.training.evaluate",
     "fit": "codistill.training.fit",
-    "load_photograph": "codistill.data.batches.photograph",
+    "load_image": "codistill.data.batches.photograph",
     "load_student": "codistill.networks.student",
     "minimize": "codistill.methods.method",
     "save_student": "codistill.networks.student",

@@ -8,8 +8,8 @@ from photo_fakes import encoded, picture, write_classes
 from PIL import Image
 
 from codistill.command.main import main
+from codistill.data.by_name import open_dataset
 from codistill.data.check import check_dataset
-from codistill.data.open_dataset import list_dataset
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def good(tmp_path):
 
 
 def check(root, workers=0):
-    return check_dataset(list_dataset("folder", root), workers)
+    return check_dataset(open_dataset("folder", root), workers)
 
 
 def report(capsys, *arguments):
@@ -71,7 +71,7 @@ def test_broken_images_have_to_be_mended(good, capsys):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_every_image_is_read_once(good, workers):
     seen = []
-    found = check_dataset(list_dataset("folder", good), workers, seen.append)
+    found = check_dataset(open_dataset("folder", good), workers, seen.append)
     assert sum(seen) == 10
     assert [image.name for image in found.images][:2] == ["train/cat/000.jpg", "train/cat/001.jpg"]
     assert not found.mend

@@ -162,7 +162,7 @@ def test_the_names_are_known_without_importing_torch():
 
 def test_what_is_optional_is_not_imported_before_it_is_needed():
     code = (
-        "import codistill.data.load_dataset, sys; "
+        "import codistill.data.by_name, sys; "
         "print([m for m in ('pyarrow', 'PIL', 'sklearn') if m in sys.modules])"
     )
     answer = subprocess.run(

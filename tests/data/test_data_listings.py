@@ -1,7 +1,6 @@
 """Folders as people and publishers lay them out: what is trained on, chosen by, reported."""
 
 import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,7 @@ import torch
 from photo_fakes import encoded, picture, write_classes
 from PIL import Image
 
-from codistill.data import list_dataset, load_dataset
+from codistill.data import load_dataset, open_dataset
 from codistill.data.division import divide
 from codistill.errors import InputError
 from codistill.names import DATASETS
@@ -21,14 +20,14 @@ def _cache(tmp_path, monkeypatch):
 
 
 def counts(root, name="folder"):
-    found = list_dataset(name, root)
+    found = open_dataset(name, root)
     C = len(found.classes)
     return {s: part.labels.bincount(minlength=C).tolist() for s, part in found.splits.items()}
 
 
 def refusal(name, root, **options):
     with pytest.raises(InputError) as caught:
-        list_dataset(name, root, **options)
+        open_dataset(name, root, **options)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -51,7 +50,7 @@ def test_splits_are_found_by_the_names_of_folders(tmp_path, val, test):
 
 def test_class_folders_alone_are_to_be_divided(tmp_path):
     write_classes(tmp_path, {"cat": 2, "bird": 3})
-    found = list_dataset("folder", tmp_path)
+    found = open_dataset("folder", tmp_path)
     assert found.classes == ("bird", "cat")
     assert names(found.splits["all"])[:4] == [f"bird/{i:03d}.jpg" for i in range(3)] + [
         "cat/000.jpg"
@@ -65,7 +64,7 @@ def test_train_alone_is_to_be_divided(tmp_path):
 
 def test_a_class_may_be_called_train(tmp_path):
     write_classes(tmp_path, {"car": 2, "train": 3, "plane": 1})
-    assert list_dataset("folder", tmp_path).classes == ("car", "plane", "train")
+    assert open_dataset("folder", tmp_path).classes == ("car", "plane", "train")
 
 
 def test_images_may_lie_deeper_inside_a_class(tmp_path):
@@ -91,7 +90,7 @@ def test_hidden_and_other_files_are_left_out_and_others_told(tmp_path):
     (tmp_path / "cat" / "a.HEIC").write_text("")
     (tmp_path / "cat" / "b.txt").write_text("")
     (tmp_path / "dog" / "c.txt").write_text("")
-    found = list_dataset("folder", tmp_path)
+    found = open_dataset("folder", tmp_path)
     assert len(found.splits["all"]) == 3
     assert found.notes == ("files that are not taken for images: 2 .txt, 1 .heic",)
 
@@ -105,7 +104,7 @@ def test_suffixes_count_in_any_case(tmp_path):
 def test_an_empty_class_folder_is_told(tmp_path):
     write_classes(tmp_path / "train", {"cat": 2, "dog": 1, "ox": 0})
     write_classes(tmp_path / "test", {"cat": 2, "dog": 0})
-    found = list_dataset("folder", tmp_path)
+    found = open_dataset("folder", tmp_path)
     assert found.notes == ("no images in the class folder train/ox, test/dog",)
     assert found.classes == ("cat", "dog")
 
@@ -121,7 +120,7 @@ def test_a_name_that_is_no_text_is_read(tmp_path):
     strange = os.fsencode(tmp_path) + b"/dog/\xff\xfe.jpg"
     with open(strange, "wb") as file:
         file.write(encoded(picture(9)))
-    split = list_dataset("folder", tmp_path).splits["all"]
+    split = open_dataset("folder", tmp_path).splits["all"]
     assert split.read(3) == encoded(picture(9))
 
 
@@ -160,7 +159,7 @@ def test_what_is_held_in_memory_is_not_listed_and_the_other_way_round(tmp_path):
 
 def test_the_fingerprint_is_that_of_names_sizes_and_labels(tmp_path):
     def fingerprint(root):
-        return list_dataset("folder", root).fingerprint
+        return open_dataset("folder", root).fingerprint
 
     one = write_classes(tmp_path / "one", {"cat": 2, "dog": 1})
     other = write_classes(tmp_path / "other", {"cat": 2, "dog": 1})
@@ -288,13 +287,13 @@ def imagenet(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("inside", ["", "ILSVRC", "ILSVRC/Data/CLS-LOC"])
 def test_imagenet_as_it_is_published(imagenet, inside):
-    found = list_dataset("imagenet", imagenet / inside)
+    found = open_dataset("imagenet", imagenet / inside)
     assert counts(imagenet / inside, "imagenet") == {"train": [2] * 4, "val": [1, 0, 2, 1]}
     assert found.classes == ("tench, Tinca tinca", "crane (n01)", "crane (n02)", "toilet tissue")
 
 
 def test_the_flat_validation_images_of_imagenet_have_the_labels_of_the_listing(imagenet):
-    val = list_dataset("imagenet", imagenet).splits["val"]
+    val = open_dataset("imagenet", imagenet).splits["val"]
     found = {val.name(i)[-8:-5]: int(val.labels[i]) for i in range(4)}
     assert found == {"000": 2, "001": 0, "002": 2, "003": 3}
     assert val.read(0) == (imagenet / "ILSVRC/Data/CLS-LOC" / val.name(0)).read_bytes()
@@ -305,7 +304,7 @@ def test_imagenet_with_its_validation_images_in_folders(tmp_path, monkeypatch):
     write_classes(tmp_path / "train", {"n00": 2, "n01": 2})
     write_classes(tmp_path / "val", {"n00": 1, "n01": 3})
     assert counts(tmp_path, "imagenet") == {"train": [2, 2], "val": [1, 3]}
-    assert list_dataset("imagenet", tmp_path).classes == ("n00", "n01")
+    assert open_dataset("imagenet", tmp_path).classes == ("n00", "n01")
 
 
 def test_a_part_of_imagenet_is_told_from_the_whole(tmp_path):
@@ -398,7 +397,7 @@ def test_what_was_decoded_is_kept_with_its_validation_images(cinic10, monkeypatc
     def nothing(*_):
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr(sys.modules["codistill.data.load_dataset"], "decode_images", nothing)
+    monkeypatch.setattr("codistill.data.by_name.decode_images", nothing)
     again = load_dataset("cinic10", cinic10)
     assert again.fingerprint == first.fingerprint
     assert torch.equal(again.val.images, first.val.images)
@@ -438,7 +437,7 @@ def test_an_archive_of_cinic10_is_to_be_extracted(tmp_path):
 
 @pytest.mark.parametrize("name", ["tiny_imagenet", "cinic10", "imagenet"])
 def test_every_listed_image_can_be_read(name, request):
-    for split in list_dataset(name, request.getfixturevalue(name)).splits.values():
+    for split in open_dataset(name, request.getfixturevalue(name)).splits.values():
         assert all(split.read(i) for i in range(len(split)))
         assert all(not Path(split.name(i)).is_absolute() for i in range(len(split)))
 
@@ -447,7 +446,7 @@ def test_images_beside_a_train_folder_that_is_divided_are_refused(tmp_path):
     write_classes(tmp_path, {"car": 2, "bus": 1})
     write_classes(tmp_path / "train", {"steam": 2, "electric": 1})
     with pytest.raises(InputError, match=r"images in bus, car beside train/"):
-        list_dataset("folder", tmp_path)
+        open_dataset("folder", tmp_path)
 
 
 def test_what_is_left_out_is_told(tmp_path):
@@ -456,14 +455,14 @@ def test_what_is_left_out_is_told(tmp_path):
     write_classes(tmp_path, {"extra": 3})
     for loose in ("a.jpg", "train/b.png", ".hidden.jpg"):
         (tmp_path / loose).write_bytes(encoded(picture(1)))
-    notes = list_dataset("folder", tmp_path).notes
+    notes = open_dataset("folder", tmp_path).notes
     assert "images that lie in no class folder, and are not used: 2" in notes
     assert "folders beside those of the splits, which are not used: extra" in notes
 
 
 def test_names_that_differ_in_their_writing_only_are_told(tmp_path):
     write_classes(tmp_path, {"caf\u00e9": 1, "cafe\u0301": 1, "Dog": 1, "dog": 1})
-    notes = " ".join(list_dataset("folder", tmp_path).notes)
+    notes = " ".join(open_dataset("folder", tmp_path).notes)
     assert "classes of nearly the same name: cafe\u0301, caf\u00e9" in notes
     assert "classes of nearly the same name: Dog, dog" in notes
 
@@ -472,7 +471,7 @@ def test_a_link_to_the_root_is_no_class(tmp_path):
     write_classes(tmp_path, {"cat": 2, "dog": 1})
     (tmp_path / "self").symlink_to(tmp_path)
     (tmp_path / "cat" / "up").symlink_to(tmp_path)
-    found = list_dataset("folder", tmp_path)
+    found = open_dataset("folder", tmp_path)
     assert found.classes == ("cat", "dog")
     assert counts(tmp_path) == {"all": [2, 1]}
 

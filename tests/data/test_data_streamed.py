@@ -14,7 +14,7 @@ from codistill.data import (
     Normalisation,
     StreamedEvalBatches,
     StreamedTrainBatches,
-    list_dataset,
+    open_dataset,
 )
 from codistill.data.batches.photograph import centre_box, random_box
 from codistill.data.batches.streamed import _Augmented, _Key
@@ -140,7 +140,7 @@ def test_two_images_are_cut_differently(tmp_path):
     for kind in ("a", "b"):
         (tmp_path / kind).mkdir()
         (tmp_path / kind / "0.png").write_bytes(content)
-    split = list_dataset("folder", tmp_path).splits["all"]
+    split = open_dataset("folder", tmp_path).splits["all"]
     assert of_one(split, place=0) != of_one(split, place=1)
 
 
@@ -165,7 +165,7 @@ def test_half_of_the_images_are_mirrored(tmp_path):
         (tmp_path / kind).mkdir()
         for i in range(50):
             Image.fromarray(ramp).save(tmp_path / kind / f"{i}.png")
-    split = list_dataset("folder", tmp_path).splits["all"]
+    split = open_dataset("folder", tmp_path).splits["all"]
     for flip, mirrored in ((True, range(35, 66)), (False, [0])):
         (batch,) = train(split, 100, CropAugmentation(8, flip=flip))
         rises = batch.views[0][:, 0, 0, 0] < batch.views[0][:, 0, 0, -1]

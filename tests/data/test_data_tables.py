@@ -11,7 +11,7 @@ from data_fakes import write_shard
 from filelock import FileLock
 from photo_fakes import encoded, picture, write_classes
 
-from codistill.data import Normalisation, StreamedTrainBatches, list_dataset
+from codistill.data import Normalisation, StreamedTrainBatches, open_dataset
 from codistill.data.readers.index import splits_of
 from codistill.errors import InputError, MissingExtraError
 
@@ -23,7 +23,7 @@ def _cache(tmp_path, monkeypatch):
 
 def refusal(name, root, **options):
     with pytest.raises(InputError) as caught:
-        list_dataset(name, root, **options)
+        open_dataset(name, root, **options)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -58,7 +58,7 @@ def write_tables(root, features=NAMES, **options):
 
 @pytest.mark.parametrize("bare", [False, True])
 def test_a_table_gives_every_image_with_its_label(tmp_path, bare):
-    found = list_dataset("parquet", write_tables(tmp_path / "root", bare=bare))
+    found = open_dataset("parquet", write_tables(tmp_path / "root", bare=bare))
     assert found.classes == ("cat", "dog", "ox")
     expected = {"train": [(0, 2), (1, 0), (2, 1), (3, 1)], "val": [(4, 2)], "test": [(5, 0)]}
     for split, of_split in expected.items():
@@ -69,29 +69,29 @@ def test_a_table_gives_every_image_with_its_label(tmp_path, bare):
 @pytest.mark.parametrize("bare", [False, True])
 def test_a_pattern_names_the_tables(tmp_path, bare):
     write_tables(tmp_path / "root")
-    found = list_dataset("parquet", tmp_path / "root" / "train-*.parquet")
+    found = open_dataset("parquet", tmp_path / "root" / "train-*.parquet")
     assert contents(found.splits["all"])[0] == (IMAGES[0], 2)
     assert list(found.splits) == ["all"]
 
 
 def test_tables_are_copied_once(tmp_path, monkeypatch):
     root = write_tables(tmp_path / "root")
-    first = list_dataset("parquet", root)
+    first = open_dataset("parquet", root)
     monkeypatch.setattr("codistill.data.readers.parquet._copy_file", None)
-    again = list_dataset("parquet", root)
+    again = open_dataset("parquet", root)
     assert first.fingerprint == again.fingerprint
     assert contents(again.splits["train"]) == contents(first.splits["train"])
 
 
 def test_a_copy_that_is_damaged_is_made_again(tmp_path):
     root = write_tables(tmp_path / "root")
-    first = list_dataset("parquet", root)
+    first = open_dataset("parquet", root)
     expected = contents(first.splits["train"])
     kept = sorted(file for file in (tmp_path / "cache").iterdir() if file.suffix != ".lock")
     assert [file.suffix for file in kept] == [".images", ".npz"]
     for file in kept:
         file.write_bytes(file.read_bytes()[:100])
-        again = list_dataset("parquet", root)
+        again = open_dataset("parquet", root)
         assert contents(again.splits["train"]) == expected
         assert again.fingerprint == first.fingerprint
 
@@ -99,15 +99,15 @@ def test_a_copy_that_is_damaged_is_made_again(tmp_path):
 def test_labels_may_be_names_and_another_column(tmp_path):
     columns = {"photo": rows(0, 1, 2), "kind": ["ox", "cat", "ox"], "label": [0, 0, 1]}
     write_shard(tmp_path / "a.parquet", columns, None)
-    found = list_dataset("parquet", tmp_path, label_column="kind")
+    found = open_dataset("parquet", tmp_path, label_column="kind")
     assert found.classes == ("cat", "ox")
     assert found.splits["all"].labels.tolist() == [1, 0, 1]
-    assert list_dataset("parquet", tmp_path).splits["all"].labels.tolist() == [0, 0, 1]
+    assert open_dataset("parquet", tmp_path).splits["all"].labels.tolist() == [0, 0, 1]
 
 
 def test_numbers_without_names_are_their_own_names(tmp_path):
     write_shard(tmp_path / "a.parquet", {"image": rows(0, 1), "label": [2, 0]}, None)
-    assert list_dataset("parquet", tmp_path).classes == ("0", "1", "2")
+    assert open_dataset("parquet", tmp_path).classes == ("0", "1", "2")
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_an_unknown_column_is_answered_with_the_nearest(tmp_path):
 def test_tables_without_pyarrow_are_answered_with_its_installation(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'codistill\[parquet\]'"):
-        list_dataset("parquet", tmp_path)
+        open_dataset("parquet", tmp_path)
 
 
 def test_a_cache_that_cannot_be_written_is_what_is_named(tmp_path, monkeypatch):
@@ -159,13 +159,13 @@ def test_a_cache_that_cannot_be_written_is_what_is_named(tmp_path, monkeypatch):
 
 def test_what_a_killed_copy_left_is_removed_and_others_wait_for_a_living_one(tmp_path):
     root = write_tables(tmp_path / "root")
-    list_dataset("parquet", root)
+    open_dataset("parquet", root)
     images = next((tmp_path / "cache").glob("*.images"))
     left = images.with_name(f"{images.name}.0.tmp")
     left.write_bytes(b"half")
     images.unlink()
     with FileLock(images.with_suffix(".lock")):
-        other = threading.Thread(target=list_dataset, args=("parquet", root), daemon=True)
+        other = threading.Thread(target=open_dataset, args=("parquet", root), daemon=True)
         other.start()
         other.join(0.3)
         assert other.is_alive()
@@ -239,7 +239,7 @@ def write_tars(root):
 
 def test_tars_give_every_image_with_its_label(tmp_path):
     root = write_tars(tmp_path / "root")
-    found = list_dataset("webdataset", root)
+    found = open_dataset("webdataset", root)
     assert contents(found.splits["train"]) == [(IMAGES[0], 2), (IMAGES[1], 0), (IMAGES[2], 1)]
     assert contents(found.splits["val"]) == [(IMAGES[5], 1)]
     assert found.classes == ("0", "1", "2")
@@ -248,28 +248,28 @@ def test_tars_give_every_image_with_its_label(tmp_path):
 
 def test_class_names_lie_beside_the_tars(tmp_path):
     root = write_tars(tmp_path / "root")
-    numbers = list_dataset("webdataset", root)
+    numbers = open_dataset("webdataset", root)
     (root / "classnames.txt").write_text("cat\ndog\nox\nhen\n")
-    named = list_dataset("webdataset", root)
+    named = open_dataset("webdataset", root)
     assert named.classes == ("cat", "dog", "ox", "hen")
     assert named.fingerprint == numbers.fingerprint
 
 
 def test_labels_in_tars_may_be_names(tmp_path):
     write_tar(tmp_path / "a.tar", [*pair("0", 0, "ox"), *pair("1", 1, "cat")])
-    found = list_dataset("webdataset", tmp_path)
+    found = open_dataset("webdataset", tmp_path)
     assert found.classes == ("cat", "ox")
     assert found.splits["all"].labels.tolist() == [1, 0]
 
 
 def test_tars_are_indexed_once(tmp_path, monkeypatch):
     root = write_tars(tmp_path / "root")
-    first = list_dataset("webdataset", root)
+    first = open_dataset("webdataset", root)
     monkeypatch.setattr("codistill.data.readers.tars._list_tar", None)
-    assert list_dataset("webdataset", root).fingerprint == first.fingerprint
+    assert open_dataset("webdataset", root).fingerprint == first.fingerprint
     write_tar(root / "train-1.tar", pair("1", 3, 1))
     with pytest.raises(TypeError):  # a tar that has changed is indexed again
-        list_dataset("webdataset", root)
+        open_dataset("webdataset", root)
 
 
 @pytest.mark.parametrize(
@@ -301,7 +301,7 @@ def test_a_folder_without_tars_is_refused(tmp_path):
 def test_an_epoch_of_tars_goes_on_from_any_step(tmp_path):
     members = [m for i in range(24) for m in pair(str(i), i % 6, i % 3)]
     write_tar(tmp_path / "a.tar", members)
-    split = list_dataset("webdataset", tmp_path).splits["all"]
+    split = open_dataset("webdataset", tmp_path).splits["all"]
     as_it_is = Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     whole, rest = (StreamedTrainBatches(split, 5, as_it_is, workers=w) for w in (0, 2))
     whole.start_at(3)
@@ -342,7 +342,7 @@ def test_a_data_set_of_the_hub_gives_every_image_with_its_label(tmp_path):
     root = tmp_path / "root"
     for split, kinds in (("train", {"cat": 2, "dog": 1}), ("validation", {"cat": 1, "dog": 1})):
         write_classes(root / split, kinds, seed=len(split))
-    found = list_dataset("hub", root)
+    found = open_dataset("hub", root)
     assert found.classes == ("cat", "dog")
     assert found.splits["train"].labels.tolist() == [0, 0, 1]
     files = [root / "train" / name for name in ("cat/000.jpg", "cat/001.jpg", "dog/000.jpg")]
@@ -364,17 +364,17 @@ def test_tables_of_the_hub_are_read_in_workers_too(tmp_path):
     (tmp_path / "root").mkdir()
     table = datasets.Dataset.from_dict(columns, features)
     table.to_parquet(str(tmp_path / "root" / "train-00000-of-00001.parquet"))
-    found = list_dataset("hub", tmp_path / "root")
+    found = open_dataset("hub", tmp_path / "root")
     split = found.splits["all"]
     assert contents(split) == [(IMAGES[i], i % 3) for i in range(6)]
-    assert list_dataset("hub", tmp_path / "root", label_column="coarse").classes == (
+    assert open_dataset("hub", tmp_path / "root", label_column="coarse").classes == (
         "animal",
         "thing",
     )
     as_it_is = Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     one, other = (list(StreamedTrainBatches(split, 3, as_it_is, workers=w)) for w in (0, 1))
     assert all(torch.equal(a.views[0], b.views[0]) for a, b in zip(one, other, strict=True))
-    assert found.fingerprint == list_dataset("hub", tmp_path / "root").fingerprint
+    assert found.fingerprint == open_dataset("hub", tmp_path / "root").fingerprint
 
 
 @hub
@@ -385,4 +385,4 @@ def test_what_the_hub_cannot_give_is_refused_in_one_line(tmp_path):
 def test_the_hub_without_its_library_is_answered_with_its_installation(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'codistill\[hub\]'"):
-        list_dataset("hub", "anything")
+        open_dataset("hub", "anything")

@@ -14,7 +14,7 @@ import yaml
 from commands_of import codistill, command
 from photo_fakes import write_classes
 
-from codistill import InputError, load_photograph, load_student
+from codistill import InputError, load_image, load_student
 from codistill.command.main import main
 from codistill.files import read_state
 from codistill.runs.run import Run
@@ -145,12 +145,12 @@ def test_a_photograph_is_shown_to_the_student_as_evaluation_shows_it(
     shown = torch.cat([batch.views[0] for batch in test])
     readable = [test.split.name(i) for i in range(len(test.split))]
     readable = [n for n in readable if n not in ("ant/004.jpg", "cow/011.jpg")]
-    loaded = torch.cat([load_photograph(root / name, about) for name in readable])
+    loaded = torch.cat([load_image(root / name, about) for name in readable])
     assert torch.equal(loaded, shown)
     with pytest.raises(InputError, match="004.jpg: "):
-        load_photograph(root / "ant" / "004.jpg", about)
+        load_image(root / "ant" / "004.jpg", about)
     with pytest.raises(InputError, match="lacks"):
-        load_photograph(root / "ant" / "000.jpg", {"classes": []})
+        load_image(root / "ant" / "000.jpg", {"classes": []})
     assert student(loaded).shape == (len(readable), 3)
 
 

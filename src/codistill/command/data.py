@@ -32,10 +32,10 @@ def main(argv: list[str]) -> int:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     from codistill.data.batches.workers import available_cores
+    from codistill.data.by_name import open_dataset
     from codistill.data.check import check_dataset
-    from codistill.data.open_dataset import list_dataset
 
-    dataset = list_dataset(options.data, options.dir, options.label_column)
+    dataset = open_dataset(options.data, options.dir, options.label_column)
     workers = available_cores() if options.workers is None else options.workers
     console = Console(stderr=True)
     columns = (TextColumn("reading"), BarColumn(), MofNCompleteColumn())

@@ -6,11 +6,10 @@ from codistill.data.batches.streamed import (
     StreamedEvalBatches,
     StreamedTrainBatches,
 )
+from codistill.data.by_name import load_dataset, open_dataset
 from codistill.data.dataset import Dataset, Split, hold_out
 from codistill.data.encoded import EncodedDataset, EncodedSplit
-from codistill.data.load_dataset import load_dataset
 from codistill.data.normalisation import Normalisation
-from codistill.data.open_dataset import list_dataset
 
 __all__ = [
     "Augmentation",
@@ -26,6 +25,6 @@ __all__ = [
     "TrainBatches",
     "crop_and_flip",
     "hold_out",
-    "list_dataset",
+    "open_dataset",
     "load_dataset",
 ]

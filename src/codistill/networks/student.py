@@ -33,7 +33,7 @@ def load_student(path: Path | str, trust_code: bool = False) -> tuple[Network, d
         The network, which takes images (B, 3, H, W) normalised as `(pixel - mean) / std`, and a
         dict with "network", "classes" (names, in the order of the logits), and, where a run wrote
         it, "mean" and "std" (per channel, for pixels of 0 to 255), "image_size", "crop" (see
-        `load_photograph`), "method", "classifier" (its name in the report) and "peer" (its number).
+        `load_image`), "method", "classifier" (its name in the report) and "peer" (its number).
     """
     tensors, about = read_weights(Path(path))
     if "network" not in about or "classes" not in about:

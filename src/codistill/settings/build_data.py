@@ -19,12 +19,11 @@ from codistill.data.batches.streamed import (
     StreamedTrainBatches,
 )
 from codistill.data.batches.workers import available_cores
+from codistill.data.by_name import IN_MEMORY, check_name, load_dataset, open_dataset
 from codistill.data.dataset import S
 from codistill.data.division import Division, divide
 from codistill.data.encoded import EncodedDataset, EncodedSplit
-from codistill.data.load_dataset import IN_MEMORY, check_name, load_dataset
 from codistill.data.normalisation import IMAGENET, Normalisation
-from codistill.data.open_dataset import list_dataset
 from codistill.errors import InputError
 from codistill.settings.config import Config
 from codistill.settings.data_config import DataConfig
@@ -87,7 +86,7 @@ def describe_data(c: DataConfig) -> tuple[int, tuple[int, int]]:
     known = DATASETS[c.name]
     classes = known.num_classes
     if classes is None:
-        classes = len(list_dataset(c.name, c.root, c.label_column).classes)
+        classes = len(open_dataset(c.name, c.root, c.label_column).classes)
     size = c.image_size or IMAGE_SIZE
     return classes, known.image_size or (size, size)
 
@@ -147,7 +146,7 @@ def _build_in_memory(config: Config, device: torch.device) -> Data:
 
 def _build_streamed(config: Config, device: torch.device) -> Data:
     c = config.data
-    dataset = list_dataset(c.name, c.root, c.label_column)
+    dataset = open_dataset(c.name, c.root, c.label_column)
     division = divide(dataset.splits, c.val_fraction, c.test_fraction, c.split_seed)
     size = IMAGE_SIZE if c.image_size is None else c.image_size
     workers = available_cores() if c.workers is None else c.workers

@@ -223,7 +223,7 @@ def _to_rgb(image: "Image") -> "Image":
     return image.transpose(table[turn]) if turn in table else image
 
 
-def load_photograph(path: Path | str, about: dict[str, Any]) -> Float[Tensor, "1 3 H W"]:
+def load_image(path: Path | str, about: dict[str, Any]) -> Float[Tensor, "1 3 H W"]:
     """An image as the evaluation of a run shows it to the student: cut, resized, normalised.
 
     Args:

@@ -1,4 +1,4 @@
-"""Finds a data set by name, in whatever form it is kept."""
+"""Data sets by name, in whatever form they are kept: decoded into memory, or opened."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,10 +10,14 @@ from codistill.data.readers.cache import cache_file, fingerprint, load_cached, s
 from codistill.data.readers.cifar import CIFARS, Cifar, read_archive, read_extracted
 from codistill.data.readers.cifar_folders import list_class_folders, read_class_folders
 from codistill.data.readers.cifar_parquet import list_shards, read_shards
+from codistill.data.readers.class_folders import list_folder
 from codistill.data.readers.decode import decode_images
 from codistill.data.readers.digits import read_digits
 from codistill.data.readers.download import download
-from codistill.data.readers.published import list_cinic10, list_tiny_imagenet
+from codistill.data.readers.hub import list_hub
+from codistill.data.readers.parquet import list_parquet
+from codistill.data.readers.published import list_cinic10, list_imagenet, list_tiny_imagenet
+from codistill.data.readers.tars import list_tars
 from codistill.errors import InputError, did_you_mean
 from codistill.files import cache_folder
 from codistill.names import DATASETS
@@ -23,6 +27,13 @@ Decoded = tuple[Split, Split, tuple[str, ...]]  # train, test, class names
 # Those of class folders that are small and of one size, and what lists their files.
 SMALL = {"cinic10": list_cinic10, "tiny_imagenet": list_tiny_imagenet}
 IN_MEMORY = frozenset({"digits", *CIFARS, *SMALL})
+
+_LISTINGS: dict[str, Callable[[Path], EncodedDataset]] = {
+    "folder": list_folder,
+    "imagenet": list_imagenet,
+    "webdataset": list_tars,
+    **SMALL,  # for who looks at them file by file
+}
 
 
 class Source(NamedTuple):
@@ -43,7 +54,7 @@ def load_dataset(name: str, root: str | Path | None = None) -> Dataset:
     check_name(name)
     if name not in IN_MEMORY:
         raise InputError(
-            f"{name} is not held in memory: codistill.data.open_dataset lists it, and "
+            f"{name} is not held in memory: codistill.data.open_dataset opens it, and "
             "StreamedTrainBatches reads it"
         )
     if name == "digits":
@@ -59,6 +70,36 @@ def load_dataset(name: str, root: str | Path | None = None) -> Dataset:
         raise InputError(f"{name} is not downloaded: give the folder that it is in by --data.root")
     try:
         return _read_small(name, place) if name in SMALL else _read(name, place)
+    except OSError as error:
+        where = error.filename or place
+        raise InputError(f"{where} cannot be read: {error.strerror or error}") from error
+
+
+def open_dataset(
+    name: str, root: str | Path | None, label_column: str | None = None
+) -> EncodedDataset:
+    """The data set with its images still encoded.
+
+    Args:
+        name: "folder", "imagenet", "tiny_imagenet", "cinic10", "parquet", "hub" or "webdataset".
+        root: where it is: a folder; for "parquet" also a pattern such as "shards/*.parquet"; for
+            "hub" also the name of a data set, with a configuration after a colon.
+        label_column: of "parquet" and "hub". Default: found by its name and type.
+    """
+    check_name(name)
+    if name not in (*_LISTINGS, "parquet", "hub"):
+        raise InputError(f"{name} is held in memory: there are no files of images to list")
+    if root is None:
+        raise InputError(f"data set {name!r} needs a place: give it by --data.root")
+    if label_column is not None and name in _LISTINGS:
+        raise InputError(f"data.label_column is for tables, and {name} is none: leave it out")
+    if name == "hub":
+        return list_hub(str(root), label_column)
+    place = Path(root).expanduser()
+    try:
+        if name == "parquet":
+            return list_parquet(place.absolute(), label_column)
+        return _LISTINGS[name](existing(place).absolute())
     except OSError as error:
         where = error.filename or place
         raise InputError(f"{where} cannot be read: {error.strerror or error}") from error
