@@ -2,10 +2,10 @@
 
     python benchmarks/augmentation.py --threads 1
 
-Both pad by 4, crop at random, mirror at random, convert to float and normalise. Padding is the
-mirrored image, as in FFL's authors' recipe, which is slow in PIL; "zeros" is with black padding, as
-in most others. "cut" is the part that the two do differently in kind: pad, crop and mirror, without
-the conversion to float.
+Both pad by 4, crop at random, mirror at random, convert to float and normalise. The padding is the
+mirrored image, as in the recipe of FFL's authors, and is slow in PIL. "zeros" pads with black, as
+most other recipes do. "cut" is the part that the two do in different ways: pad, crop and mirror,
+without the conversion to float.
 """
 
 import argparse
@@ -74,7 +74,7 @@ def measure(options: argparse.Namespace) -> list[Figure]:
 
 
 def consume(passes: Iterable[Any]) -> None:
-    """Goes through batches without keeping them, as a training does."""
+    """Iterates over batches without keeping them, as a training does."""
     for _ in passes:
         pass
 

@@ -1,11 +1,11 @@
-"""A short version of every benchmark, compared with what was stored: `make bench`.
+"""A short version of every benchmark, compared with stored figures: `make bench`.
 
     python benchmarks/bench.py [--store] [--only training ...] [--without libraries]
 
-All on one thread and by the clock of the processor, which a busy neighbour disturbs least. Ends
-with 1 where a figure is worse than the stored one by more than its tolerance (`Figure.kept`: 10 %
-for most ratios of time). Stored ratios are those of one kind of machine: on another one, store its
-own first. The full versions are the files beside this one.
+All run on one thread and by the processor's clock, which a busy neighbour disturbs least. The exit
+status is 1 if a figure is worse than the stored one by more than its tolerance (`Figure.kept`: 10 %
+for most ratios of time). Stored ratios belong to one kind of machine: store your own first on
+another one. The full versions are the files beside this one.
 """
 
 import argparse
@@ -55,14 +55,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def store(file: Path, figures: dict[str, Any]) -> None:
-    """Writes figures beside those that are there, and where and when they were measured."""
+    """Adds figures to the stored ones, with the machine and the date."""
     earlier = read(file)["figures"] if file.exists() else {}
     write_json(file, {"machine": machine(), "figures": earlier | figures})
     print(f"stored in {file}")
 
 
 def run(name: str, settings: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """The figures of a benchmark that are compared, by name. What it prints is shown."""
+    """Runs a benchmark, shows what it prints, and returns the compared figures by name."""
     print(f"\n{name} {' '.join(settings)}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "figures.json")
@@ -79,7 +79,7 @@ def run(name: str, settings: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def is_worse(name: str, figure: dict[str, Any], stored: dict[str, Any]) -> bool:
-    """Whether a figure is worse than the stored one of that name; says how they compare."""
+    """Prints how a figure compares with the stored one; returns whether it is worse."""
     if name not in stored:
         print(f"{name:<60} {show(figure['value']):>8}  not stored")
         return False

@@ -1,11 +1,11 @@
-"""What K peers cost beside one network: time of a step, and peak memory; and what is estimated.
+"""What K peers cost compared with one network: step time, peak memory, and the estimate of both.
 
     python benchmarks/cost.py --threads 1 [--peers 1 2 4 8]
 
-Time: steps of all sizes in turn. Memory: the peak of a process of its own that trains a few steps
-through `fit`, less its peak after the imports, so that PyTorch itself does not count. The estimate
-is that of `codistill inspect`. "independent" adds no modules of its own; FFL does. FFL's loop and
-the plain one (`plain.py`), both with 50,000 images at hand, are compared as whole processes.
+Time: steps of all sizes take turns. Memory: a separate process trains a few steps through `fit`;
+its peak after the imports is subtracted, so that PyTorch itself does not count. The estimate is
+that of `codistill inspect`. "independent" adds no modules of its own; FFL does. FFL's loop and the
+plain one (`plain.py`) are compared as whole processes that hold 50,000 images.
 """
 
 import argparse
@@ -44,7 +44,7 @@ def measure(options: argparse.Namespace) -> list[Figure]:
 
 
 def variants(options: argparse.Namespace) -> list[tuple[str, int, int]]:
-    """Method, peers and shared stages, the network alone first."""
+    """Method, number of peers and shared stages; the network alone comes first."""
     several = [k for k in options.peers if k > 1]
     return [
         ("independent", 1, 0),
@@ -102,7 +102,7 @@ def measure_memory(options: argparse.Namespace) -> list[Figure]:
 
 
 def against_plain(options: argparse.Namespace) -> list[Figure]:
-    """The whole process of FFL's loop beside that of the plain loop, the data set among it."""
+    """The whole process of FFL's loop and that of the plain loop, data set included."""
     K = min(k for k in options.peers if k > 1)
     sizes = {name: peaks(name, K, TRUNK, options, options.images)[1] for name in ("plain", "ffl")}
     return [
@@ -120,7 +120,7 @@ def against_plain(options: argparse.Namespace) -> list[Figure]:
 def peaks(
     name: str, peers: int, shared: int, options: argparse.Namespace, images: int
 ) -> tuple[float, float]:
-    """Of a new process that trains: its peak in MiB after the imports, and at the end."""
+    """Trains in a new process; returns its peak in MiB after the imports, and at the end."""
     settings = [name, options.network, peers, shared, options.batch, options.precision]
     child = Path(__file__).with_name("peak.py")
     done = subprocess.run(

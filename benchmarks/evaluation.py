@@ -2,10 +2,10 @@
 
     python benchmarks/evaluation.py --threads 1
 
-Both go through normalised batches in memory and count right answers. "plain" is a ResNet in
-PyTorch's own layout, in eval mode under `torch.no_grad`, whose accuracies are read in every step;
-ours is `codistill.evaluate` on one peer. Also: by how much bf16 shifts the logits, with batch
-normalisation folded as `codistill.evaluate` does it.
+Both iterate over normalised batches in memory and count correct predictions. "plain" is a ResNet in
+PyTorch's own layout, in eval mode under `torch.no_grad`, with accuracies read in every step. Ours
+is `codistill.evaluate` on one peer. The benchmark also measures by how much bf16 shifts the logits,
+with batch normalisation folded as in `codistill.evaluate`.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""What a benchmark found out: numbers with their spread, as text and as JSON."""
+"""The figures of a benchmark: numbers with their spread, as text and as JSON."""
 
 import argparse
 import datetime
@@ -15,15 +15,15 @@ import torch
 
 @dataclass(frozen=True)
 class Figure:
-    """One number that was measured.
+    """One measured number.
 
     Attributes:
-        name: what it is of.
-        value: the median, where there are several.
-        low, high: the quartiles, where there are several.
+        name: the measured quantity.
+        value: the median, if there are several values.
+        low, high: the quartiles, if there are several values.
         best: the fastest of all, or the ratio of the fastest.
         unit: "times" for ratios.
-        target: what it should be, such as ">= 1.55" or "<= 5", or empty.
+        target: the bound to meet, such as ">= 1.55" or "<= 5", or empty.
         kept: the tolerance within which `bench.py` compares it with an earlier one, such as 0.1;
     """
 
@@ -38,7 +38,7 @@ class Figure:
     better: str = "higher"
 
     def met(self) -> bool | None:
-        """Whether the target is; None without one."""
+        """Whether the target is met; None without a target."""
         if not self.target:
             return None
         sign, bound = self.target.split()
@@ -57,12 +57,12 @@ class Figure:
 
 
 def show(value: float) -> str:
-    """A number with as many digits as it is worth."""
+    """A number, rounded to the digits that mean something."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def arguments(description: str, rounds: int) -> argparse.ArgumentParser:
-    """The options that all benchmarks have."""
+    """Adds the options that all benchmarks have."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -96,7 +96,7 @@ def report(
 
 
 def machine() -> dict[str, str]:
-    """Where and with what this is measured."""
+    """The machine and the versions of this measurement."""
     cpu = "unknown"
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text().splitlines()

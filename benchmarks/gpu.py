@@ -2,12 +2,12 @@
 
     python benchmarks/gpu.py --workers 8
 
-Ours with bf16, `compile` and `cuda_graphs` one after the other, and the plain loop of `plain.py` on
-the same device, in turn. Beside them stands the floor of an epoch: the time that a device of
-`--tflops` and `--terabytes` a second would need, were it never idle. FLOPs are those of forward and
-backward pass (three times the forward); bytes are those of what the forward pass keeps, written
-once and read twice. What is large is DML of ResNet-18 and ResNet-34, with made-up images on the
-device: the fraction of the peak is FLOPs a second over `--tflops`.
+Our loop with bf16, `compile` and `cuda_graphs` takes turns with the plain loop of `plain.py` on the
+same device. The floor of an epoch is the time that a device of `--tflops` and `--terabytes` per
+second would need if it were never idle. FLOPs count the forward and backward pass (three times the
+forward). Bytes count the tensors that the forward pass keeps, written once and read twice. The
+large case is DML of ResNet-18 and ResNet-34 with made-up images on the device; its fraction of the
+peak is FLOPs per second over `--tflops`.
 """
 
 import argparse
@@ -65,7 +65,7 @@ def measure(options: argparse.Namespace) -> list[Figure]:
 
 
 def small_contenders(options: argparse.Namespace) -> dict[str, Contender]:
-    """FFL's loops, an epoch a round."""
+    """FFL's loops; a round is an epoch."""
     split = random_split(options.images)
     plain = PlainFFL(options.depth, CLASSES, 2, PLAIN_SGD, device=options.device)
     images = pil_batches(split.images, split.labels, 128, options.workers)
@@ -87,7 +87,7 @@ def build_ffl(depth: int, compiled: bool) -> Method:
 
 
 def floor(options: argparse.Namespace) -> Figure:
-    """Seconds of an epoch at the device's peak, by arithmetic or by memory, whichever is more."""
+    """Seconds of an epoch at the device's peak: the longer of arithmetic and memory traffic."""
     summary = summarise_method(build_ffl(options.depth, False), (32, 32), 128, "bf16")
     arithmetic = 3 * summary.flops * options.images / (options.tflops * 1e12)
     memory = 3 * summary.memory.activations * options.images / 128 / (options.terabytes * 1e12)
@@ -95,7 +95,7 @@ def floor(options: argparse.Namespace) -> Figure:
 
 
 def large_figures(options: argparse.Namespace) -> list[Figure]:
-    """Rates of DML on large images, and the fraction of the peak that they are."""
+    """Rates of DML on large images, and their fraction of the peak."""
     flops = 0
     found: dict[str, Contender] = {}
     for name in options.ways:
@@ -120,7 +120,7 @@ def large_figures(options: argparse.Namespace) -> list[Figure]:
 
 
 class LargeBatches:
-    """The same random images on the device in every step: what reading them takes is not asked."""
+    """The same random images on the device in every step, so reading them is not measured."""
 
     def __init__(self, options: argparse.Namespace):
         n, size, device = options.large_batch, options.large_size, options.device

@@ -1,8 +1,8 @@
 """Times several things in turn, so that a busy neighbour disturbs all of them alike.
 
-A contender is a callable that does one round of its work and returns the seconds that it took. All
-do a round, then all do another, in reverse order every second time. A ratio is taken within each
-round and then over the rounds: its median, its quartiles, and the ratio of the fastest rounds,
+A contender is a callable that does one round of its work and returns its seconds. All contenders do
+a round, then all do another, in reverse order every second time. A ratio is computed within each
+round. Reported are its median and quartiles over the rounds, and the ratio of the fastest rounds,
 which a neighbour disturbs least.
 """
 
@@ -18,7 +18,7 @@ from figures import Figure
 
 Contender = Callable[[], float]
 Seconds = dict[str, list[float]]
-"""Of each contender, by name: the seconds of every round."""
+"""The seconds of every round, by the name of the contender."""
 
 WARM_UP_STEPS = 4  # kernels are chosen, memory is first touched, batch normalisation settles
 
@@ -27,13 +27,13 @@ CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 def timed(work: Callable[[], Any], clock: str = "wall") -> Contender:
-    """`work` as a contender.
+    """Makes `work` a contender.
 
     Args:
-        work: what is called.
+        work: the function to time.
         clock: "wall", or "cpu": the time that this process had a processor, all threads together.
-            On one thread it is what the wall clock would say without neighbours, but for the caches
-            and the memory that they use. It does not see other processes, such as a DataLoader's.
+            On one thread it is the wall time without neighbours, except for their use of caches and
+            memory. It does not see other processes, such as a DataLoader's.
     """
     now = CLOCKS[clock]
 
@@ -46,7 +46,7 @@ def timed(work: Callable[[], Any], clock: str = "wall") -> Contender:
 
 
 def interleave(contenders: Mapping[str, Contender], rounds: int, warm_up: int) -> Seconds:
-    """The seconds of `rounds` rounds of each contender, after `warm_up` that are not counted."""
+    """The seconds of `rounds` rounds of each contender; `warm_up` rounds before are not counted."""
     seconds: Seconds = {name: [] for name in contenders}
     for i in range(warm_up + rounds):
         names = list(contenders)
@@ -58,7 +58,7 @@ def interleave(contenders: Mapping[str, Contender], rounds: int, warm_up: int) -
 
 
 def ratio(name: str, slow: Sequence[float], fast: Sequence[float], **about: Any) -> Figure:
-    """How many times as long the rounds of `slow` take as those of `fast`."""
+    """The ratio of the time of `slow` to that of `fast`."""
     ratios = [a / b for a, b in zip(slow, fast, strict=True)]
     quarters = statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios
     best = min(slow) / min(fast)
@@ -66,7 +66,7 @@ def ratio(name: str, slow: Sequence[float], fast: Sequence[float], **about: Any)
 
 
 def rates(seconds: Seconds, images: int) -> list[Figure]:
-    """Images per second of each contender, where a round has that many images."""
+    """Images per second of each contender; `images` is the number per round."""
     figures = []
     for name, values in seconds.items():
         rate = [images / value for value in values]
@@ -77,14 +77,14 @@ def rates(seconds: Seconds, images: int) -> list[Figure]:
 
 
 class Worker:
-    """A contender in a process of its own, which may have another environment.
+    """A contender in a separate process, which may have another environment.
 
-    The process writes "ready", then for every line "round" that it reads the seconds of a round. It
-    sleeps in between, so that it disturbs nobody.
+    The process writes "ready". For every line "round" that it reads, it writes the seconds of a
+    round. It sleeps in between, so that it disturbs nobody.
 
     Args:
-        command: what to start. Its errors are shown where it ends early.
-        environment: of the process. Default: this one's.
+        command: the command to start. Its errors are shown if it ends early.
+        environment: the environment variables of the process. Default: this process's.
     """
 
     def __init__(self, command: Sequence[str], environment: dict[str, str] | None = None):
@@ -109,7 +109,7 @@ class Worker:
         self._process.stdin.flush()
 
     def wait(self) -> float:
-        """Waits for a round that was started; returns its seconds."""
+        """Waits for the round to end; returns its seconds."""
         return float(self._read())
 
     def __enter__(self) -> "Worker":
@@ -133,7 +133,7 @@ class Worker:
 
 
 def serve(contender: Contender) -> None:
-    """The other side of `Worker`: does rounds as long as it is asked to."""
+    """The other side of `Worker`: does rounds until it is asked to stop."""
     answers, sys.stdout = sys.stdout, sys.stderr  # nobody else writes among the answers
     print("ready", file=answers, flush=True)
     for _ in sys.stdin:

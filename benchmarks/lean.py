@@ -1,7 +1,7 @@
-"""The shortest fast loop for FFL that we can write: what is above its time is our overhead.
+"""The shortest fast loop for FFL that we can write; any time above it is our overhead.
 
-Written for one batch layout, one method, two stages of trunk: no `Batch`, no `Outputs`, no checks,
-no log but the sum of the losses at the end of an epoch.
+It is written for one batch layout, one method, two stages of trunk: no `Batch`, no `Outputs`, no
+checks, and no log except the sum of the losses at the end of an epoch.
 """
 
 import torch
@@ -20,9 +20,9 @@ class LeanFFL:
     """FFL's loop over a split.
 
     Args:
-        method: whose modules are trained, in channels_last layout, at its full weight.
+        method: the method to train, in channels_last layout, with distillation at full weight.
         split: the images.
-        batch_size: B.
+        batch_size: images per batch, B.
         bf16: whether the forward pass runs in bfloat16.
     """
 

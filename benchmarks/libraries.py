@@ -1,10 +1,10 @@
-"""DML's whole training loop: ours against the libraries of PyPI that have one.
+"""DML's whole training loop: ours against the libraries on PyPI that have one.
 
     make benchmarks/.venv-libraries/installed
     python benchmarks/libraries.py --threads 1
 
-Their loops run in processes and an environment of their own (`library_worker.py`), in turn with
-ours. Every loop trains the same ResNets on as many images with the same augmentation.
+The other loops run in separate processes with an environment of their own (`library_worker.py`), in
+turn with ours. Every loop trains the same ResNets on as many images with the same augmentation.
 """
 
 import argparse

@@ -3,8 +3,8 @@
     LIBRARY is kd-lib or pytorch-dml; the loop is the library's own, the data are PIL images in a
     DataLoader as in `plain.py`, the networks are ordinary ResNets, optimizers SGD.
 
-An epoch is timed by its loader, from the first batch asked for until there is none: what a library
-does before and after, such as evaluating, is not counted.
+The loader times an epoch, from the request for the first batch until the batches are used up. What
+a library does before and after, such as evaluating, is not counted.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from plain import ResNet, pil_batches
 
 
 class Stopwatch:
-    """A loader that notes how long its last pass took, what was done with the batches included."""
+    """A loader that times its last pass, including the work on the batches."""
 
     def __init__(self, loader: DataLoader, now: Callable[[], float] = time.perf_counter):
         self.loader, self.dataset, self.now = loader, loader.dataset, now

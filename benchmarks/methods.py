@@ -1,9 +1,10 @@
-"""Time of every method's training step beside that of Independent's branches.
+"""Time of every method's training step relative to that of Independent's branches.
 
     python benchmarks/methods.py [--network resnet8] [--peers 3] [--precision bf16] [--rounds 15]
 
-Branches share two of three stages; codistillation's peers, which cannot, share none. Random images
-of 32x32, 100 classes, batches of 128, SGD; without data loading.
+Branches share two of three stages; codistillation's peers cannot share and are separate networks.
+The images are random, 32x32, with 100 classes, in batches of 128; the optimizer is SGD. Data
+loading is not measured.
 """
 
 import argparse

@@ -2,9 +2,9 @@
 
     python benchmarks/operations.py
 
-On a GPU each of them costs the CPU a few microseconds, which a small network waits for. "kernels"
-are those that compute something: views and empty memory left out. PyTorch's SGD goes weight by
-weight on a CPU, and takes lists ("foreach") on a GPU: the plain step is counted both ways.
+On a GPU each operation costs the CPU a few microseconds, for which a small network waits. "kernels"
+counts the operations that compute something, without views and empty memory. PyTorch's SGD goes
+weight by weight on a CPU and takes lists ("foreach") on a GPU; the plain step is counted both ways.
 """
 
 import argparse
@@ -25,7 +25,7 @@ BATCH = 8  # the number of operations does not depend on it
 
 
 class Counting(TorchDispatchMode):
-    """Counts the operations that are dispatched while it is on: "all", and "kernels" of them."""
+    """Counts the operations dispatched while it is on: "all", and the "kernels" among them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ def measure(options: argparse.Namespace) -> list[Figure]:
 
 
 def operations(step: Callable[[], Any]) -> Counter[str]:
-    """How many operations a step dispatches, once there is what the first step makes."""
+    """Counts the operations of a step, after a first step has made its buffers."""
     step()
     with Counting() as counting:
         step()

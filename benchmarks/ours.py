@@ -1,4 +1,4 @@
-"""What the benchmarks build of codistill: made-up images, methods, loops."""
+"""What the benchmarks build from codistill: made-up images, methods, loops."""
 
 import functools
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from codistill.training.device import Precision
 from codistill.training.record import Record
 
 CLASSES = 100
-# That of FFL's recipe with a smaller step: labels are random, and must not lead to infinity.
+# FFL's recipe with a smaller learning rate: labels are random, and the loss must stay finite.
 RECIPE = {"lr": 0.01, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-4}
 SGD = functools.partial(sgd, **RECIPE)
 PLAIN_SGD = functools.partial(torch.optim.SGD, **RECIPE)
@@ -34,13 +34,13 @@ def random_split(images: int, side: int = 32) -> Split:
 def batches(
     split: Split, batch_size: int, views: int = 1, pad_mode: PadMode = "reflect"
 ) -> TrainBatches:
-    """The images in random order, augmented as CIFAR is."""
+    """Batches of the images in random order, augmented as CIFAR is."""
     augmentation = Augmentation(pad_mode=pad_mode)
     return TrainBatches(split, batch_size, Normalisation.of(split), augmentation, views)
 
 
 def build_method(name: str, network: str, peers: int, shared: int, **options: object) -> Method:
-    """A method as `codistill train` builds it."""
+    """Builds a method as `codistill train` does."""
     torch.manual_seed(0)
     networks = [build_network(network, CLASSES) for _ in range(peers)]
     method = method_class(name)(Peers(networks, shared), **options)
@@ -53,7 +53,7 @@ def epochs(
     precision: Precision,
     cuda_graphs: bool = False,
 ) -> Iterator[Record]:
-    """Trains for ever; an epoch is over when its record comes."""
+    """Trains for ever; yields a record at the end of every epoch."""
     return codistill.epochs(
         method,
         train,

@@ -1,11 +1,11 @@
-"""Several runs side by side on one device: the images that all of them train on in a second.
+"""Several runs side by side on one device: the images per second of all of them together.
 
     python benchmarks/parallel.py --runs 1 2 --threads 2               # on a CPU
     python benchmarks/parallel.py --runs 1 2 4 8 --device cuda --ways "bf16, cuda_graphs"
 
-This is what `codistill compare --parallel N` gains: small networks leave a large GPU idle, and
-threads of a CPU wait for each other. Every run is a process of its own that trains FFL on small
-images; N of them have `--threads` together. Time is that of the wall, until the last has finished.
+This measures the gain of `codistill compare --parallel N`: small networks leave a large GPU idle,
+and threads of a CPU wait for each other. Every run is a separate process that trains FFL on small
+images; N of them have `--threads` together. The time is wall time until the last has finished.
 """
 
 import argparse
@@ -74,7 +74,7 @@ def together(n: int, options: argparse.Namespace, stack: ExitStack) -> Contender
 
 
 def work(threads: str, device: str, way: str, depth: str, batch: str, steps: str) -> None:
-    """The process of one run, for which an epoch is a round."""
+    """The process of one run; a round is an epoch."""
     torch.set_num_threads(int(threads))
     split = random_split(int(batch) * int(steps)).to(torch.device(device))
     options = dict(WAYS[way])

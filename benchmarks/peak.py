@@ -2,7 +2,7 @@
 
     python peak.py LOOP NETWORK PEERS SHARED BATCH PRECISION THREADS IMAGES
 
-LOOP is a method's name, or "plain" for `plain.py`. For `cost.py`. Linux only.
+LOOP is a method's name, or "plain" for `plain.py`. `cost.py` starts this file. Linux only.
 """
 
 import sys
@@ -20,7 +20,7 @@ def main(argv: list[str]) -> None:
     loop, network, precision = argv[0], argv[1], argv[5]
     peers, shared, batch, threads, images = (int(argv[i]) for i in (2, 3, 4, 6, 7))
     torch.set_num_threads(threads)
-    if loop == "plain":  # torchvision is no part of what ours needs
+    if loop == "plain":  # our loop does not need torchvision
         from plain import PlainFFL, pil_batches
     start = peak()
     split = random_split(images)
@@ -37,7 +37,7 @@ def main(argv: list[str]) -> None:
 
 
 def peak() -> float:
-    """The most memory that this process has had, in MiB."""
+    """The peak memory of this process, in MiB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     (kib,) = (line.split()[1] for line in lines if line.startswith("VmHWM"))
     return int(kib) / 1024

@@ -1,10 +1,10 @@
-"""What our loops are measured against: FFL as research scripts train it, written plainly.
+"""The baseline of the benchmarks: FFL as research scripts train it, written plainly.
 
-Images are PIL images, augmented one by one by torchvision in a DataLoader. The network is in
-PyTorch's own layout. Every branch, every classifier and every loss is a call of its own; the peers
-have one optimizer and the fusion module another; losses and accuracies are read off the device in
+Images are PIL images, augmented one by one by torchvision in a DataLoader. The network has
+PyTorch's own layout. Every branch, every classifier and every loss is a separate call. The peers
+have one optimizer and the fusion module another. Losses and accuracies are read from the device in
 every step, for the log. The mathematics is that of `codistill.methods.FFL` on ResNets with a trunk
-of two stages; `tests/test_benchmarks.py` holds it to that. Needs nothing of codistill but its
+of two stages; `tests/test_benchmarks.py` checks it. The file needs nothing of codistill but its
 import of torchvision.
 
 Kim, Hyun, Chung, Kwak: Feature Fusion for Online Mutual Knowledge Distillation. arXiv:1904.09058.
@@ -73,7 +73,7 @@ class BranchedResNet(nn.Module):
         draw_convolutions(self)
 
     def forward(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """The logits of every branch, and its last feature map."""
+        """Returns the logits and the last feature map of every branch."""
         x = self.relu(self.bn1(self.conv1(x)))
         x = self.layer2(self.layer1(x))
         logits, fmaps = [], []
@@ -146,13 +146,13 @@ class PlainFFL:
     """Network, fusion module, two optimizers and the training step of a script.
 
     Args:
-        depth: of the ResNets: 8, 20, 32, ...
-        num_classes: C.
-        branches: K.
-        sgd: builds an optimizer of parameters.
-        temperature: of both divergences.
+        depth: depth of the ResNets: 8, 20, 32, ...
+        num_classes: number of classes, C.
+        branches: number of branches, K.
+        sgd: function that builds an optimizer of parameters.
+        temperature: temperature T of both divergences.
         ramp: weight of the distillation in the present epoch.
-        device: to train on.
+        device: device to train on.
     """
 
     def __init__(
@@ -212,10 +212,10 @@ class PlainFFL:
 
 
 class PILImages(Dataset):
-    """Images (N, H, W, 3) in memory, made a PIL image when asked for, as torchvision's CIFAR is.
+    """Images (N, H, W, 3) in memory, returned as PIL images, as torchvision's CIFAR does.
 
-    `padding_mode`, of torchvision, is "reflect" in FFL's authors' recipe and "constant" (black) in
-    most others.
+    torchvision's `padding_mode` is "reflect" in the recipe of FFL's authors and "constant" (black)
+    in most others.
     """
 
     def __init__(self, images: Tensor, labels: Tensor, padding_mode: str = "reflect"):
@@ -243,7 +243,7 @@ def pil_batches(
     workers: int = 0,
     padding_mode: str = "reflect",
 ) -> DataLoader:
-    """The images in random order, augmented one by one."""
+    """A loader of the images in random order, augmented one by one."""
     return DataLoader(
         PILImages(images, labels, padding_mode),
         batch_size,

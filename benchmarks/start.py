@@ -2,8 +2,8 @@
 
     python benchmarks/start.py
 
-The first step is over when its checkpoint is written: `codistill train` with a checkpoint due at
-once, on a made-up CIFAR-100 of full size that an earlier run has left in the cache.
+The first step is over when its checkpoint is written. `codistill train` runs with a checkpoint due
+at once, on a made-up CIFAR-100 of full size that an earlier run has left in the cache.
 """
 
 import argparse
@@ -58,7 +58,7 @@ def of(name: str, seconds: list[float], target: str) -> Figure:
 
 
 def now(clock: str) -> float:
-    """The wall clock, or the processor's time of all processes that have ended."""
+    """The wall clock, or the processor time of all processes that have ended."""
     if clock == "wall":
         return time.perf_counter()
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -107,7 +107,7 @@ def first_step(
 
 
 def write_cifar(root: Path, images: int) -> Path:
-    """Random images in the form of the extracted python version; returns their folder."""
+    """Writes random images in the form of the extracted Python version; returns their folder."""
     rng = np.random.default_rng(0)
     splits = [rng.integers(0, 256, (n, 32, 32, 3), dtype=np.uint8) for n in (images, images // 5)]
     train, test = splits

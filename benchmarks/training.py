@@ -1,9 +1,10 @@
-"""FFL's whole training loop, data, augmentation, step and log: ours against a plain one.
+"""FFL's whole training loop (data, augmentation, step and log): ours against a plain one.
 
     python benchmarks/training.py --threads 1
 
-"plain" is `plain.py`: what research scripts do. "lean" is `lean.py`: the shortest loop with our
-layout and batches; ours against it is our overhead. A round is an epoch of a few steps.
+"plain" is `plain.py`, a loop as in research scripts. "lean" is `lean.py`, the shortest loop with
+our layout and batches; the time of ours above it is our overhead. A round is an epoch of a few
+steps.
 """
 
 import argparse
@@ -51,7 +52,7 @@ def ratios(seconds: Seconds) -> list[Figure]:
 
 
 def contenders(options: argparse.Namespace) -> dict[str, Contender]:
-    """The loops, each trained for ever, an epoch a round."""
+    """The loops; each trains for ever, and a round is an epoch."""
     split = random_split(options.steps * options.batch)
     plain = PlainFFL(options.depth, 100, options.peers, PLAIN_SGD)
     images = pil_batches(split.images, split.labels, options.batch, options.workers)

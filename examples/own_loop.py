@@ -1,6 +1,6 @@
-"""FFL in a training loop of one's own: only the networks, the losses and one optimizer step.
+"""FFL in your own training loop: only the networks, the losses and one optimizer step.
 
-Nothing of codistill's trainer, data or configuration is used. Run it: python examples/own_loop.py
+It uses nothing of codistill's trainer, data or configuration. Run it: python examples/own_loop.py
 """
 
 import torch
@@ -12,7 +12,7 @@ from codistill.methods import FFL
 
 def main() -> None:
     torch.manual_seed(0)
-    # Your data: here, images whose class is written in their brightness.
+    # Your data goes here. In this example the brightness of an image shows its class.
     labels = torch.randint(4, (512,))
     images = torch.randn(512, 3, 32, 32) + labels.view(-1, 1, 1, 1)
     loader = DataLoader(TensorDataset(images, labels), batch_size=64, shuffle=True)
@@ -27,7 +27,7 @@ def main() -> None:
             minimize(losses, optimizer)  # or: sum(losses.values()).backward(), and so on
         print(f"epoch {epoch}: " + ", ".join(f"{k} {v.item():.3f}" for k, v in losses.items()))
 
-    # A method that alternates several optimizers does so in `training_step`, as every method can.
+    # `training_step` works for every method, also for those that alternate several optimizers.
     optimizers = method.optimizers(lambda params: torch.optim.SGD(params, lr=0.01))
     method.training_step(Batch([x], y), optimizers, epoch=2)
 

@@ -1,4 +1,4 @@
-"""A method of one's own, in one file, compared with two built-in ones on scikit-learn's digits.
+"""A method of your own in one file, compared with two built-in ones on scikit-learn's digits.
 
 Run it: python examples/own_method.py
 With the command: PYTHONPATH=examples codistill train --method own_method:Relay --network resnet8

@@ -1,4 +1,4 @@
-"""Networks of one's own, of different width and depth, taught together by FFL.
+"""Networks of your own, of different width and depth, trained together by FFL.
 
 Run it: python examples/own_networks.py
 """
@@ -12,7 +12,7 @@ from codistill.methods import FFL
 
 
 def small(num_classes: int) -> Network:
-    """Two stages that end in feature maps; the head is added: average pooling, linear layer."""
+    """Two stages that end in feature maps. The head (average pooling, linear layer) is added."""
 
     def stage(d_in: int, d_out: int) -> nn.Module:
         conv = nn.Conv2d(d_in, d_out, 3, stride=2, padding=1, bias=False)
