@@ -9,6 +9,8 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import cast
+from urllib.parse import unquote
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -21,16 +23,16 @@ from codistill.analysis import Analysis, HeatMap, MapSimilarity, Missing, Pictur
 from codistill.command.main import main
 from codistill.errors import InputError
 from codistill.reporting.comparison import _refuse_other_images
-from codistill.reporting.page import MeasureOptions, write_page
 from codistill.reporting.page.html import render_html
 from codistill.reporting.page.markdown import render_markdown
-from codistill.reporting.page.measure import Measured
+from codistill.reporting.page.measure import Measured, MeasureOptions
 from codistill.reporting.page.parts import Figures, Panels, Section, Table
 from codistill.reporting.page.sections.cost import _Costs, _used
 from codistill.reporting.page.sections.grad_cam import where_they_look
 from codistill.reporting.page.sections.settings_and_tables import tables
 from codistill.reporting.page.sections.similarity import likeness_of_maps
 from codistill.reporting.page.setting import settings_of
+from codistill.reporting.page.write import write_page
 from codistill.runs.finished import load_results
 from codistill.runs.progress import live_bars
 from codistill.settings.data_config import DataConfig
@@ -39,13 +41,15 @@ HARMLESS = {"href": ("#", "data:,"), "src": ("data:",)}
 
 
 class Page(HTMLParser):
-    """What the tests look at: ids, references, tables by caption, words by section."""
+    """What the tests look at: ids, references, drawings, tables by caption, words by section."""
 
     def __init__(self, text: str):
         super().__init__()
         self.ids: list[str] = []
         self.references: list[tuple[str, str]] = []
         self.tags: list[str] = []
+        self.drawings: list[str] = []
+        self.photographs = 0
         self.tables: dict[str, list[list[str]]] = {}
         self.sections: dict[str, str] = {}
         self.unnamed: list[str] = []
@@ -62,14 +66,21 @@ class Page(HTMLParser):
         for name in ("href", "src", "srcset", "action", "poster", "data", "background"):
             if name in given:
                 self.references.append((name, given[name] or ""))
-        for value in given.values():
+        for name, value in given.items():
+            if name == "src":
+                continue  # what a drawing holds is looked at by itself
             self.references += [("url", ref) for ref in re.findall(r"url\(([^)]*)\)", value or "")]
         if tag == "section":
             self._section = given.get("id") or ""
-        if tag == "img" and not given.get("alt"):
-            self.unnamed.append("img")
-        if given.get("role") == "img" and not given.get("aria-label"):
-            self.unnamed.append(tag)
+        if tag == "img":
+            kind, _, data = (given["src"] or "").partition(",")
+            if kind == "data:image/svg+xml":
+                self.drawings.append(unquote(data))
+                words = "\n".join(ElementTree.fromstring(self.drawings[-1]).itertext())
+                self.sections[self._section] = self.sections.get(self._section, "") + words
+            self.photographs += kind == "data:image/jpeg;base64"
+            if "alt" not in given or not (given["alt"] or given.get("class") == "sample"):
+                self.unnamed.append("img")
         if tag == "table":
             self._rows, self._caption = [], ""
         if tag == "tr":
@@ -117,8 +128,9 @@ def test_every_section_is_there_and_shows_something(page: Page) -> None:
         "looks",
         "cost",
     ]
-    assert page.tags.count("svg") > 20
-    assert page.tags.count("img") == 2 * (3 + 1 + 4 + 1 + 1)  # both settings, then each
+    assert len(page.drawings) > 20
+    assert page.photographs == 2 * (3 + 1 + 4 + 1 + 1)  # both settings, then each
+    assert page.tags.count("img") == len(page.drawings) + page.photographs
 
 
 def test_nothing_is_fetched_from_anywhere(digits_report: Path, page: Page) -> None:
@@ -136,8 +148,13 @@ def test_nothing_is_fetched_from_anywhere(digits_report: Path, page: Page) -> No
 def test_every_id_is_there_once_and_every_reference_leads_to_one(page: Page) -> None:
     assert len(page.ids) == len(set(page.ids))
     targets = [ref.strip("'\"")[1:] for _, ref in page.references if ref.strip("'\"")[:1] == "#"]
-    assert len(targets) > 20
+    assert len(targets) == 10  # a link to each section
     assert set(targets) <= set(page.ids)
+    for drawing in page.drawings:
+        ids = re.findall(r'\bid="([^"]*)"', drawing)
+        links = re.findall(r'(?:href|src)="([^"]*)"|url\(([^)]*)\)', drawing)
+        assert len(ids) == len(set(ids))
+        assert {"".join(link) for link in links} <= {f"#{i}" for i in ids}
 
 
 def test_every_picture_has_words(page: Page, digits_report: Path) -> None:
@@ -254,7 +271,7 @@ def test_an_image_that_a_setting_has_not_is_left_out_and_said(
     assert line in page.sections["looks"]
     said = capsys.readouterr().err
     assert said.count(line) == 1
-    assert page.tags.count("img") == 1 + 4  # of image 3
+    assert page.photographs == 1 + 4  # of image 3
 
 
 def test_images_that_are_gone_are_told_once_in_the_terminal(
@@ -446,7 +463,8 @@ def test_shares_of_loss_terms_are_those_of_their_sum(tmp_path: Path) -> None:
     record = json.loads((run / "history.jsonl").read_text()) | {"loss/ce": 3.0, "loss/cd": -1.0}
     (run / "history.jsonl").write_text(json.dumps(record) + "\n")
     html, markdown = write_page(load_results([run]), tmp_path / "report")
-    assert "mathdefault" not in html.read_text()  # TeX in the place of numbers
+    drawings = Page(html.read_text()).drawings
+    assert not any("mathdefault" in drawing for drawing in drawings)  # TeX in the place of numbers
     assert "ce 75.0 %, cd 25.0 %" in markdown.read_text()
 
 

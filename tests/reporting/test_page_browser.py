@@ -67,25 +67,37 @@ def test_nothing_but_tables_and_commands_is_cut_off(opened: Any) -> None:
 def test_every_picture_is_drawn(opened: Any) -> None:
     drawn = opened.evaluate("[...document.images].map(i => i.complete && i.naturalWidth > 0)")
     assert drawn == [True] * len(drawn)
-    assert len(drawn) == 20
-    flat = opened.evaluate(
-        """[...document.querySelectorAll('.drawing svg')].map(s => s.getBoundingClientRect())
-        .filter(r => r.width < 200 || r.height < 60).length"""
+    figures, photographs = opened.evaluate(
+        """['.drawing', '.panels img'].map(kind => [...document.querySelectorAll(kind)]
+        .map(i => i.getBoundingClientRect()).map(r => [r.width, r.height]))"""
     )
-    assert flat == 0
+    assert len(photographs) == 20
+    assert len(figures) > 20
+    assert all(width >= 200 and height >= 60 for width, height in figures)
 
 
 def test_no_two_words_of_a_figure_cover_each_other(opened: Any) -> None:
-    covering = opened.evaluate(
-        """[...document.querySelectorAll('.drawing svg')].flatMap(svg => {
+    words, covering = opened.evaluate(
+        """let words = 0;
+        const covering = [...document.querySelectorAll('img.drawing')].flatMap(image => {
+          const text = decodeURIComponent(image.src.slice(image.src.indexOf(',') + 1));
+          const parsed = new DOMParser().parseFromString(text, 'image/svg+xml');
+          const svg = document.importNode(parsed.documentElement, true);
+          svg.style.width = `${image.clientWidth}px`;
+          svg.style.height = 'auto';
+          image.after(svg);
           const boxes = [...svg.querySelectorAll('text')].map(t => [t.textContent,
             t.getBoundingClientRect()]);
+          svg.remove();
+          words += boxes.length;
           return boxes.flatMap(([a, r], i) => boxes.slice(i + 1).filter(([b, s]) =>
             Math.min(r.right, s.right) - Math.max(r.left, s.left) > 2 &&
             Math.min(r.bottom, s.bottom) - Math.max(r.top, s.top) > 4).map(([b]) => [a, b]));
-        })"""
+        });
+        [words, covering]"""
     )
     assert covering == []
+    assert words > 200
 
 
 def test_a_section_is_reached_by_its_link(opened: Any) -> None:

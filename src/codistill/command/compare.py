@@ -12,7 +12,7 @@ from codistill.command.options import (
 
 if TYPE_CHECKING:
     from codistill.comparing.comparison import Comparison
-    from codistill.reporting.page import MeasureOptions
+    from codistill.reporting.page.measure import MeasureOptions
 
 
 def main(argv: list[str]) -> int:

@@ -32,7 +32,8 @@ def run_demo(folder: Path, seeds: int, epochs: int) -> int:
     """Trains both, `seeds` times each, then shows the table and draws the curves."""
     from rich.console import Console
 
-    from codistill.reporting.page import MeasureOptions, write_page
+    from codistill.reporting.page.measure import MeasureOptions
+    from codistill.reporting.page.write import write_page
     from codistill.reporting.tables import print_table, write_report
     from codistill.runs.finished import load_results
     from codistill.runs.progress import follow

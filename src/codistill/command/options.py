@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NoReturn
 from codistill.errors import InputError
 
 if TYPE_CHECKING:
-    from codistill.reporting.page import MeasureOptions
+    from codistill.reporting.page.measure import MeasureOptions
     from codistill.runs.run import Run
 
 
@@ -84,7 +84,7 @@ def _places(text: str | None) -> tuple[int, ...]:
 
 def how_to_measure(options: argparse.Namespace) -> "MeasureOptions | None":
     """How the networks are to be measured; None where they are not."""
-    from codistill.reporting.page import MeasureOptions
+    from codistill.reporting.page.measure import MeasureOptions
 
     if options.no_analysis:
         return None

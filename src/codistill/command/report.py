@@ -23,7 +23,8 @@ def main(argv: list[str]) -> int:
     options = parser.parse_args(argv)
     how = how_to_measure(options)
 
-    from codistill.reporting.page import refuse_places, require_page, write_page
+    from codistill.reporting.page.measure import refuse_places
+    from codistill.reporting.page.write import require_page, write_page
     from codistill.reporting.tables import print_table, write_report
     from codistill.runs.finished import load_results
 

@@ -10,7 +10,8 @@ from codistill.comparing.sections import NOT_AT_HAND
 from codistill.errors import InputError
 from codistill.importing import optional
 from codistill.reporting.difference_tables import print_differences, write_differences
-from codistill.reporting.page import MeasureOptions, require_page, write_page
+from codistill.reporting.page.measure import MeasureOptions
+from codistill.reporting.page.write import require_page, write_page
 from codistill.reporting.tables import write_report
 from codistill.runs.finished import Result, load_result, version_notes
 

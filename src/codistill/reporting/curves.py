@@ -1,74 +1,40 @@
-"""Learning curves of runs side by side, as a picture."""
+"""curves.png: learning curves and loss terms of all settings in one picture."""
 
 import io
-from collections.abc import Mapping, Sequence
-from math import nan
+from collections.abc import Sequence
 from pathlib import Path
-from statistics import mean
-from typing import Any
 
 from codistill import files
-from codistill.importing import optional
-from codistill.training.record import Record
+from codistill.reporting.page.drawing import Style, band, canvas, integer_epochs, plain_ticks
+from codistill.reporting.page.setting import Setting
 
-_TEST, _LOSS = "test/top1/", "loss/"
+_PANELS = {
+    "test/top1/": ("Accuracy on the test set", "top-1 [%]"),
+    "loss/": ("Loss terms on the training set", "mean of the epoch"),
+}
 
 
-def draw_curves(settings: Mapping[str, Sequence[Sequence[Record]]], path: Path) -> None:
-    """Test accuracy of every classifier and every loss term by epoch: mean and range over seeds.
+def draw_curves(settings: Sequence[Setting], path: Path) -> None:
+    """Draws test accuracy of every classifier and every loss term by epoch, as PNG.
 
-    Args:
-        settings: for each setting, by its label, the history of every seed.
-        path: of the picture, PNG.
+    Lines are means over seeds; bands reach from the lowest seed to the highest.
     """
-    optional("matplotlib", "drawing curves")
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    curves = sum(
-        key.startswith(_TEST) for histories in settings.values() for key in histories[0][0]
-    )
-    figure = Figure(figsize=(12, max(4.8, 0.2 * curves)), layout="constrained")  # for the legend
-    FigureCanvasAgg(figure)
-    accuracy, loss = figure.subplots(1, 2)
-    styles = ["-", "--", ":", "-."]
-    for g, (label, histories) in enumerate(settings.items()):
-        keys = histories[0][0]
-        test = [k for k in keys if k.startswith(_TEST)]
-        terms = [k for k in keys if k.startswith(_LOSS)]
-        for axes, chosen in ((accuracy, test), (loss, terms)):
-            for i, key in enumerate(chosen):
-                name = f"{label}: {key.rpartition('/')[2]}"
-                _band(axes, histories, key, name, _COLOURS[(i + 4 * g) % 8], styles[g % 4])
-    for axes in (accuracy, loss):
-        axes.xaxis.get_major_locator().set_params(integer=True)
-    accuracy.set(title="Accuracy on the test set", xlabel="epoch", ylabel="top-1 [%]")
-    loss.set(title="Loss terms on the training set", xlabel="epoch", ylabel="mean of the epoch")
-    loss.set_yscale("log")
-    seeds = {len(histories) for histories in settings.values()}
-    figure.suptitle(f"mean and range over seeds, n = {', '.join(map(str, sorted(seeds)))}")
-    for axes in (accuracy, loss):
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=120)
+    curves = sum(len(s.keys("test/top1/")) for s in settings)
+    height = max(4.8, 0.2 * curves)  # enough for the legend
+    with canvas(width=12.0, height=height, columns=2) as (figure, both):
+        for axes, (prefix, (title, unit)) in zip(both, _PANELS.items(), strict=True):
+            named = [(s, key) for s in settings for key in s.keys(prefix)]
+            for i, (s, key) in enumerate(named):
+                label = f"{s.label}: {key.rpartition('/')[2]}"
+                band(axes, s.curve(key), Style.number(i), label)
+            integer_epochs(axes)
+            axes.set(title=title, ylabel=unit)
+            if named:
+                axes.legend()
+        both[1].set_yscale("log")
+        plain_ticks(both[1].yaxis, between=False)
+        seeds = sorted({len(s.results) for s in settings})
+        figure.suptitle(f"mean and range over seeds, n = {', '.join(map(str, seeds))}")
+        picture = io.BytesIO()
+        figure.savefig(picture, format="png", dpi=120)
     files.write_bytes(path, picture.getvalue())
-
-
-# Okabe and Ito's colours, which the colour-blind can tell apart.
-_COLOURS = [
-    f"#{code}"
-    for code in ("0072B2", "E69F00", "009E73", "D55E00", "CC79A7", "56B4E9", "000000", "F0E442")
-]
-
-
-def _band(
-    axes: Any, histories: Sequence[Sequence[Record]], key: str, name: str, colour: str, style: str
-) -> None:
-    length = min(map(len, histories))
-    epochs = range(1, length + 1)
-    curves = [[record.get(key, nan) for record in history[:length]] for history in histories]
-    columns = list(zip(*curves, strict=True))
-    axes.plot(epochs, [mean(c) for c in columns], style, color=colour, label=name, linewidth=1.5)
-    low, high = [min(c) for c in columns], [max(c) for c in columns]
-    axes.fill_between(epochs, low, high, color=colour, alpha=0.15, linewidth=0)

@@ -15,6 +15,7 @@ from typing import Any
 
 from codistill import files
 from codistill.reporting.curves import draw_curves
+from codistill.reporting.page.setting import settings_of
 from codistill.runs.finished import Result, version_notes
 from codistill.runs.results import kept_top1, peers_of
 
@@ -134,8 +135,7 @@ def write_report(
     folder.mkdir(parents=True, exist_ok=True)
     all_notes = [note] * bool(note) + version_notes(settings)
     notes = "".join(f"\n\nNote: {text}." for text in all_notes)
-    histories = {label: [r.history for r in results] for label, results in settings.items()}
-    draw_curves(histories, folder / "curves.png")
+    draw_curves(settings_of(settings), folder / "curves.png")
     files.write_text(folder / "table.md", markdown(COLUMNS, rows(settings), CAPTION + notes))
     head, table = list(COMPARED), list(compared(settings))
     if published:

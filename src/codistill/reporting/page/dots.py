@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from statistics import mean
 
-from codistill.reporting.page.drawing import FILLS, canvas, point, sd, svg_of
+from codistill.reporting.page.drawing import FILLS, canvas, image_of, point, sd
 from codistill.reporting.page.parts import Figure
 from codistill.reporting.page.setting import Setting
 
@@ -11,13 +11,12 @@ Dots = Mapping[Setting, Mapping[str, Sequence[float]]]
 """For each setting and each kind of thing, such as "ensemble", the values of the seeds."""
 
 
-def dots(values: Dots, axis: str, name: str, title: str, digits: int = 2) -> Figure:
+def dots(values: Dots, axis: str, title: str, digits: int = 2) -> Figure:
     """A row for each setting, in it a marker for each thing, filled as `FILLS` says.
 
     Args:
         values: of the seeds.
         axis: its name and unit.
-        name: of the figure, for ids on the page.
         title: of the figure.
         digits: behind the point, in its description.
     """
@@ -40,6 +39,6 @@ def dots(values: Dots, axis: str, name: str, title: str, digits: int = 2) -> Fig
         axes.set_yticks([-row for row in rows.values()], [""] * len(rows))
         axes.tick_params(axis="y", length=0)
         axes.set(xlabel=axis, ylim=(-len(rows) + 0.45, 0.65))
-        svg = svg_of(figure, name)
+        image = image_of(figure)
     text = f"{axis} by number of the setting: {', '.join(said)}."
-    return Figure(title, svg, text)
+    return Figure(title, image, text)

@@ -1,4 +1,4 @@
-"""Figures as SVG inside the page: the same bytes from the same numbers, legible without colour."""
+"""Figures as SVG images: the same bytes from the same numbers, legible without colour."""
 
 import io
 import re
@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import Any
+from urllib.parse import quote
 
 from codistill.importing import optional
 
@@ -51,44 +52,33 @@ class Style:
 
 
 @contextmanager
-def canvas(rows: int = 1, width: float = 4.6, height: float = 3.1) -> Iterator[tuple[Any, Any]]:
-    """A figure of `rows` axes below one another, and these axes, in inches.
+def canvas(width: float = 4.6, height: float = 3.1, columns: int = 1) -> Iterator[tuple[Any, Any]]:
+    """A figure of matplotlib and its axes, or an array of them if there are several columns.
 
-    Independent of the reader's own settings of matplotlib.
+    The user's own settings of matplotlib do not change it.
+
+    Args:
+        width: in inches.
+        height: in inches.
+        columns: number of axes beside one another.
     """
     optional("matplotlib", "drawing curves")
     import matplotlib.style
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     with matplotlib.style.context(["default", _STYLE]):
         figure = Figure(figsize=(width, height), layout="constrained")
-        FigureCanvasSVG(figure)
-        yield figure, figure.subplots(rows, 1)
+        yield figure, figure.subplots(1, columns)
 
 
-def svg_of(figure: Any, name: str) -> str:
-    """A figure as an SVG element to stand in HTML; `name` keeps its ids apart from others'."""
-    text = io.StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
-    svg = text.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
-    svg = re.sub(r"<!--.*?-->\s*", "", svg, flags=re.DOTALL)
-    svg = re.sub(r' xmlns(:xlink)?="[^"]*"', "", svg)
-    svg = re.sub(r'<svg ([^>]*?)width="[\d.]+pt" height="[\d.]+pt"', r"<svg \1", svg, count=1)
-    svg = re.sub(r"(?:height|width)=\"[\d.]+pt\" ", "", svg)
-    return re.sub("<[^>]*>", lambda tag: _tag(tag[0], name), svg).strip()  # text stays as it is
-
-
-def _tag(tag: str, name: str) -> str:
-    """A tag with its ids and references kept apart, and with places short."""
-    tag = tag.replace("xlink:href", "href")
-    tag = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', tag)
-    tag = re.sub(r'href="#([^"]+)"', rf'href="#{name}-\1"', tag)
-    tag = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", tag)
-    # hundredths of a point are not seen
-    return re.sub(r' (?:d|x|y|transform)="[^"]*"', lambda m: _FINE.sub(r"\1", m[0]), tag)
+def image_of(figure: Any) -> str:
+    """A figure as an SVG image: a data: URI to stand in a page."""
+    file = io.StringIO()
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    figure.savefig(file, format="svg", metadata=nothing, transparent=True)
+    # Hundredths of a point are too small to see. Text stays as it is.
+    svg = re.sub("<[^>]*>", lambda tag: _FINE.sub(r"\1", tag[0]), file.getvalue())
+    return "data:image/svg+xml," + quote(svg[svg.index("<svg") :], safe=" /:=;,()'@!*+-.\n")
 
 
 def band(axes: Any, columns: Sequence[Sequence[float]], style: Style, label: str) -> None:
@@ -207,8 +197,8 @@ def plain_ticks(axis: Any, between: bool) -> None:
     axis.set_minor_formatter("{x:g}" if between else "")
 
 
-def sample(style: Style, name: str) -> str:
-    """A short piece of a curve, for the key: SVG of 44 x 12 pixels."""
+def sample(style: Style) -> str:
+    """A short piece of a curve, for the key: a data: URI of an image of 44 x 12 pixels."""
     with canvas(width=0.6, height=0.17) as (figure, axes):
         figure.set_layout_engine("none")
         axes.set_position((0, 0, 1, 1))
@@ -224,4 +214,4 @@ def sample(style: Style, name: str) -> str:
             markersize=5.5,
             linewidth=1.6,
         )
-        return svg_of(figure, name)
+        return image_of(figure)

@@ -35,16 +35,16 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """A drawing as SVG.
+    """A drawing.
 
     Attributes:
         title: what it shows, in a few words.
-        svg: as `drawing.svg_of` makes it.
+        uri: the image, as `drawing.image_of` makes it.
         description: the same for those who do not see it: axes, and what was found.
     """
 
     title: str
-    svg: str
+    uri: str
     description: str
 
 
@@ -92,7 +92,7 @@ class Key:
     """Which number, colour, line and marker stands for which setting in the figures.
 
     Attributes:
-        entries: number, a sample as SVG, and label.
+        entries: number, a sample as a data: URI, and label.
     """
 
     entries: Sequence[tuple[int, str, str]]

@@ -41,11 +41,6 @@ class Setting:
         return Style.number(self.number - 1)
 
     @property
-    def name(self) -> str:
-        """For ids on the page."""
-        return f"s{self.number}"
-
-    @property
     def peers(self) -> list[str]:
         return peers_of(self.results[0].summary)
 
@@ -124,9 +119,9 @@ def named(some: Sequence[Setting], every: Sequence[Setting]) -> str:
     return "; ".join(s.title for s in some)
 
 
-def key_of(settings: Sequence[Setting], name: str) -> Key:
-    """The key of a figure that shows them all; `name` is unique on the page."""
-    return Key([(s.number, sample(s.style, f"{name}-{s.name}"), s.label) for s in settings])
+def key_of(settings: Sequence[Setting]) -> Key:
+    """The key of a figure that shows these settings."""
+    return Key([(s.number, sample(s.style), s.label) for s in settings])
 
 
 def numbered(

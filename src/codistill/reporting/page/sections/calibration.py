@@ -5,7 +5,7 @@ from statistics import mean
 
 from codistill.analysis import Analysis, Bin, Calibration
 from codistill.reporting.page.dots import dots
-from codistill.reporting.page.drawing import Style, canvas, svg_of
+from codistill.reporting.page.drawing import Style, canvas, image_of
 from codistill.reporting.page.measure import Measured
 from codistill.reporting.page.parts import Figure, Figures, Fold, Part, Section, Table
 from codistill.reporting.page.setting import Setting
@@ -24,8 +24,8 @@ def calibration_of_classifiers(measured: Measured, settings: Sequence[Setting]) 
         parts.append(
             Figures(
                 [
-                    dots(_values(have, "ece"), "ECE", "trust-ece", f"ECE. {titles}", 3),
-                    dots(_values(have, "nll"), "NLL [nats]", "trust-nll", f"NLL. {titles}", 3),
+                    dots(_values(have, "ece"), "ECE", f"ECE. {titles}", 3),
+                    dots(_values(have, "nll"), "NLL [nats]", f"NLL. {titles}", 3),
                 ]
             )
         )
@@ -91,10 +91,10 @@ def _diagram(setting: Setting, analyses: Sequence[Analysis]) -> Figure:
             said.append(f"{name}: {', '.join(f'{x:.2f} {y:.2f}' for x, y in points)}")
         axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="mean confidence", ylabel="share right")
         axes.legend(loc="upper left")
-        svg = svg_of(figure, f"trust-{setting.name}")
+        image = image_of(figure)
     text = f"Confidence and share right in each bin. {'; '.join(said)}."
     title = f"{setting.label}, {setting.n}; bins of fewer than {_FEW} images left out"
-    return Figure(title, svg, text)
+    return Figure(title, image, text)
 
 
 def _pooled(of_seeds: Sequence[Sequence[Bin]]) -> Iterator[tuple[float, float]]:

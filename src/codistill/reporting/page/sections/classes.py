@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import mean
 
 from codistill.analysis import Analysis, ClassChange, ClassChanges
-from codistill.reporting.page.drawing import COLOURS, canvas, svg_of
+from codistill.reporting.page.drawing import COLOURS, canvas, image_of
 from codistill.reporting.page.measure import Measured
 from codistill.reporting.page.parts import Figure, Figures, Fold, Paragraph, Part, Section, Table
 from codistill.reporting.page.setting import Setting
@@ -102,9 +102,9 @@ def _figure(setting: Setting, up: Sequence[Change], down: Sequence[Change]) -> F
         names = [c.name if len(c.name) < 24 else f"{c.name[:21]} ..." for c in shown]
         axes.set_yticks([-row for row in range(len(shown))], names)
         axes.set_xlabel("change in accuracy [points]")
-        svg = svg_of(figure, f"classes-{setting.name}")
+        image = image_of(figure)
     text = ", ".join(f"{c.name} {c.mean:+.1f}" for c in shown)
-    return Figure(f"{setting.label}: bars are means, marks are seeds", svg, f"{text}.")
+    return Figure(f"{setting.label}: bars are means, marks are seeds", image, f"{text}.")
 
 
 def _table(shown: Sequence[Change]) -> Table:

@@ -12,11 +12,11 @@ from codistill.errors import InputError
 from codistill.reporting.page.drawing import (
     FILLS,
     canvas,
+    image_of,
     name_points,
     plain_ticks,
     point,
     sd,
-    svg_of,
 )
 from codistill.reporting.page.parts import Figure, Figures, Fold, Part, Section, Table
 from codistill.reporting.page.setting import Setting, key_of, top1_of
@@ -61,7 +61,7 @@ def accuracy_and_cost(settings: Sequence[Setting]) -> Section:
     table = _table(used)
     parts: list[Part] = [
         Figures([f for f in (_figure(used, axis) for axis in _AXES) if f]),
-        key_of(settings, "cost-key"),
+        key_of(settings),
         table if len(settings) <= 3 else Fold(table.caption, [table]),
     ]
     machines = {_where(r) for s in settings for r in s.results}
@@ -185,10 +185,10 @@ def _figure(used: dict[Setting, list[CostPoint]], axis: str) -> Figure | None:
             axes.set_xscale("log")
             plain_ticks(axes.xaxis, between=False)
         name_points(axes, [(str(s.number), x, mean(u.top1)) for s, u, x in drawn])
-        svg = svg_of(figure, f"cost-{_AXES.index(axis)}")
+        image = image_of(figure)
     text = "; ".join(f"{s.number} {u.what}: {x:.3g}, {mean(u.top1):.2f} %" for s, u, x in drawn)
     title = f"Accuracy against {axis.partition(' [')[0]}"
-    return Figure(title, svg, f"{axis} and test top-1 by number of the setting: {text}.")
+    return Figure(title, image, f"{axis} and test top-1 by number of the setting: {text}.")
 
 
 def _table(used: dict[Setting, list[CostPoint]]) -> Table:

@@ -5,7 +5,7 @@ from itertools import groupby
 
 from codistill.analysis.differences import Difference
 from codistill.reporting.difference_tables import CAPTION, HEAD, difference_rows
-from codistill.reporting.page.drawing import COLOURS, canvas, svg_of
+from codistill.reporting.page.drawing import COLOURS, canvas, image_of
 from codistill.reporting.page.parts import Figure, Figures, Fold, Section, Table
 
 
@@ -17,8 +17,8 @@ def what_helped(found: Sequence[Difference]) -> Section:
         "Ensemble and what the method adds, less its opponent": ("ensemble", "its own"),
     }
     figures = [
-        _figure(title, [d for d in found if d.epoch == "last" and d.kind in kind], f"versus-{i}")
-        for i, (title, kind) in enumerate(kinds.items())
+        _figure(title, [d for d in found if d.epoch == "last" and d.kind in kind])
+        for title, kind in kinds.items()
         if any(d.epoch == "last" and d.kind in kind for d in found)
     ]
     few = len(last.rows) <= 12
@@ -49,10 +49,9 @@ def _tables(found: Sequence[Difference]) -> list[Table]:
     return tables
 
 
-def _figure(title: str, shown: Sequence[Difference], name: str) -> Figure:
+def _figure(title: str, shown: Sequence[Difference]) -> Figure:
     said, ticks, row = [], [], 0.0
-    with canvas(height=0.8 + 0.3 * (len(shown) + len({d.label for d in shown}))) as (_, axes):
-        figure = axes.figure
+    with canvas(height=0.8 + 0.3 * (len(shown) + len({d.label for d in shown}))) as (figure, axes):
         for label, of_label in groupby(shown, key=lambda d: d.label):
             axes.annotate(
                 label if len(label) < 60 else f"{label[:57]} ...",
@@ -82,6 +81,6 @@ def _figure(title: str, shown: Sequence[Difference], name: str) -> Figure:
         axes.axvline(0, color="black", linewidth=0.8)
         axes.set_yticks([y for y, _ in ticks], [text for _, text in ticks])
         axes.set(xlabel="difference in test top-1 [points], last epoch", ylim=(row + 0.4, 0.6))
-        svg = svg_of(figure, name)
+        image = image_of(figure)
     note = "Filled: helped or hurt (corrected p < 0.05); hollow: undecided or not tested"
-    return Figure(f"{title}. {note}", svg, f"Differences: {'; '.join(said)}.")
+    return Figure(f"{title}. {note}", image, f"Differences: {'; '.join(said)}.")

@@ -1,14 +1,14 @@
 """What the peers say of each other's answers: divergence and disagreement, epoch by epoch."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from statistics import mean
 
-from codistill.reporting.page.by_epoch import bands_of_settings
-from codistill.reporting.page.drawing import Style, band, canvas, integer_epochs, svg_of
+from codistill.reporting.page.by_epoch import parts_by_epoch, settings_by_epoch
 from codistill.reporting.page.parts import Figure, Figures, Fold, Part, Section, Table
 from codistill.reporting.page.setting import Setting, key_of, named
 from codistill.reporting.tables import spread_of
+from codistill.training.record import Record
 
 KINDS = {"kl": "KL divergence [nats]", "disagreement": "disagreement [%]"}
 
@@ -18,8 +18,8 @@ def flow_of_knowledge(settings: Sequence[Setting]) -> Section:
     known = [s for s in settings if pairs(s, "kl") or pairs(s, "disagreement")]
     parts: list[Part] = []
     if len(known) > 1:
-        together = [_overview(known, kind) for kind in KINDS]
-        parts += [Figures([f for f in together if f]), key_of(known, "flow-key")]
+        together = [f for kind in KINDS for f in _overview(known, kind)]
+        parts += [Figures(together), key_of(known)]
     tops = {kind: max([_largest(s, kind) for s in known], default=0.0) for kind in KINDS}
     for s in known:
         figures = [_by_pair(s, kind) for kind in KINDS if pairs(s, kind)]
@@ -58,43 +58,28 @@ def pairs(setting: Setting, kind: str) -> dict[tuple[str, str], list[list[float]
 def _mean_pair(setting: Setting, kind: str) -> list[list[float]]:
     """The mean over pairs, of each seed in each epoch."""
     keys = setting.keys(f"test/{kind}/")
-    return setting.columns(
-        lambda record: mean(record[k] for k in keys) if all(k in record for k in keys) else None
-    )
+
+    def value(record: Record) -> float | None:
+        return mean(record[k] for k in keys) if keys and all(k in record for k in keys) else None
+
+    return setting.columns(value)
 
 
-def _overview(settings: Sequence[Setting], kind: str) -> Figure | None:
-    curves = {s: _mean_pair(s, kind) for s in settings if pairs(s, kind)}
-    curves = {s: c for s, c in curves.items() if any(c)}
-    if not curves:
-        return None
-    svg, ends = bands_of_settings(curves, KINDS[kind], f"flow-{kind}", bottom=0.0)
-    ranked = sorted(ends.items(), key=lambda item: item[1])
-    text = ", ".join(f"{number}: {y:.3g}" for number, y in ranked)
-    return Figure(
-        f"Mean over all pairs of peers: {KINDS[kind]}",
-        svg,
-        f"By epoch. After the last one, lowest first, by number of the setting: {text}.",
-    )
+def _overview(settings: Sequence[Setting], kind: str) -> Iterator[Figure]:
+    curves = {s: c for s in settings if any(c := _mean_pair(s, kind))}
+    if curves:
+        title = f"Mean over all pairs of peers: {KINDS[kind]}"
+        yield settings_by_epoch(curves, KINDS[kind], title, highest_first=False)
 
 
 def _by_pair(setting: Setting, kind: str) -> Figure:
     curves = pairs(setting, kind)
     if kind == "disagreement":  # is the same both ways
         curves = {(i, j): c for (i, j), c in curves.items() if (j, i) not in curves or i < j}
-    arrow = "‖" if kind == "kl" else "and"
-    names = {pair: f"{pair[0]} {arrow} {pair[1]}" for pair in curves}
-    with canvas() as (figure, axes):
-        for i, (pair, columns) in enumerate(curves.items()):
-            band(axes, columns, Style.number(i), names[pair])
-        integer_epochs(axes)
-        axes.set_ylabel(KINDS[kind])
-        axes.set_ylim(bottom=0.0)
-        axes.legend(ncols=2 if len(curves) > 3 else 1)
-        svg = svg_of(figure, f"flow-{setting.name}-{kind}")
-    last = ", ".join(f"{names[pair]} {mean(c[-1]):.3g}" for pair, c in curves.items() if c[-1])
-    text = f"By epoch, for each pair. After the last: {last}."
-    return Figure(f"{setting.label}: {KINDS[kind]}, {setting.n}", svg, text)
+    sign = "‖" if kind == "kl" else "and"
+    named_curves = {f"{i} {sign} {j}": c for (i, j), c in curves.items()}
+    title = f"{setting.label}: {KINDS[kind]}, {setting.n}"
+    return parts_by_epoch(named_curves, KINDS[kind], title, bottom=0.0)
 
 
 def _largest(setting: Setting, kind: str) -> float:

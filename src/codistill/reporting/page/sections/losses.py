@@ -7,9 +7,9 @@ from codistill.reporting.page.drawing import (
     Style,
     band,
     canvas,
+    image_of,
     integer_epochs,
     plain_ticks,
-    svg_of,
 )
 from codistill.reporting.page.parts import Figure, Figures, Fold, Section
 from codistill.reporting.page.setting import Setting
@@ -53,10 +53,10 @@ def _terms(setting: Setting, keys: Sequence[str]) -> Figure:
             axes.set_yscale("symlog", linthresh=1e-3 * max(lowest))
         plain_ticks(axes.yaxis, between=0 < max(lowest) < 10 * min(lowest))
         axes.legend(ncols=1 + (len(keys) > 4))
-        svg = svg_of(figure, f"losses-{setting.name}-terms")
+        image = image_of(figure)
     last = [f"{k.removeprefix('loss/')} {_mean(setting.curve(k)[-1])}" for k in keys]
     text = f"Each loss term by epoch. In the last epoch: {', '.join(last)}."
-    return Figure(f"{setting.label}: terms, {setting.n}", svg, text)
+    return Figure(f"{setting.label}: terms, {setting.n}", image, text)
 
 
 def _shares(setting: Setting, keys: Sequence[str]) -> Figure:
@@ -88,10 +88,10 @@ def _shares(setting: Setting, keys: Sequence[str]) -> Figure:
         axes.grid(visible=False)
         axes.set(ylabel="share [%]", ylim=(0, 100), xlim=(0.5, len(epochs) + 0.5))
         axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
-        svg = svg_of(figure, f"losses-{setting.name}-shares")
+        image = image_of(figure)
     last = ", ".join(f"{name} {heights[-1]:.1f} %" for name, heights in shares.items())
     text = f"Share of each term by epoch. In the last epoch: {last}."
-    return Figure(f"{setting.label}: shares, mean over {setting.n}", svg, text)
+    return Figure(f"{setting.label}: shares, mean over {setting.n}", image, text)
 
 
 def _mean(values: Sequence[float]) -> str:

@@ -112,7 +112,6 @@ def _dots(settings: Sequence[Setting]) -> Figure:
     return dots(
         values,
         "test top-1 [%], last epoch",
-        "accuracy-dots",
         "Filled: mean of the peers. Hollow: their ensemble. Half-filled: the method's own "
         "classifier. Bars: one standard deviation over seeds",
     )

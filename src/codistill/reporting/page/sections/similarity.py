@@ -77,7 +77,7 @@ def _means(have: dict[Setting, list[Analysis]], name: str) -> dict[Setting, dict
 def _figures(have: dict[Setting, list[Analysis]]) -> Iterator[Figure]:
     cka = {s: {"mean of pairs": v["mean of pairs"]} for s, v in _means(have, "cka").items()}
     if any(v["mean of pairs"] for v in cka.values()):
-        yield dots(cka, "linear CKA of the last maps", "alike-cka", "CKA, mean over pairs", 3)
+        yield dots(cka, "linear CKA of the last maps", "CKA, mean over pairs", 3)
     cosine, other = _means(have, "cosine"), _means(have, "cosine_other_images")
     both = {
         s: {"same image": v["mean of pairs"], "other images": other[s]["mean of pairs"]}
@@ -86,7 +86,7 @@ def _figures(have: dict[Setting, list[Analysis]]) -> Iterator[Figure]:
     }
     if both:
         title = "Cosine, mean over pairs. Filled: the same image. Hollow: different images"
-        yield dots(both, "cosine of the last maps", "alike-cosine", title, 3)
+        yield dots(both, "cosine of the last maps", title, 3)
 
 
 def _last_stages(have: dict[Setting, list[Analysis]]) -> Table:
