@@ -1,54 +1,94 @@
 """Tests run on one thread: tiny tensors are faster so, and sums have one order.
 
-And runs that several files of tests look at, each trained once.
+Two workers of pytest-xdist then fill two cores. Runs that several files of tests look at are
+trained once, for all workers.
 """
 
+import os
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
 torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One worker for each core that this process may use; each takes up to 1 GB of memory."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(8, cores or 1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is cached of data sets lies in a folder of this worker, not in the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CODISTILL_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+Once = Callable[[str, Callable[[Path], object]], Path]
 
 
 @pytest.fixture(scope="session")
-def digits_runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """Makes a folder once for all workers: one of them calls `make(folder)`, the others wait."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def folder_of(name: str, make: Callable[[Path], object]) -> Path:
+        folder, done = shared / name, shared / f"{name}.done"
+        with FileLock(shared / f"{name}.lock"):
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                make(folder)
+                done.touch()
+        return folder
+
+    return folder_of
+
+
+@pytest.fixture(scope="session")
+def digits_runs(once: Once) -> list[Path]:
     """Two seeds of FFL, and one network alone, each for two epochs."""
     from codistill.runs.run import Run
     from codistill.settings.config import Config
     from codistill.settings.data_config import DataConfig
 
-    folder = tmp_path_factory.mktemp("runs")
-    paths = []
-    for method, peers, shared, seed in (
-        ("ffl", 2, 2, 0),
-        ("ffl", 2, 2, 1),
-        ("independent", 1, 0, 0),
-    ):
-        config = Config(
-            method={"name": method} | ({"ramp_up": 1} if method == "ffl" else {}),
-            data=DataConfig(name="digits", val_fraction=0.1),
-            network="resnet8",
-            peers=peers,
-            shared=shared,
-            epochs=2,
-            batch_size=64,
-            lr=0.05,
-            threads=1,
-            seed=seed,
-            out=str(folder / f"{method}{seed}"),
-        )
-        run = Run.create(config)
-        list(run.train())
-        paths.append(run.path)
-    return paths
+    def train(folder: Path) -> None:
+        for name, seed in (("ffl", 0), ("ffl", 1), ("independent", 0)):
+            config = Config(
+                method={"name": name} | ({"ramp_up": 1} if name == "ffl" else {}),
+                data=DataConfig(name="digits", val_fraction=0.1),
+                network="resnet8",
+                peers=2 if name == "ffl" else 1,
+                shared=2 if name == "ffl" else 0,
+                epochs=2,
+                batch_size=64,
+                lr=0.05,
+                threads=1,
+                seed=seed,
+                out=str(folder / f"{name}{seed}"),
+            )
+            list(Run.create(config).train())
+
+    folder = once("digits_runs", train)
+    return [folder / name for name in ("ffl0", "ffl1", "independent0")]
 
 
 @pytest.fixture(scope="session")
-def digits_report(digits_runs: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def digits_report(digits_runs: list[Path], once: Once) -> Path:
     """The report of these runs, with the images 3 and 17."""
     from codistill.command.main import main
 
-    folder = tmp_path_factory.mktemp("report")
-    assert main(["report", *map(str, digits_runs), "--out", str(folder), "--images", "3,17"]) == 0
-    return folder
+    def write(folder: Path) -> None:
+        runs = map(str, digits_runs)
+        assert main(["report", *runs, "--out", str(folder), "--images", "3,17"]) == 0
+
+    return once("digits_report", write)
