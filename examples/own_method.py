@@ -9,8 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from codistill import Method, Outputs, Peers, build_network, fit
-from codistill.data import Augmentation, EvalBatches, Normalisation, TrainBatches, load_dataset
+from codistill import Method, Outputs, Peers, build_network, fit, load_data
 from codistill.methods import DML, Independent
 from codistill.methods.losses import ce_loss, kd_loss, sigmoid_ramp_up
 
@@ -45,14 +44,11 @@ class Relay(Method):
 
 
 def main() -> None:
-    digits = load_dataset("digits")
-    normalisation = Normalisation.of(digits.train)
-    train = TrainBatches(digits.train, 64, normalisation, Augmentation(pad=1, flip=False))
-    test = EvalBatches(digits.test, 500, normalisation)
+    data = load_data("digits", batch_size=64)
     for build in (Independent, DML, lambda peers: Relay(peers, ramp_up=1)):
         torch.manual_seed(0)
         method = build(Peers([build_network("resnet8", num_classes=10) for _ in range(2)]))
-        last = fit(method, train, {"test": test}, epochs=3)[-1]
+        last = fit(method, data.train, {"test": data.test}, epochs=3)[-1]
         print(type(method).__name__, {k: round(v, 1) for k, v in last.items() if "top1" in k})
 
 

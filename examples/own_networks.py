@@ -6,8 +6,7 @@ Run it: python examples/own_networks.py
 import torch
 from torch import nn
 
-from codistill import Network, Peers, build_network, epochs, evaluate
-from codistill.data import Augmentation, EvalBatches, Normalisation, TrainBatches, load_dataset
+from codistill import Network, Peers, build_network, epochs, evaluate, load_data
 from codistill.methods import FFL
 
 
@@ -23,15 +22,11 @@ def small(num_classes: int) -> Network:
 
 def main() -> None:
     torch.manual_seed(0)
-    digits = load_dataset("digits")
-    normalisation = Normalisation.of(digits.train)
-    train = TrainBatches(digits.train, 64, normalisation, Augmentation(pad=1, flip=False))
-    test = EvalBatches(digits.test, 500, normalisation)
-
+    data = load_data("digits", batch_size=64)
     method = FFL(Peers([small(10), build_network("resnet8", num_classes=10)]), ramp_up=1)
-    for record in epochs(method, train, {"test": test}, epochs=3):
+    for record in epochs(method, data.train, {"test": data.test}, epochs=3):
         print({k: round(v, 1) for k, v in record.items() if "top1" in k})
-    print(evaluate(method, test)["top1/fused"])
+    print(evaluate(method, data.test)["top1/fused"])
 
 
 if __name__ == "__main__":

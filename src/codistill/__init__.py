@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from codistill.networks.peers import Peers as Peers
     from codistill.networks.student import load_student as load_student
     from codistill.networks.student import save_student as save_student
+    from codistill.settings.build_data import load_data as load_data
     from codistill.training.evaluate import evaluate as evaluate
     from codistill.training.fit import epochs as epochs
     from codistill.training.fit import fit as fit
@@ -36,6 +37,7 @@ _HOMES = {
     "epochs": "codistill.training.fit",
     "evaluate": "codistill.training.evaluate",
     "fit": "codistill.training.fit",
+    "load_data": "codistill.settings.build_data",
     "load_image": "codistill.data.batches.photograph",
     "load_student": "codistill.networks.student",
     "minimize": "codistill.methods.method",

@@ -24,7 +24,7 @@ from codistill.data.dataset import S
 from codistill.data.division import Division, divide
 from codistill.data.encoded import EncodedDataset, EncodedSplit
 from codistill.data.normalisation import IMAGENET, Normalisation
-from codistill.errors import InputError
+from codistill.errors import InputError, did_you_mean
 from codistill.settings.config import Config
 from codistill.settings.data_config import DataConfig
 
@@ -41,17 +41,17 @@ _MEASURED = 2000  # images that a normalisation is estimated from
 
 @dataclass(frozen=True)
 class Data:
-    """The batches of a run, on its device.
+    """A data set in batches, on the device of the training.
 
     Attributes:
-        train: augmented.
-        evaluate_on: "val", where images are held out, and "test".
-        classes: C names.
-        normalisation: of all batches.
-        image_size: height and width of what the networks see.
-        fingerprint: of the whole data set.
-        settings: with every default written out that depends on the data.
-        notes: what is remarkable about the data, one line each.
+        train: the batches to train on, augmented.
+        evaluate_on: the batches to evaluate on by name: "val", if images are held out, and "test".
+        classes: the names of the C classes, in the order of the logits.
+        normalisation: the mean and standard deviation that all batches are normalised by.
+        image_size: height and width of the images that networks see, in pixels.
+        fingerprint: a hash of the whole data set.
+        settings: the settings, with every default written out that depends on the data.
+        notes: remarkable facts about the data, one line each.
         broken: the images that turn out to be broken while they are read.
         crop: the share of the largest middle square that evaluation sees.
     """
@@ -66,6 +66,57 @@ class Data:
     notes: tuple[str, ...]
     broken: BrokenImages
     crop: float = 1.0
+
+    @property
+    def val(self) -> EvalBatches | StreamedEvalBatches | None:
+        """The training images that are held out to choose by, or None."""
+        return self.evaluate_on.get("val")
+
+    @property
+    def test(self) -> EvalBatches | StreamedEvalBatches:
+        """The images that are only reported on."""
+        return self.evaluate_on["test"]
+
+
+def load_data(
+    name: str,
+    root: str | Path | None = None,
+    *,
+    batch_size: int = 128,
+    views: int = 1,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    **settings: Any,
+) -> Data:
+    """A data set as a run uses it: found, divided, normalised, augmented, in batches.
+
+    `data = load_data("digits")` gives `data.train`, `data.val`, `data.test`, `data.classes`. The
+    classes of `codistill.data` make the same one by one.
+
+    Args:
+        name: any data set of the command; `codistill list data` lists them.
+        root: the place of the images. Default: embedded, or downloaded.
+        batch_size: images per batch in training.
+        views: augmented views of each image; a method says how many it needs: `method.views`.
+        seed: draws the order of the images and their augmentation.
+        device: where the batches are wanted, the same as the method's.
+        settings: further settings of the images under the names that the command gives them after
+            `--data.`, such as `val_fraction=0.0` or `image_size=160`; see `DataConfig`.
+
+    Raises:
+        InputError: a name or a setting is unknown, or the images cannot be read.
+    """
+    known = [field.name for field in dataclasses.fields(DataConfig)]
+    for setting in settings:
+        if setting not in known:
+            raise InputError(
+                f"load_data has no setting {setting!r}: {did_you_mean(setting, known)}"
+            )
+    images = DataConfig(name, None if root is None else str(root), **settings)
+    config = Config(data=images, batch_size=batch_size, seed=seed)
+    data = build_data(config, torch.device(device))
+    data.train.views = views
+    return data
 
 
 def build_data(config: Config, device: torch.device) -> Data:

@@ -158,7 +158,7 @@ def train_epoch(
         if len(batch.views) != method.views:
             raise InputError(
                 f"a batch has {len(batch.views)} views, but {type(method).__name__} needs "
-                f"{method.views}: give TrainBatches(..., views={method.views})"
+                f"{method.views}: give load_data(..., views={method.views})"
             )
         state.record(step(batch))
         state.seconds = before + time.perf_counter() - begin
