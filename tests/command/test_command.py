@@ -68,7 +68,6 @@ def test_options_win_over_the_recipe() -> None:
     assert config.method == {
         "name": "ffl",
         "temperature": 3.0,
-        "ramp_up": 5,
         "ensemble_teaches": True,
         "fused_teaches": True,
         "fusion_weight_decay": 1e-5,

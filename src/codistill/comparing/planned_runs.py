@@ -14,11 +14,18 @@ from codistill import files
 from codistill.comparing.comparison import Comparison, Row
 from codistill.comparing.sections import Problems
 from codistill.errors import InputError
+from codistill.methods.length import scaling_notes
 from codistill.runs.finished import what_is_compared
 from codistill.runs.loggers import require_loggers
 from codistill.runs.remarks import remarks
 from codistill.settings.build_data import Data, build_data
-from codistill.settings.build_method import build_method, network_files, require_held_out, resolve
+from codistill.settings.build_method import (
+    build_method,
+    length_of,
+    network_files,
+    require_held_out,
+    resolve,
+)
 from codistill.settings.config import Config, flatten
 
 _log = logging.getLogger(__name__)
@@ -112,13 +119,14 @@ def strangers(runs: Iterable[PlannedRun], folder: Path) -> list[str]:
 def _checked(row: Row, data: Data) -> Row:
     """The row with every default written out, once its method was built."""
     try:
-        method = build_method(row.config, len(data.classes), data.image_size)
-        require_held_out(method, row.config.method["name"], data)
+        config = dataclasses.replace(resolve(row.config, data), threads=row.config.threads)
+        method = build_method(config, len(data.classes), data.image_size)
+        require_held_out(method, config.method["name"], data)
     except InputError as error:
         raise InputError(f"methods: {row.label}: {error}") from error
-    for remark in remarks(method, row.config):
+    scaled = scaling_notes(type(method), row.config.method, length_of(config, data))
+    for remark in (*scaled, *remarks(method, config)):
         _log.warning("codistill: note: %s: %s", row.label, remark)
-    config = dataclasses.replace(resolve(row.config, data), threads=row.config.threads)
     return dataclasses.replace(row, config=config)
 
 

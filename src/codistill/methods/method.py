@@ -1,7 +1,8 @@
 """The interface of this library: how peers are trained together."""
 
 import abc
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from codistill.data.batch import Batch, Labels
+from codistill.methods.length import PAPERS, Length, Rule
 from codistill.networks.peers import Outputs, Peers
 
 
@@ -34,11 +36,16 @@ class Method(nn.Module, abc.ABC):
         views: augmented views of each image that a step needs. The peers take turns with them.
         forwards: how often the peers compute a batch in a step.
         needs_held_out: whether `begin_epoch` cannot do without images that were held out.
+        paper_length: the training that the defaults of the constructor belong to.
+        scales: the rule by which a default changes in a training of another length, by the name of
+            the argument: {"ramp_up": share_of_epochs}; see `codistill.methods.length`.
     """
 
     views = 1
     forwards = 1
     needs_held_out = False
+    paper_length: ClassVar[Length] = PAPERS
+    scales: ClassVar[Mapping[str, Rule]] = {}
 
     def __init__(self, peers: Peers):
         super().__init__()

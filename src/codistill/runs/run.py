@@ -30,6 +30,8 @@ import torch
 from codistill import files
 from codistill.data.batch import Batch
 from codistill.errors import InputError
+from codistill.methods import method_class
+from codistill.methods.length import scaling_notes
 from codistill.methods.parameters import parameter_counts
 from codistill.networks.student import save_student
 from codistill.runs import checkpoints
@@ -41,6 +43,7 @@ from codistill.runs.results import best_epoch, preferred, summarise
 from codistill.settings.build_data import Data, build_data, mix_labels
 from codistill.settings.build_method import (
     build_method,
+    length_of,
     make_optimizer,
     network_files,
     require_held_out,
@@ -126,6 +129,10 @@ class Run:
         if config.threads:
             torch.set_num_threads(config.threads)
         data = build_data(config, choose_device(config.device))
+        notes = scaling_notes(
+            method_class(config.method["name"]), config.method, length_of(config, data)
+        )
+        data = dataclasses.replace(data, notes=(*data.notes, *notes))
         config = resolve(config, data)
         # First of all, so that a bad option leaves no folder.
         method = build_method(config, len(data.classes), data.image_size)

@@ -41,7 +41,8 @@ def parse_config(argv: Sequence[str], prog: str) -> Config:
     _set_defaults(parser, recipe, f"recipe {path}", name or default)
     arguments = [a.partition("=")[0].removeprefix("--") for a in argv if a.startswith("--")]
     _refuse_unknown(arguments, parser, "the command", name or default)
-    return _parse(parser, argv, name or default)
+    given = {*arguments, *dict(flatten(recipe))}
+    return _parse(parser, argv, name or default, given)
 
 
 def config_of(settings: dict[str, Any], where: str) -> Config:
@@ -54,7 +55,7 @@ def config_of(settings: dict[str, Any], where: str) -> Config:
     name = settings["method"]["name"]
     parser = _parser("codistill", name)
     _set_defaults(parser, settings, where, name)
-    return _parse(parser, [], name)
+    return _parse(parser, [], name, set(dict(flatten(settings))))
 
 
 def _parser(prog: str, method: str | None) -> ArgumentParser:
@@ -95,17 +96,22 @@ def _set_defaults(
         raise InputError(f"{where}: {one_line(str(error))}") from error
 
 
-def _parse(parser: ArgumentParser, argv: Sequence[str], method: str) -> Config:
+def _parse(parser: ArgumentParser, argv: Sequence[str], method: str, given: set[str]) -> Config:
     try:
-        return _to_config(parser.parse_args(list(argv)), method)
+        return _to_config(parser.parse_args(list(argv)), method, given)
     except argparse.ArgumentError as error:
         raise InputError(one_line(str(error))) from error
 
 
-def _to_config(parsed: Namespace, method: str) -> Config:
+def _to_config(parsed: Namespace, method: str, given: set[str]) -> Config:
+    """Leaves out what depends on the length of the run, unless it is among the given settings."""
+    from codistill.methods import method_class
+
     values = parsed.as_dict()
     values.pop("config", None)
-    values["method"] = {"name": method} | (values.get("method") or {})
+    later = {name for name in method_class(method).scales if f"method.{name}" not in given}
+    options = {k: v for k, v in (values.get("method") or {}).items() if k not in later}
+    values["method"] = {"name": method} | options
     return Config.from_dict(values)
 
 

@@ -10,6 +10,7 @@ import torch
 
 from codistill.errors import InputError
 from codistill.methods import method_class
+from codistill.methods.length import Length, scaled_defaults
 from codistill.methods.method import Method
 from codistill.methods.optimizers import sgd
 from codistill.networks import renew_equal_classifiers, start_from
@@ -62,6 +63,7 @@ def resolve(config: Config, data: Data) -> Config:
     return dataclasses.replace(
         config,
         method=_method_defaults(config.method["name"])
+        | scaled_defaults(method_class(config.method["name"]), length_of(config, data))
         | config.method
         | {name: str(path) for name, path in network_files(config.method).items()},
         weights=config.weights
@@ -69,6 +71,11 @@ def resolve(config: Config, data: Data) -> Config:
         data=data.settings,
         threads=torch.get_num_threads(),
     )
+
+
+def length_of(config: Config, data: Data) -> Length:
+    """How long the training of a configuration is."""
+    return Length(config.epochs, config.epochs * len(data.train))
 
 
 def network_files(method: dict[str, Any]) -> dict[str, Path]:

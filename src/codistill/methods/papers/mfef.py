@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 from codistill.data.batch import Labels
 from codistill.errors import InputError, require_not_negative, require_positive
 from codistill.methods.fusion import FusionModule
+from codistill.methods.length import share_of_epochs
 from codistill.methods.losses import ce_loss, kd_loss, sigmoid_ramp_up
 from codistill.methods.method import Method
 from codistill.networks.families.initialise import initialise_convolutions
@@ -40,6 +41,8 @@ class MFEF(Method):
         spatial_attention: whether positions are then weighted.
         fusion_weight_decay: weight decay of all that the method adds, in place of the recipe's.
     """
+
+    scales = {"ramp_up": share_of_epochs}
 
     def __init__(
         self,

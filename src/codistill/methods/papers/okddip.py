@@ -17,6 +17,7 @@ from torch import Tensor
 from codistill.data.batch import Labels
 from codistill.errors import InputError, require_not_negative, require_one_of, require_positive
 from codistill.methods.attention import Attention, mix_predictions
+from codistill.methods.length import share_of_epochs
 from codistill.methods.losses import (
     ce_loss,
     kd_loss,
@@ -40,6 +41,8 @@ class OKDDip(Method):
         mix: what the attention averages: "logits", as the authors' code does, or "probabilities",
             softened by T, as the paper says.
     """
+
+    scales = {"ramp_up": share_of_epochs}
 
     def __init__(
         self,

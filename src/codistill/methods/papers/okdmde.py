@@ -23,6 +23,7 @@ from codistill.data.batch import Labels
 from codistill.errors import InputError, require_not_negative, require_one_of, require_positive
 from codistill.methods.adapters import MatchSize, MatchWidth
 from codistill.methods.attention import Attention, mix_predictions
+from codistill.methods.length import share_of_epochs
 from codistill.methods.losses import ce_loss, full_precision, kd_loss, sigmoid_ramp_up
 from codistill.methods.method import Method
 from codistill.networks.families.initialise import initialise_convolutions
@@ -43,6 +44,8 @@ class OKDMDE(Method):
             whose class vectors have length 1, divided by the number of classes: it lies between 0
             and 1 and cannot be lowered by shorter weights.
     """
+
+    scales = {"ramp_up": share_of_epochs}
 
     def __init__(
         self,

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from codistill.data.batch import Labels
 from codistill.errors import InputError, require_not_negative, require_positive
+from codistill.methods.length import share_of_epochs
 from codistill.methods.losses import ce_loss, kd_loss, sigmoid_ramp_up
 from codistill.methods.method import Method
 from codistill.networks.peers import Outputs, Peers
@@ -28,6 +29,8 @@ class ONE(Method):
         ramp_up: epochs until distillation has its full weight; 0 gives it from the start. The
             authors' 80 belong to 300 epochs: scale them with the length of the training.
     """
+
+    scales = {"ramp_up": share_of_epochs}
 
     def __init__(self, peers: Peers, temperature: float = 3.0, ramp_up: int = 80):
         if not peers.shared:

@@ -19,6 +19,7 @@ from codistill.errors import (
     require_not_negative,
     require_positive,
 )
+from codistill.methods.length import share_of_epochs, share_of_steps
 from codistill.methods.losses import ce_loss, kd_loss, sigmoid_ramp_up
 from codistill.methods.method import Method
 from codistill.methods.modes import Frozen
@@ -41,6 +42,8 @@ class PCL(Method):
     """
 
     step: Tensor
+
+    scales = {"ramp_up": share_of_epochs, "decay": share_of_steps}
 
     def __init__(
         self, peers: Peers, temperature: float = 3.0, ramp_up: int = 80, decay: float = 0.999
