@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from toys import toy_split
+from toys import C, toy_split
 
-from codistill import InputError
+from codistill import InputError, load_data
 from codistill.data.batches.in_memory import Augmentation, EvalBatches, TrainBatches, crop_and_flip
-from codistill.data.dataset import Split, hold_out
+from codistill.data.dataset import Split, hold_out, take_per_class
 from codistill.data.normalisation import Normalisation
 from codistill.importing import optional
 
@@ -362,3 +362,24 @@ def test_too_few_images_to_learn_from_are_refused(n, batch_size):
 def test_a_padding_as_wide_as_the_image_is_refused(pad):
     with pytest.raises(InputError, match=f"pad is {pad}, but the images are only 4 pixels"):
         TrainBatches(numbered(8), 4, AS_IT_IS, Augmentation(pad=pad))
+
+
+def test_a_part_of_every_class_is_drawn_by_its_seed():
+    split = toy_split(n=40)
+    few, more = (take_per_class(split, n, seed=3) for n in (2, 5))
+    assert few.labels.bincount().tolist() == [2] * C
+    images = {image.numpy().tobytes() for image in more.images}
+    assert {image.numpy().tobytes() for image in few.images} < images
+    other = take_per_class(split, 2, seed=4)
+    assert not torch.equal(few.images, other.images)
+    assert len(take_per_class(split, 99, seed=3)) == 40
+
+
+def test_a_part_of_every_class_is_taken_of_what_is_not_held_out():
+    whole = load_data("digits", val_fraction=0.1)
+    part = load_data("digits", val_fraction=0.1, images_per_class=7)
+    assert part.train.split.labels.bincount().tolist() == [7] * 10
+    assert torch.equal(part.val.split.labels, whole.val.split.labels)
+    assert part.fingerprint == whole.fingerprint
+    with pytest.raises(InputError, match="images_per_class is 0: give 1 or more"):
+        load_data("digits", images_per_class=0)

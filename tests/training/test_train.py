@@ -498,3 +498,23 @@ def test_losses_of_an_interrupted_epoch_go_on_where_the_method_is():
     resumed = TrainingState(make("dml").to("meta"), sgd)
     resumed.load_state_dict(begun.state_dict())
     assert {loss.device.type for values in resumed.terms.values() for loss in values} == {"meta"}
+
+
+def test_epochs_between_evaluations_have_records_without_metrics():
+    method = make("dml", K=2)
+    evaluate_on = {"test": toy_batches()}
+    records = fit(
+        method, toy_batches(), evaluate_on, epochs=9, make_optimizer=sgd, evaluate_every=2
+    )
+    evaluated = [r["epoch"] for r in records if "test/top1/peer0" in r]
+    assert evaluated == [2, 4, 5, 6, 7, 8, 9]  # every second, and the last five
+    assert all("loss/ce" in r for r in records)
+
+
+def test_how_often_is_evaluated_changes_no_weight():
+    weights = []
+    for every in (1, 4):
+        method = make("ffl", K=2)
+        fit(method, toy_batches(), {"test": toy_batches()}, epochs=6, evaluate_every=every)
+        weights.append(method.state_dict())
+    assert_same_tensors(*weights)

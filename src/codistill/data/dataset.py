@@ -111,3 +111,20 @@ def hold_out(
         members = members[torch.randperm(len(members), generator=rng)]
         held[members[: round(fraction * len(members))]] = True
     return split.take((~held).nonzero().flatten()), split.take(held.nonzero().flatten())
+
+
+def take_per_class(split: S, images: int, seed: int) -> S:
+    """So many images of every class, in their order; all of a class that has fewer.
+
+    Args:
+        split: N labelled images.
+        images: how many of every class.
+        seed: draws which. More images with the same seed hold the fewer ones.
+    """
+    taken = torch.zeros(len(split), dtype=torch.bool)
+    rng = torch.Generator().manual_seed(seed)
+    labels = split.labels.cpu()
+    for label in range(int(labels.max()) + 1):
+        members = (labels == label).nonzero().flatten()
+        taken[members[torch.randperm(len(members), generator=rng)][:images]] = True
+    return split.take(taken.nonzero().flatten())

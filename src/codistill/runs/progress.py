@@ -57,9 +57,13 @@ def live_bars(console: Console, speed_estimate_period: float = 30.0) -> Progress
 
 def one_line(record: Record) -> str:
     """An epoch in a line: accuracy of every classifier, on the images held out if there are any."""
+    speed = f"{record['images_per_second']:,.0f} images/s"
+    if not classifiers_of(record):  # not evaluated
+        loss = sum(value for key, value in record.items() if key.startswith("loss/"))
+        return f"loss {loss:.3f}; {speed}"
     split = "val" if any(key.startswith("val/") for key in record) else "test"
     scores = [f"{name} {record[f'{split}/top1/{name}']:.1f}" for name in classifiers_of(record)]
-    return f"{split} top-1 {', '.join(scores)}; {record['images_per_second']:,.0f} images/s"
+    return f"{split} top-1 {', '.join(scores)}; {speed}"
 
 
 def _advance(progress: Progress, task: TaskID, batches: Iterable[Batch]) -> Iterator[Batch]:

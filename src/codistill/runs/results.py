@@ -18,7 +18,7 @@ def best_epoch(history: list[Record], students: Iterable[str]) -> int | None:
     """
     students = list(students)
     scores = [max(_held_out(record, students).values(), default=-1.0) for record in history]
-    if not scores or scores[0] < 0:
+    if max(scores, default=-1.0) < 0:
         return None
     return 1 + scores.index(max(scores))
 

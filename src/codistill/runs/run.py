@@ -201,6 +201,7 @@ class Run:
                 lr_at=config.lr_at,
                 precision=config.precision,
                 eval_precision=config.eval_precision,
+                evaluate_every=config.evaluate_every,
                 cuda_graphs=config.cuda_graphs,
                 state=state,
             )

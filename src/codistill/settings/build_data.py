@@ -20,7 +20,7 @@ from codistill.data.batches.streamed import (
 )
 from codistill.data.batches.workers import available_cores
 from codistill.data.by_name import IN_MEMORY, check_name, load_dataset, open_dataset
-from codistill.data.dataset import S
+from codistill.data.dataset import S, take_per_class
 from codistill.data.division import Division, divide
 from codistill.data.encoded import EncodedDataset, EncodedSplit
 from codistill.data.normalisation import IMAGENET, Normalisation
@@ -159,7 +159,7 @@ def _refuse_what_does_not_apply(c: DataConfig) -> None:
 def _build_in_memory(config: Config, device: torch.device) -> Data:
     c = config.data
     dataset = load_dataset(c.name, c.root)
-    division = divide(dataset.splits, c.val_fraction, None, c.split_seed)
+    division = _divide(dataset.splits, c)
     notes = _notes(division, dataset.classes)
     measures = c.normalisation != "imagenet" and not (c.mean and c.std)
     normalisation = _given(c, Normalisation.of(division.train) if measures else IMAGENET)
@@ -198,7 +198,7 @@ def _build_in_memory(config: Config, device: torch.device) -> Data:
 def _build_streamed(config: Config, device: torch.device) -> Data:
     c = config.data
     dataset = open_dataset(c.name, c.root, c.label_column)
-    division = divide(dataset.splits, c.val_fraction, c.test_fraction, c.split_seed)
+    division = _divide(dataset.splits, c)
     size = IMAGE_SIZE if c.image_size is None else c.image_size
     workers = available_cores() if c.workers is None else c.workers
     flip = True if c.flip is None else c.flip
@@ -242,6 +242,15 @@ def _build_streamed(config: Config, device: torch.device) -> Data:
         broken=broken,
         crop=EVAL_CROP,
     )
+
+
+def _divide(splits: Mapping[str, S], c: DataConfig) -> Division[S]:
+    """What each image is for; of those to train on as many per class as were asked for."""
+    division = divide(splits, c.val_fraction, c.test_fraction, c.split_seed)
+    if c.images_per_class is None:
+        return division
+    train = take_per_class(division.train, c.images_per_class, c.split_seed)
+    return dataclasses.replace(division, train=train)
 
 
 def _measure(split: EncodedSplit, size: int, workers: int, broken: BrokenImages) -> Normalisation:

@@ -53,6 +53,7 @@ class Config:
         seed: of weights, order and augmentation
         precision: of the forward pass in training
         eval_precision: of the forward pass in evaluation; bf16 shifts accuracies a little
+        evaluate_every: epochs from one evaluation to the next; the last five are always evaluated
         recompute: keep only what the stages return and compute the rest again in the backward pass:
             the same numbers, less memory, more time; not for spectral normalisation. What inspect
             estimates is without it
@@ -94,6 +95,7 @@ class Config:
     seed: int = 0
     precision: Literal["fp32", "bf16"] = "fp32"
     eval_precision: Literal["fp32", "bf16"] = "fp32"
+    evaluate_every: int = 1
     recompute: bool = False
     compile: bool = False
     cuda_graphs: bool = False
@@ -108,6 +110,7 @@ class Config:
     def __post_init__(self) -> None:
         require_positive(
             epochs=self.epochs,
+            evaluate_every=self.evaluate_every,
             peers=self.peers,
             lr=self.lr,
             lr_decay=self.lr_decay,

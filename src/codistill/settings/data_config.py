@@ -19,6 +19,8 @@ class DataConfig:
             Default: the data set's own validation images, else 0.1
         test_fraction: share of a folder that is not divided that is only tested on. Default: 0.2
         split_seed: draws which images are held out, the same for all seeds of a comparison
+        images_per_class: images of every class to train on, drawn by split_seed once the others are
+            held out. Default: all
         label_column: of tables, which column has the labels. Default: found by name and type
         image_size: side of the crops that networks see, in pixels, where images are cut from
             larger ones. Default: 224
@@ -39,6 +41,7 @@ class DataConfig:
     val_fraction: float | None = None
     test_fraction: float | None = None
     split_seed: int = 0
+    images_per_class: int | None = None
     label_column: str | None = None
     image_size: int | None = None
     min_scale: float | None = None
@@ -72,6 +75,8 @@ class DataConfig:
             raise InputError(f"data.min_scale is {self.min_scale}: give a number above 0, up to 1")
         if self.image_size is not None and not 8 <= self.image_size <= 4096:
             raise InputError(f"data.image_size is {self.image_size}: give 8 to 4096 pixels")
+        if self.images_per_class is not None and self.images_per_class < 1:
+            raise InputError(f"data.images_per_class is {self.images_per_class}: give 1 or more")
         if self.rand_augment > 30:
             raise InputError(f"data.rand_augment is {self.rand_augment}: give 1 to 30, or 0")
         require_one_of("data.pad_mode", self.pad_mode, ("reflect", "zeros"))

@@ -16,6 +16,8 @@ from codistill.training.evaluate import evaluate
 from codistill.training.record import Record
 from codistill.training.state import MakeOptimizer, TrainingState
 
+_ALWAYS_EVALUATED = 5  # epochs at the end, whose mean steadies a result
+
 
 def fit(
     method: Method,
@@ -28,6 +30,7 @@ def fit(
     lr_at: Callable[[int], float] | None = None,
     precision: Precision = "fp32",
     eval_precision: Precision = "fp32",
+    evaluate_every: int = 1,
     cuda_graphs: bool = False,
     state: TrainingState | None = None,
 ) -> list[Record]:
@@ -49,6 +52,8 @@ def fit(
             gives no schedule of its own. Default: always 1.
         precision: "bf16" runs the forward pass under autocast; weights and losses stay float32.
         eval_precision: the same for the evaluation.
+        evaluate_every: the number of epochs from one evaluation to the next; the last five epochs
+            are always evaluated. The records of the others lack its metrics.
         cuda_graphs: whether to record a step once an epoch on CUDA and to replay it, which spares
             the host. The step must not wait for the device, nor depend on numbers in Python that
             change within an epoch: they stay as they were recorded. Without effect elsewhere.
@@ -76,6 +81,7 @@ def fit(
             lr_at=lr_at,
             precision=precision,
             eval_precision=eval_precision,
+            evaluate_every=evaluate_every,
             cuda_graphs=cuda_graphs,
             state=state,
         )
@@ -93,6 +99,7 @@ def epochs(
     lr_at: Callable[[int], float] | None = None,
     precision: Precision = "fp32",
     eval_precision: Precision = "fp32",
+    evaluate_every: int = 1,
     cuda_graphs: bool = False,
     state: TrainingState | None = None,
 ) -> Iterator[Record]:
@@ -125,7 +132,8 @@ def epochs(
 
         record: Record = {"epoch": epoch + 1, "lr": lr}
         record |= {f"loss/{n}": torch.stack(v).mean().item() for n, v in state.terms.items()}
-        for name, evaluation_batches in (evaluate_on or {}).items():
+        due = (epoch + 1) % evaluate_every == 0 or epoch >= epochs - _ALWAYS_EVALUATED
+        for name, evaluation_batches in (evaluate_on or {}).items() if due else ():
             metrics = evaluate(method, evaluation_batches, eval_precision)
             record |= {f"{name}/{key}": value for key, value in metrics.items()}
         record |= {"images_per_second": images / seconds, "seconds": state.seconds}

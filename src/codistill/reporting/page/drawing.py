@@ -84,7 +84,7 @@ def image_of(figure: Any) -> str:
 def band(axes: Any, columns: Sequence[Sequence[float]], style: Style, label: str) -> None:
     """A curve through the mean of each column, with the range of its values around it.
 
-    Columns without a value leave a gap.
+    The line goes on over columns without a value: epochs that were not evaluated.
 
     Args:
         axes: of matplotlib.
@@ -92,22 +92,21 @@ def band(axes: Any, columns: Sequence[Sequence[float]], style: Style, label: str
         style: of the curve.
         label: in the legend.
     """
-    epochs = range(1, len(columns) + 1)
-    nan = float("nan")
-    centre = [mean(c) if c else nan for c in columns]
+    measured = [(epoch, column) for epoch, column in enumerate(columns, 1) if column]
+    epochs = [epoch for epoch, _ in measured]
     axes.plot(
         epochs,
-        centre,
+        [mean(column) for _, column in measured],
         color=style.colour,
         linestyle=style.line,
         marker=style.marker,
         markersize=3.5,
-        markevery=max(1, len(columns) // 8),
+        markevery=max(1, len(measured) // 8),
         linewidth=1.4,
         label=label,
     )
     if any(len(c) > 1 for c in columns):
-        low, high = ([f(c) if c else nan for c in columns] for f in (min, max))
+        low, high = ([f(column) for _, column in measured] for f in (min, max))
         axes.fill_between(epochs, low, high, color=style.colour, alpha=0.18, linewidth=0)
 
 
