@@ -33,9 +33,9 @@ def main() -> None:
 
     student = method.peers.student(0).eval()  # an ordinary network, with weights of its own
     save_student("student.safetensors", student, {"network": "resnet8", "classes": list("abcd")})
-    again, about = load_student("student.safetensors")
+    again = load_student("student.safetensors")
     assert torch.equal(again(images[:8]), student(images[:8]))
-    print(f"student.safetensors: {about}")
+    print(f"student.safetensors: {again.about}")
 
 
 if __name__ == "__main__":

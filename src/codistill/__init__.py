@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from codistill.networks.build import build_network as build_network
     from codistill.networks.peers import Outputs as Outputs
     from codistill.networks.peers import Peers as Peers
-    from codistill.networks.student import load_student as load_student
     from codistill.networks.student import save_student as save_student
+    from codistill.runs.student import load_student as load_student
     from codistill.settings.build_data import load_data as load_data
     from codistill.training.evaluate import evaluate as evaluate
     from codistill.training.fit import epochs as epochs
@@ -39,7 +39,7 @@ _HOMES = {
     "fit": "codistill.training.fit",
     "load_data": "codistill.settings.build_data",
     "load_image": "codistill.data.batches.photograph",
-    "load_student": "codistill.networks.student",
+    "load_student": "codistill.runs.student",
     "minimize": "codistill.methods.method",
     "save_student": "codistill.networks.student",
 }

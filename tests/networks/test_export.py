@@ -4,13 +4,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from codistill.data import load_dataset
 from codistill.errors import InputError
 from codistill.networks.build import build_network
-from codistill.networks.student import load_student, save_student
+from codistill.networks.student import save_student
 from codistill.runs.run import Run
+from codistill.runs.student import load_student
 from codistill.settings.config import Config
 from codistill.settings.data_config import DataConfig
 
@@ -32,11 +34,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def test_the_student_of_a_run_is_as_good_as_its_peer_was(run: Run) -> None:
-    student, about = load_student(run.path / "student.safetensors")
+    student = load_student(run.path / "student.safetensors")
+    about = student.about
     test = load_dataset("digits").test
     mean, std = torch.tensor(about["mean"]), torch.tensor(about["std"])
-    with torch.inference_mode():
-        logits = student(((test.images - mean) / std).permute(0, 3, 1, 2))
+    logits = student(((test.images - mean) / std).permute(0, 3, 1, 2))
     top1 = 100 * (logits.argmax(dim=1) == test.labels).double().mean().item()
     expected = run.history()[-1][f"test/top1/peer{about['peer']}"]
     assert top1 == pytest.approx(expected, abs=1e-9)
@@ -48,7 +50,7 @@ def test_the_student_has_nothing_of_the_method(run: Run) -> None:
 
 
 def test_the_student_says_what_it_is(run: Run) -> None:
-    _, about = load_student(run.path / "student.safetensors")
+    about = load_student(run.path / "student.safetensors").about
     assert about["network"] == "resnet8"
     assert about["classes"] == [str(digit) for digit in range(10)]
     assert about["image_size"] == [8, 8]
@@ -59,9 +61,39 @@ def test_a_student_survives_its_file(tmp_path: Path) -> None:
     network = build_network("resnet8", 3).to(memory_format=torch.channels_last).eval()
     about = {"network": "resnet8", "classes": ["a", "b", "c"]}
     save_student(tmp_path / "s.safetensors", network, about)
-    again, told = load_student(tmp_path / "s.safetensors")
-    torch.testing.assert_close(again.state_dict(), network.state_dict(), rtol=0, atol=0)
-    assert told == about
+    again = load_student(tmp_path / "s.safetensors")
+    torch.testing.assert_close(again.network.state_dict(), network.state_dict(), rtol=0, atol=0)
+    assert again.about == about
+    assert again.classes == ("a", "b", "c")
+    assert not again.network.training
+
+
+def test_a_student_classifies_an_image_file(run: Run, tmp_path: Path) -> None:
+    student = load_student(run.path / "student.safetensors")
+    pixels = load_dataset("digits").test.images[3].numpy()
+    Image.fromarray(pixels).save(tmp_path / "digit.png")
+    image = student.image(tmp_path / "digit.png")
+    mean, std = torch.tensor(student.about["mean"]), torch.tensor(student.about["std"])
+    normalised = ((torch.from_numpy(pixels) - mean) / std).permute(2, 0, 1)[None]
+    torch.testing.assert_close(image, normalised)
+    logits = student(tmp_path / "digit.png")
+    assert logits.shape == (1, 10)
+    torch.testing.assert_close(logits, student.network(image))
+    assert torch.equal(student(str(tmp_path / "digit.png")), student(image))
+    shares = student.probabilities(tmp_path / "digit.png")
+    assert list(shares)[0] == student.classes[int(logits.argmax())]
+    assert list(shares.values()) == sorted(shares.values(), reverse=True)
+    assert sum(shares.values()) == pytest.approx(1)
+    assert shares["3"] == pytest.approx(logits.softmax(dim=1)[0, 3].item())
+
+
+def test_a_student_that_no_run_wrote_takes_tensors_only(tmp_path: Path) -> None:
+    about = {"network": "resnet8", "classes": ["a", "b"]}
+    save_student(tmp_path / "s.safetensors", build_network("resnet8", 2), about)
+    student = load_student(tmp_path / "s.safetensors")
+    assert student(torch.zeros(5, 3, 32, 32)).shape == (5, 2)
+    with pytest.raises(InputError, match="`about` lacks .*'mean'"):
+        student("cat.jpg")
 
 
 def test_a_student_does_not_run_code_unasked(tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ from codistill import InputError, Peers
 from codistill.networks import from_module
 from codistill.networks.build import build_network
 from codistill.networks.cutting.cuts import Tapped
-from codistill.networks.student import load_student, save_student
+from codistill.networks.student import save_student
 from codistill.runs.run import Run
+from codistill.runs.student import load_student
 from codistill.settings.config import Config
 
 
@@ -404,7 +405,7 @@ def test_tied_weights_keep_all_their_names_and_can_be_written(tmp_path):
     assert network.original_state_dict().keys() == module.state_dict().keys()
     about = {"network": "test_from_module:tied", "classes": list("abcdefghij")}
     save_student(tmp_path / "student.safetensors", network, about)
-    student, _ = load_student(tmp_path / "student.safetensors", trust_code=True)
+    student = load_student(tmp_path / "student.safetensors", trust_code=True)
     assert torch.equal(student(images()), network(images()))
     Tied().load_state_dict(load_file(tmp_path / "student.safetensors"))
     config = Config(

@@ -15,8 +15,9 @@ from codistill.methods import method_class
 from codistill.names import METHODS
 from codistill.networks import renew_equal_classifiers, start_from
 from codistill.networks.build import build_network
-from codistill.networks.student import load_student, save_student
+from codistill.networks.student import save_student
 from codistill.runs.run import Run
+from codistill.runs.student import load_student
 from codistill.settings.build_method import build_method
 from codistill.settings.config import Config
 
@@ -69,7 +70,7 @@ def test_every_method_trains_five_families_together(name, tmp_path):
     for peers, k in method.students().values():
         about = {"network": names[k], "classes": list("abcde"), "image_size": SIZE}
         save_student(tmp_path / "student.safetensors", peers.student(k), about)
-        student, _ = load_student(tmp_path / "student.safetensors")
+        student = load_student(tmp_path / "student.safetensors")
         x = batches(1)[0].views[0]
         assert torch.equal(student(x), peers.student(k).eval()(x))
 

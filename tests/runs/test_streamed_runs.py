@@ -139,16 +139,17 @@ def test_a_run_may_find_its_images_elsewhere(finished: Path, root: Path, tmp_pat
 def test_a_photograph_is_shown_to_the_student_as_evaluation_shows_it(
     finished: Path, root: Path
 ) -> None:
-    student, about = load_student(finished / "student.safetensors")
+    student = load_student(finished / "student.safetensors")
+    about = student.about
     assert about["crop"] == 0.875
     test = Run(finished, workers=0).data().evaluate_on["test"]
     shown = torch.cat([batch.views[0] for batch in test])
     readable = [test.split.name(i) for i in range(len(test.split))]
     readable = [n for n in readable if n not in ("ant/004.jpg", "cow/011.jpg")]
-    loaded = torch.cat([load_image(root / name, about) for name in readable])
+    loaded = torch.cat([student.image(root / name) for name in readable])
     assert torch.equal(loaded, shown)
     with pytest.raises(InputError, match="004.jpg: "):
-        load_image(root / "ant" / "004.jpg", about)
+        student(root / "ant" / "004.jpg")
     with pytest.raises(InputError, match="lacks"):
         load_image(root / "ant" / "000.jpg", {"classes": []})
     assert student(loaded).shape == (len(readable), 3)

@@ -1,4 +1,4 @@
-"""The student: one peer as a network of its own, in a file that says how to build it."""
+"""The file of a student: one peer as a network of its own, and how to build it."""
 
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,19 @@ from codistill.networks.build import build_network
 
 
 def save_student(path: Path | str, student: Network, about: dict[str, Any]) -> None:
-    """Writes a network as safetensors; `about` has to name its "network" and "classes".
+    """Writes a network as safetensors, for `load_student`.
 
-    The weights of a network of timm or torchvision go by the names that they have there: the file
-    can be loaded without codistill.
+    The weights of a network of timm or torchvision keep the names that they have there: these
+    libraries load the file by themselves.
+
+    Args:
+        path: the file to write.
+        student: the network.
+        about: what `load_student` has to know, at least "network" (a name for `build_network`) and
+            "classes" (a list of names); see `Student.about`.
+
+    Raises:
+        InputError: one of these two is missing.
     """
     missing = {"network", "classes"} - about.keys()
     if missing:
@@ -21,19 +30,10 @@ def save_student(path: Path | str, student: Network, about: dict[str, Any]) -> N
     write_weights(Path(path), student.original_state_dict(), about)
 
 
-def load_student(path: Path | str, trust_code: bool = False) -> tuple[Network, dict[str, Any]]:
-    """A student in eval mode, and what is known about it.
+def read_student(path: Path | str, trust_code: bool = False) -> tuple[Network, dict[str, Any]]:
+    """The network of a student's file, in eval mode, and what the file says about it.
 
-    Args:
-        path: the file that `save_student` or a run wrote.
-        trust_code: whether to import and call the code that the file names, where the network is
-            none of codistill's but was given as `package.module:callable`.
-
-    Returns:
-        The network, which takes images (B, 3, H, W) normalised as `(pixel - mean) / std`, and a
-        dict with "network", "classes" (names, in the order of the logits), and, where a run wrote
-        it, "mean" and "std" (per channel, for pixels of 0 to 255), "image_size", "crop" (see
-        `load_image`), "method", "classifier" (its name in the report) and "peer" (its number).
+    See `load_student`, which makes one object of both.
     """
     tensors, about = read_weights(Path(path))
     if "network" not in about or "classes" not in about:

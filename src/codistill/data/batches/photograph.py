@@ -227,9 +227,10 @@ def load_image(path: Path | str, about: dict[str, Any]) -> Float[Tensor, "1 3 H 
     """An image as the evaluation of a run shows it to the student: cut, resized, normalised.
 
     Args:
-        path: of an image of any kind and size.
-        about: what `load_student` says of the student. Of the largest square in the middle, the
-            share "crop" is resized to "image_size".
+        path: an image file of any kind and size.
+        about: what the student's file says, `load_student(...).about`: "mean", "std",
+            "image_size", and "crop", the share of the largest square in the middle that is
+            resized to "image_size".
 
     Raises:
         InputError: the image cannot be read, or `about` is not that of a run.

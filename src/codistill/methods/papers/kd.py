@@ -18,7 +18,7 @@ from codistill.methods.method import Method
 from codistill.methods.modes import Frozen
 from codistill.networks import Network
 from codistill.networks.peers import Outputs, Peers
-from codistill.networks.student import load_student
+from codistill.networks.student import read_student
 
 
 class KD(Method):
@@ -80,4 +80,4 @@ def _network(teacher: str | Path | Network) -> Network:
         )
     if Path(teacher).is_dir():
         raise InputError(f"{teacher} is a folder: give {Path(teacher) / 'student.safetensors'}")
-    return load_student(teacher)[0]
+    return read_student(teacher)[0]

@@ -1,0 +1,71 @@
+"""The student that a run leaves: a network, its classes, and how an image is shown to it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from codistill.data.batches.photograph import load_image
+from codistill.networks import Network
+from codistill.networks.student import read_student
+from codistill.training.device import device_of
+
+
+@dataclass(frozen=True)
+class Student:
+    """A trained network that classifies image files.
+
+    Attributes:
+        network: the network in eval mode; it takes images (B, 3, H, W), normalised as
+            `(pixel - mean) / std`. `student.network.to("cuda")` moves it.
+        about: what the file says: "network" (its name), "classes" and, where a run wrote it,
+            "mean" and "std" (per channel, for pixels of 0 to 255), "image_size", "crop" (see
+            `load_image`), "method", "classifier" (its name in the report), "peer" (its number).
+    """
+
+    network: Network
+    about: dict[str, Any]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the C classes, in the order of the logits."""
+        return tuple(self.about["classes"])
+
+    def image(self, path: Path | str) -> Float[Tensor, "1 3 H W"]:
+        """An image file of any kind and size, cropped, resized and normalised as in evaluation."""
+        return load_image(path, self.about)
+
+    def __call__(self, image: Path | str | Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C"]:
+        """The logits of an image file, (1, C), or of images that are normalised already, (B, C).
+
+        Without gradients: for these, call `student.network`.
+
+        Raises:
+            InputError: the file cannot be read, or the student's file does not say how images are
+                normalised.
+        """
+        images = image if isinstance(image, Tensor) else self.image(image)
+        with torch.inference_mode():
+            return self.network(images.to(device_of(self.network)))
+
+    def probabilities(self, path: Path | str) -> dict[str, float]:
+        """The probability of every class for an image file, the largest first."""
+        of_class = zip(self.classes, self(path)[0].softmax(dim=0).tolist(), strict=True)
+        return dict(sorted(of_class, key=lambda pair: -pair[1]))
+
+
+def load_student(path: Path | str, trust_code: bool = False) -> Student:
+    """The student in a file: `student("cat.jpg")` are logits, `student.network` is the network.
+
+    Args:
+        path: the file that `save_student` or a run wrote.
+        trust_code: whether to import and call the code that the file names, if the network is none
+            of codistill's but was given as `package.module:callable`.
+
+    Raises:
+        InputError: the file is none of a student, is damaged, or names code that is not trusted.
+    """
+    return Student(*read_student(path, trust_code))
