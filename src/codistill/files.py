@@ -1,4 +1,4 @@
-"""Files that are either the old ones or the new ones, whenever the power fails."""
+"""Files that are written whole or not at all, and the cache's folder."""
 
 import contextlib
 import hashlib
@@ -17,25 +17,31 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from codistill.errors import InputError
+from codistill.errors import InputError, reason
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a whole file or leaves the old one: temporary file, fsync, rename, fsync."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+@contextlib.contextmanager
+def written(path: Path) -> Iterator[Path]:
+    """Gives a temporary path beside `path`, and renames the file to `path` when the block ends.
+
+    So `path` is always a whole file: the new one, or the old one if the block raises or the power
+    fails. The file is flushed to the disk before the rename, and its folder after it.
+    """
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    os.close(handle)
+    temporary = Path(name)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
+        yield temporary
+        with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException as error:
-        Path(temporary).unlink(missing_ok=True)
-        if isinstance(error, OSError):
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename in (None, name):
             error.filename = str(path)
         raise
-    if os.name == "posix":  # elsewhere a folder cannot be opened, and need not be
+    if os.name == "posix":  # other systems cannot open a folder, and need not
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
@@ -43,41 +49,47 @@ def write_bytes(path: Path, content: bytes) -> None:
             os.close(folder)
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a whole file, or leaves the old one: see `written`."""
+    with written(path) as temporary:
+        temporary.write_bytes(content)
+
+
 def write_text(path: Path, content: str) -> None:
-    """As `write_bytes`, in UTF-8."""
+    """Writes text in UTF-8, as `write_bytes` does."""
     write_bytes(path, content.encode())
 
 
 def write_json(path: Path, content: Any) -> None:
-    """As `write_bytes`, indented."""
+    """Writes indented JSON, as `write_bytes` does."""
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 def write_state(path: Path, state: dict[str, Any]) -> None:
-    """As `write_bytes`, in the form of `torch.save`."""
+    """Writes a state in the form of `torch.save`, as `write_bytes` does."""
     buffer = io.BytesIO()  # torch.save would report a full disk as an error of its own zip writer
     torch.save(state, buffer)
     write_bytes(path, buffer.getvalue())
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """What `write_state` wrote; nothing in it is executed."""
+    """Reads what `write_state` wrote, and executes nothing in it."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, LookupError, ValueError, OSError, EOFError) as e:
-        raise InputError(f"{path} is damaged or no checkpoint ({_reason(e)})") from e
+        raise InputError(f"{path} is damaged or no checkpoint ({reason(e)})") from e
 
 
 def read_json(path: Path) -> Any:
-    """What `write_json` wrote."""
+    """Reads what `write_json` wrote."""
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} is damaged or absent ({_reason(error)})") from error
+        raise InputError(f"{path} is damaged or absent ({reason(error)})") from error
 
 
 def sha256(path: Path) -> str:
-    """The fingerprint of a file's content."""
+    """SHA-256 of a file's content, hexadecimal."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -91,9 +103,9 @@ def load_into(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None
 
 
 def write_weights(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
-    """As `write_bytes`, as safetensors, with `about` under the key "codistill" of its metadata.
+    """Writes safetensors, as `write_bytes` does, with `about` in the metadata under "codistill".
 
-    What two names share is written twice: the format knows no sharing.
+    A tensor that two names share is written twice: the format knows no sharing.
     """
     alone: dict[str, Tensor] = {}
     seen: set[int] = set()
@@ -106,7 +118,7 @@ def write_weights(path: Path, tensors: dict[str, Tensor], about: dict[str, Any])
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors of a safetensors file, and what `write_weights` was told about them."""
+    """The tensors of a safetensors file, and the `about` that `write_weights` put there."""
     try:
         with safe_open(path, "pt") as file:
             about = json.loads((file.metadata() or {}).get("codistill", "{}"))
@@ -115,10 +127,6 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise InputError(f"{path} is damaged or no safetensors file: {error}") from error
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist") from error
-
-
-def _reason(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def cache_folder() -> Path:
@@ -135,17 +143,17 @@ def cache_folder() -> Path:
 
 @contextlib.contextmanager
 def writing_alone(stem: Path) -> Iterator[None]:
-    """One process at a time writes the files of this stem; what a killed one left is removed.
+    """Lets one process at a time write the files of this stem; removes what a killed one left.
 
     Raises:
-        InputError: where the cache cannot be written.
+        InputError: the cache cannot be written.
     """
     with refusing_writes(stem.parent):
         stem.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(stem.with_suffix(".lock"))  # the system lets go of it when a process dies
         lock.acquire()
     try:
-        for leftover in stem.parent.glob(f"{stem.name}.*.tmp"):
+        for leftover in stem.parent.glob(f".{stem.name}.*.tmp*"):
             leftover.unlink()
         yield
     finally:
@@ -154,7 +162,7 @@ def writing_alone(stem: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def refusing_writes(folder: Path) -> Iterator[None]:
-    """Says of an OSError inside that the cache, not the data, is what fails."""
+    """Turns an OSError inside into an InputError that blames the cache, not the data."""
     try:
         yield
     except OSError as error:

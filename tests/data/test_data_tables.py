@@ -161,7 +161,7 @@ def test_what_a_killed_copy_left_is_removed_and_others_wait_for_a_living_one(tmp
     root = write_tables(tmp_path / "root")
     open_dataset("parquet", root)
     images = next((tmp_path / "cache").glob("*.images"))
-    left = images.with_name(f"{images.name}.0.tmp")
+    left = images.with_name(f".{images.name}.0.tmp")
     left.write_bytes(b"half")
     images.unlink()
     with FileLock(images.with_suffix(".lock")):

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from codistill.data.batch import Batch
-from codistill.errors import InputError
+from codistill.errors import InputError, reason
 
 _FIRST = 3  # steps of an epoch taken as ever: kernels are chosen, optimizers get their state
 
@@ -121,10 +121,9 @@ class RecordedStep:
                 losses = self._recording.record(lambda: self._step(batch))
         except (RuntimeError, AssertionError) as error:
             first = error.__context__ or error  # what made the end of the recording fail
-            reason = str(first).splitlines()[0] if str(first) else type(first).__name__
             raise InputError(
-                f"a training step cannot be recorded as a CUDA graph ({reason}): train without "
-                "cuda_graphs"
+                f"a training step cannot be recorded as a CUDA graph ({reason(first)}): train "
+                "without cuda_graphs"
             ) from error
         return {name: loss.detach() for name, loss in losses.items()}
 

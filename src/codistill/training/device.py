@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from codistill.errors import InputError
+from codistill.errors import InputError, reason
 
 Precision = Literal["fp32", "bf16"]
 """bf16 is autocast: weights and losses stay float32."""
@@ -29,8 +29,8 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"device {name!r} cannot be used here ({reason}): try cpu") from error
+        why = f"device {name!r} cannot be used here ({reason(error)}): try cpu"
+        raise InputError(why) from error
     return device
 
 

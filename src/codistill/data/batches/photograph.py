@@ -22,7 +22,7 @@ from torch import Tensor
 
 from codistill.data.normalisation import Normalisation
 from codistill.data.readers.decode import FORMATS
-from codistill.errors import InputError
+from codistill.errors import InputError, reason
 from codistill.importing import optional
 
 if TYPE_CHECKING:
@@ -159,10 +159,10 @@ def _blamed_on_the_image() -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
             raise
-        raise BrokenImageError(_reason(error)) from error
+        raise BrokenImageError(_why(error)) from error
 
 
-def _reason(error: Exception) -> str:
+def _why(error: Exception) -> str:
     from PIL import Image, UnidentifiedImageError
 
     if isinstance(error, UnidentifiedImageError):
@@ -170,8 +170,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, Image.DecompressionBombError):
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
         return f"too large: more than {limit:,} pixels"
-    strerror = getattr(error, "strerror", None)
-    return " ".join(str(strerror or error or type(error).__name__).split())
+    return getattr(error, "strerror", None) or reason(error)
 
 
 def _orientation(image: "Image") -> int:

@@ -1,18 +1,15 @@
 """Decoded data sets on disk, so that they are decoded once."""
 
-import contextlib
 import hashlib
 import json
 import logging
-import os
-import uuid
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from codistill.data.dataset import Dataset, Split
-from codistill.files import cache_folder
+from codistill.files import cache_folder, written
 
 log = logging.getLogger(__name__)
 
@@ -80,16 +77,9 @@ def save_cached(path: Path, dataset: Dataset) -> None:
         "classes": json.dumps(dataset.classes),
         "fingerprint": dataset.fingerprint,
     }
-    # A name of its own for each writer: of two at once the last one wins, and both are right.
-    unfinished = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, unfinished, metadata=facts)
-        with open(unfinished, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
+        with written(path) as temporary:  # of two writers at once the last one wins: both are right
+            save_file(tensors, temporary, metadata=facts)
     except (OSError, SafetensorError) as error:
         log.warning("%s cannot be written, so the data is decoded again next time: %s", path, error)
-    finally:
-        with contextlib.suppress(OSError):
-            unfinished.unlink()

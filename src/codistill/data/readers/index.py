@@ -4,8 +4,6 @@ import contextlib
 import hashlib
 import json
 import logging
-import os
-import uuid
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +15,7 @@ from jaxtyping import Int64
 from codistill.data.encoded import EncodedDataset, Listed, Packed, Slices, make_dataset
 from codistill.data.readers.class_folders import SPLIT_NAMES
 from codistill.errors import InputError
-from codistill.files import cache_folder
+from codistill.files import cache_folder, written
 
 log = logging.getLogger(__name__)
 
@@ -65,10 +63,9 @@ def kept_index(path: Path, build: Callable[[], Index]) -> Index:
         return Index(**arrays, **about)
     index = build()
     about = {k: getattr(index, k) for k in ("names", "splits", "members", "classes")}
-    unfinished = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(unfinished, "wb") as file:
+        with written(path) as temporary, open(temporary, "wb") as file:
             np.savez(
                 file,
                 which=index.which,
@@ -77,12 +74,8 @@ def kept_index(path: Path, build: Callable[[], Index]) -> Index:
                 labels=index.labels,
                 about=np.frombuffer(json.dumps(about).encode(), np.uint8),
             )
-        os.replace(unfinished, path)
     except OSError as error:
         log.warning("%s cannot be written, so it is made again next time: %s", path, error)
-    finally:
-        with contextlib.suppress(OSError):
-            unfinished.unlink()
     return index
 
 

@@ -4,13 +4,11 @@ A table is compressed in groups of rows, and has no way to one row but through i
 images are copied once, one after the other, into a file of the cache, where each has its place.
 """
 
-import contextlib
 import glob
 import json
 import logging
 import os
 import shutil
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -26,8 +24,8 @@ from codistill.data.readers.index import (
     number_labels,
     splits_of,
 )
-from codistill.errors import InputError, did_you_mean
-from codistill.files import refusing_writes, writing_alone
+from codistill.errors import InputError, did_you_mean, reason
+from codistill.files import refusing_writes, writing_alone, written
 from codistill.importing import optional
 
 _IMAGES = ("image", "img", "jpg", "png", "picture", "photo")
@@ -94,21 +92,14 @@ def _copy(
     labels: list[str] = []
     members: list[int] = []
     names: list[str] | None = None
-    unfinished = images.with_name(f"{images.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with refusing_writes(images.parent):
-            with open(unfinished, "wb") as out:
-                for place, file in enumerate(files):
-                    before = len(sizes)
-                    found = _copy_file(file, label_column, out, sizes, labels)
-                    if place and found != names:
-                        raise InputError(f"{file} has other class names than {files[0]}")
-                    names = found
-                    members.append(len(sizes) - before)
-            os.replace(unfinished, images)
-    finally:
-        with contextlib.suppress(OSError):
-            unfinished.unlink()
+    with refusing_writes(images.parent), written(images) as temporary, open(temporary, "wb") as out:
+        for place, file in enumerate(files):
+            before = len(sizes)
+            found = _copy_file(file, label_column, out, sizes, labels)
+            if place and found != names:
+                raise InputError(f"{file} has other class names than {files[0]}")
+            names = found
+            members.append(len(sizes) - before)
     if not sizes:
         raise InputError(f"{root}: there is no row in its parquet files")
     numbers, classes = number_labels(labels, names)
@@ -150,8 +141,8 @@ def _copy_file(
     except (pyarrow.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno:
             raise InputError(f"{file} cannot be read: {error.strerror}") from error
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"{file} is damaged or cut off ({reason}): fetch it again") from error
+        why = f"{file} is damaged or cut off ({reason(error)}): fetch it again"
+        raise InputError(why) from error
     return class_names(schema.metadata, label)
 
 

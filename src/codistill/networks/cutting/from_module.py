@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from codistill.errors import InputError
+from codistill.errors import InputError, reason
 from codistill.networks.cutting.cuts import (
     IMAGES,
     Found,
@@ -97,7 +97,7 @@ def _probing(model: nn.Module) -> Iterator[nn.Module]:
     except InputError:
         raise
     except Exception as error:
-        raise InputError(f"{kind} cannot be looked into: {_reason(error)}") from error
+        raise InputError(f"{kind} cannot be looked into: {reason(error)}") from error
 
 
 def _count_classes(probe: nn.Module, size: tuple[int, int]) -> int:
@@ -108,8 +108,8 @@ def _count_classes(probe: nn.Module, size: tuple[int, int]) -> int:
         try:
             logits = whole(random_images(probe, size))
         except Exception as error:
-            reason = _reason(error)
-            raise InputError(f"{kind} cannot take images of {height}x{width}: {reason}") from error
+            why = f"{kind} cannot take images of {height}x{width}: {reason(error)}"
+            raise InputError(why) from error
         if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != IMAGES:
             what = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             when = " in train mode" if training else ""
@@ -223,7 +223,3 @@ class _Copy(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x.clone()
-
-
-def _reason(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from codistill.errors import InputError, did_you_mean
+from codistill.errors import InputError, did_you_mean, reason
 from codistill.importing import optional
 from codistill.networks.cutting.from_module import from_module
 from codistill.networks.network import Network
@@ -63,11 +63,10 @@ def torchvision_network(
 
 
 def _why(name: str, image_size: tuple[int, int], pretrained: bool, error: Exception) -> str:
-    reason = (str(error) or type(error).__name__).splitlines()[0]
     height, width = image_size
     if pretrained and isinstance(error, OSError):
         return (
-            f"the weights of {name} cannot be downloaded ({reason}): leave out --pretrained, or "
-            "give a file of them by --weights"
+            f"the weights of {name} cannot be downloaded ({reason(error)}): leave out "
+            "--pretrained, or give a file of them by --weights"
         )
-    return f"{name} cannot be built for images of {height}x{width}: {reason}"
+    return f"{name} cannot be built for images of {height}x{width}: {reason(error)}"
