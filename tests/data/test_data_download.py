@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -19,15 +18,13 @@ MD5 = hashlib.md5(CONTENT).hexdigest()
 
 
 class Server:
-    """Serves `content`; notes each request's Range and the bytes that it sent."""
+    """Serves `content`; counts the requests."""
 
     def __init__(self):
         self.content = CONTENT
-        self.ranges = True  # whether it knows Range
-        self.cuts = []  # after how many bytes the next connections are cut
+        self.cut = None  # after how many bytes connections are cut
         self.status = None  # an error to answer with
-        self.asked = []
-        self.sent = 0
+        self.asked = 0
         server = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -43,25 +40,14 @@ class Server:
         self.thread.start()
 
     def answer(self, request):
-        self.asked.append(request.headers.get("Range"))
+        self.asked += 1
         if self.status:
             request.send_error(self.status)
             return
-        found = re.match(r"bytes=(\d+)-", request.headers.get("Range", ""))
-        start = int(found[1]) if found and self.ranges else 0
-        if start and start >= len(self.content):
-            request.send_error(416)
-            return
-        body = self.content[start:]
-        request.send_response(206 if start else 200)
-        request.send_header("Content-Length", str(len(body)))
-        if start:
-            end, whole = len(self.content) - 1, len(self.content)
-            request.send_header("Content-Range", f"bytes {start}-{end}/{whole}")
+        request.send_response(200)
+        request.send_header("Content-Length", str(len(self.content)))
         request.end_headers()
-        body = body[: self.cuts.pop(0)] if self.cuts else body
-        request.wfile.write(body)
-        self.sent += len(body)
+        request.wfile.write(self.content[: self.cut])
 
     def close(self):
         self.http.shutdown()
@@ -87,87 +73,61 @@ def target(tmp_path):
     return tmp_path / "downloads" / "data.bin"
 
 
-def part_of(target, content=CONTENT[:100_000]):
-    target.parent.mkdir()
-    part = target.with_name("data.bin.part")
-    part.write_bytes(content)
-    return part
+def names(folder):
+    return sorted(file.name for file in folder.iterdir())
 
 
 def test_a_download_is_whole_and_leaves_no_part(server, target):
     download(server.url, target, MD5)
     assert target.read_bytes() == CONTENT
-    assert not target.with_name("data.bin.part").exists()
+    assert names(target.parent) == ["data.bin", "data.lock"]
 
 
 def test_what_is_there_is_not_asked_for(server, target):
     download(server.url, target, MD5)
     download(server.url, target, MD5)
-    assert server.asked == [None]
+    assert server.asked == 1
 
 
 def test_progress_is_shown_on_stderr_only(server, target, capsys):
     download(server.url, target, MD5)
     shown = capsys.readouterr()
-    assert "data.bin" in shown.err
-    assert "1.0/1.0 MB" in shown.err
+    assert "100%" in shown.err
     assert shown.out == ""
 
 
-def test_a_cut_connection_is_resumed_where_it_was_cut(server, target):
-    server.cuts = [300_000, 200_000]
+def test_the_address_and_the_place_are_reported(server, target, caplog):
     download(server.url, target, MD5)
-    assert server.asked == [None, "bytes=300000-", "bytes=500000-"]
-    assert server.sent == len(CONTENT)
-    assert target.read_bytes() == CONTENT
+    assert caplog.messages == [f"codistill: note: downloading {server.url} to {target}"]
 
 
-def test_a_part_of_an_earlier_run_is_resumed(server, target):
-    part_of(target)
-    download(server.url, target, MD5)
-    assert server.asked == ["bytes=100000-"]
-    assert server.sent == len(CONTENT) - 100_000
-    assert target.read_bytes() == CONTENT
-
-
-def test_a_connection_that_is_always_cut_keeps_its_part_and_says_how_to_go_on(server, target):
-    server.cuts = [1000] * 5
-    with pytest.raises(InputError, match="cut off 5 times.*run the same command again to resume"):
+def test_a_download_that_is_cut_off_is_deleted_and_the_next_call_fetches_it(server, target):
+    server.cut = 1000
+    with pytest.raises(InputError, match="damaged or cut off, and was deleted") as caught:
         download(server.url, target, MD5)
-    assert target.with_name("data.bin.part").read_bytes() == CONTENT[:5000]
-    assert not target.exists()
-
-
-def test_a_server_without_ranges_sends_it_all_again(server, target):
-    server.ranges = False
-    part_of(target)
+    assert "\n" not in str(caught.value)
+    assert names(target.parent) == ["data.lock"]
+    server.cut = None
     download(server.url, target, MD5)
-    assert server.asked == ["bytes=100000-"]
     assert target.read_bytes() == CONTENT
 
 
-def test_a_part_that_is_already_whole_is_taken(server, target):
-    part_of(target, CONTENT)
+def test_what_a_killed_download_left_is_removed(server, target):
+    target.parent.mkdir()
+    left = [".data.bin.abc.tmp", ".data.bin.abc.tmp.0123.partial"]
+    for name in left:
+        (target.parent / name).write_bytes(CONTENT[:1000])
     download(server.url, target, MD5)
-    assert server.sent == 0
-    assert target.read_bytes() == CONTENT
-
-
-@pytest.mark.parametrize("part", [b"x" * 100_000, CONTENT + b"x"], ids=["other", "too long"])
-def test_a_part_that_does_not_fit_is_dropped_and_all_is_fetched(server, target, part):
-    part_of(target, part)
-    download(server.url, target, MD5)
-    assert server.asked[-1] is None
-    assert target.read_bytes() == CONTENT
+    assert names(target.parent) == ["data.bin", "data.lock"]
 
 
 def test_a_wrong_checksum_deletes_the_file_and_says_so_in_one_line(server, target):
     server.content = b"something else"
-    with pytest.raises(InputError, match="MD5 checksum .* it was deleted") as caught:
+    with pytest.raises(InputError, match=f"was deleted: .* MD5 .* instead of {MD5}") as caught:
         download(server.url, target, MD5)
     assert "\n" not in str(caught.value)
-    assert [file.name for file in target.parent.iterdir()] == ["data.bin.lock"]
-    assert len(server.asked) == 1
+    assert names(target.parent) == ["data.lock"]
+    assert server.asked == 1
 
 
 def test_an_answer_with_an_error_is_one_line_that_names_the_way_out(server, target):
@@ -191,6 +151,7 @@ def test_a_silent_server_is_given_up(target, monkeypatch):
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/data.bin"
         with pytest.raises(InputError, match="timed out"):
             download(url, target, MD5)
+    assert socket.getdefaulttimeout() is None
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(server, tmp_path):
@@ -205,7 +166,7 @@ def test_two_at_once_fetch_it_once(server, target):
         thread.start()
     for thread in threads:
         thread.join()
-    assert server.asked == [None]
+    assert server.asked == 1
     assert target.read_bytes() == CONTENT
 
 
