@@ -6,6 +6,8 @@ import sys
 import pytest
 
 import codistill
+from codistill.methods import method_class
+from codistill.names import METHODS
 
 
 @pytest.mark.parametrize("name", codistill.__all__)
@@ -39,3 +41,15 @@ def test_an_unknown_name_is_an_attribute_error():
 def test_importing_does_not_import_torch(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_every_method_is_public():
+    classes = {path.partition(":")[2]: path for path in METHODS.values()}
+    assert set(classes) <= set(codistill.__all__)
+    for name, path in classes.items():
+        assert getattr(codistill, name) is method_class(path)
+
+
+def test_an_image_size_is_not_taken_for_another_argument():
+    with pytest.raises(TypeError, match="positional argument"):
+        codistill.build_network("resnet8", 10, (32, 32))

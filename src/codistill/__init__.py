@@ -7,42 +7,60 @@ used, so that the command's help need not wait for PyTorch.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from codistill.names import METHODS
+
 if TYPE_CHECKING:
     from codistill.data.batch import Batch as Batch
     from codistill.data.batches.photograph import load_image as load_image
     from codistill.errors import InputError as InputError
+    from codistill.errors import MissingExtraError as MissingExtraError
     from codistill.methods.method import Method as Method
     from codistill.methods.method import minimize as minimize
+    from codistill.methods.papers.afd import AFD as AFD
+    from codistill.methods.papers.cl_ilr import CLILR as CLILR
+    from codistill.methods.papers.codistillation import Codistillation as Codistillation
+    from codistill.methods.papers.dml import DML as DML
+    from codistill.methods.papers.ffl import FFL as FFL
+    from codistill.methods.papers.independent import Independent as Independent
+    from codistill.methods.papers.kd import KD as KD
+    from codistill.methods.papers.kdcl import KDCL as KDCL
+    from codistill.methods.papers.mfef import MFEF as MFEF
+    from codistill.methods.papers.okddip import OKDDip as OKDDip
+    from codistill.methods.papers.okdmde import OKDMDE as OKDMDE
+    from codistill.methods.papers.one import ONE as ONE
+    from codistill.methods.papers.pcl import PCL as PCL
     from codistill.networks import Network as Network
     from codistill.networks.build import build_network as build_network
     from codistill.networks.peers import Outputs as Outputs
     from codistill.networks.peers import Peers as Peers
     from codistill.networks.student import save_student as save_student
+    from codistill.runs.run import Run as Run
     from codistill.runs.student import load_student as load_student
     from codistill.settings.build_data import load_data as load_data
+    from codistill.settings.config import Config as Config
     from codistill.training.evaluate import evaluate as evaluate
     from codistill.training.fit import epochs as epochs
     from codistill.training.fit import fit as fit
     from codistill.training.state import TrainingState as TrainingState
 
-_HOMES = {
-    "Batch": "codistill.data.batch",
-    "InputError": "codistill.errors",
-    "Method": "codistill.methods.method",
-    "Network": "codistill.networks",
-    "Outputs": "codistill.networks.peers",
-    "Peers": "codistill.networks.peers",
-    "TrainingState": "codistill.training.state",
-    "build_network": "codistill.networks",
-    "epochs": "codistill.training.fit",
-    "evaluate": "codistill.training.evaluate",
-    "fit": "codistill.training.fit",
-    "load_data": "codistill.settings.build_data",
-    "load_image": "codistill.data.batches.photograph",
-    "load_student": "codistill.runs.student",
-    "minimize": "codistill.methods.method",
-    "save_student": "codistill.networks.student",
+_NAMES = {
+    "data.batch": ["Batch"],
+    "data.batches.photograph": ["load_image"],
+    "errors": ["InputError", "MissingExtraError"],
+    "methods.method": ["Method", "minimize"],
+    "networks": ["Network", "build_network"],
+    "networks.peers": ["Outputs", "Peers"],
+    "networks.student": ["save_student"],
+    "runs.run": ["Run"],
+    "runs.student": ["load_student"],
+    "settings.build_data": ["load_data"],
+    "settings.config": ["Config"],
+    "training.evaluate": ["evaluate"],
+    "training.fit": ["epochs", "fit"],
+    "training.state": ["TrainingState"],
 }
+_HOMES = {name: f"codistill.{module}" for module, names in _NAMES.items() for name in names}
+_HOMES |= {name: home for home, _, name in (path.partition(":") for path in METHODS.values())}
 __all__ = sorted(_HOMES)  # noqa: PLE0605
 
 

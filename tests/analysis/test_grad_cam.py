@@ -278,7 +278,7 @@ def test_a_map_beside_logits_that_do_not_come_from_it_is_refused():
 @pytest.mark.parametrize("name", ["test_vit", "test_convnext"])
 def test_networks_of_timm_have_heat_maps(name):
     torch.manual_seed(0)
-    network = build_network(f"timm/{name}", C, (64, 64))
+    network = build_network(f"timm/{name}", C, image_size=(64, 64))
     found = only(Independent(Peers([network])), size=64)["peer0"]
     assert found.heat.shape == (64, 64)
     assert not found.blank

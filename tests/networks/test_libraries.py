@@ -48,7 +48,7 @@ def batches(views, n=2, B=4):
 @functools.cache
 def five_families():
     torch.manual_seed(0)
-    return [build_network(name, 5, SIZE) for name in FAMILIES]
+    return [build_network(name, 5, image_size=SIZE) for name in FAMILIES]
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -77,7 +77,7 @@ def test_every_method_trains_five_families_together(name, tmp_path):
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_convnext", "test_vit"])
 def test_a_student_is_a_file_that_timm_loads_by_itself(name, tmp_path):
-    network = build_network(f"timm/{name}", 5, SIZE).eval()
+    network = build_network(f"timm/{name}", 5, image_size=SIZE).eval()
     about = {"network": f"timm/{name}", "classes": list("abcde"), "image_size": SIZE}
     save_student(tmp_path / "student.safetensors", network, about)
     settings = {"img_size": SIZE} if name == "test_vit" else {}
@@ -96,14 +96,14 @@ def test_a_student_is_a_file_that_timm_loads_by_itself(name, tmp_path):
     ],
 )
 def test_stages_are_those_of_the_architecture(name, channels, reductions):
-    network = build_network(name, 5, SIZE)
+    network = build_network(name, 5, image_size=SIZE)
     assert (network.channels, network.reductions, network.num_classes) == (channels, reductions, 5)
 
 
 def test_stages_agree_with_what_timm_says_of_itself():
     for name in ("resnet18", "mobilenetv3_small_050", "test_efficientnet"):
         info = timm.create_model(name, features_only=True).feature_info
-        network = build_network(f"timm/{name}", 5, SIZE)
+        network = build_network(f"timm/{name}", 5, image_size=SIZE)
         assert list(network.reductions) == info.reduction()
         # The last stage here ends where timm's head begins, after the last 1x1 convolution.
         assert list(network.channels[:-1]) == info.channels()[:-1]
@@ -111,10 +111,10 @@ def test_stages_agree_with_what_timm_says_of_itself():
 
 def test_a_student_of_fewer_classes_is_a_start_for_more(tmp_path):
     file = tmp_path / "student.safetensors"
-    old = build_network("timm/test_resnet", 3, SIZE)
+    old = build_network("timm/test_resnet", 3, image_size=SIZE)
     about = {"network": "timm/test_resnet", "classes": list("abc"), "image_size": SIZE}
     save_student(file, old, about)
-    new = build_network("timm/test_resnet", 5, SIZE)
+    new = build_network("timm/test_resnet", 5, image_size=SIZE)
     head = {n: x.clone() for n, x in new.head.state_dict().items()}
     start_from(new, file)
     assert all(
@@ -128,14 +128,14 @@ def test_what_torch_save_wrote_is_a_start(tmp_path, wrapped):
     model = timm.create_model("test_resnet", num_classes=5)
     state = {f"module.{n}": x for n, x in model.state_dict().items()}
     torch.save({key: state for key in wrapped} or state, tmp_path / "w.pth")
-    network = build_network("timm/test_resnet", 5, SIZE)
+    network = build_network("timm/test_resnet", 5, image_size=SIZE)
     start_from(network, tmp_path / "w.pth")
     own = network.original_state_dict()
     assert all(torch.equal(x, own[n]) for n, x in model.state_dict().items())
 
 
 def test_a_start_of_another_architecture_is_refused(tmp_path):
-    network = build_network("timm/test_resnet", 5, SIZE)
+    network = build_network("timm/test_resnet", 5, image_size=SIZE)
     with pytest.raises(InputError, match="there is no file"):
         start_from(network, tmp_path / "no.pth")
     torch.save(timm.create_model("test_convnext").state_dict(), tmp_path / "w.pth")
@@ -160,12 +160,12 @@ def test_a_start_of_another_architecture_is_refused(tmp_path):
 )
 def test_unknown_names_are_answered_with_the_nearest(name, message):
     with pytest.raises(InputError, match=message):
-        build_network(name, 5, SIZE)
+        build_network(name, 5, image_size=SIZE)
 
 
 def test_a_size_that_a_transformer_cannot_have_is_told():
     with pytest.raises(InputError, match=r"torchvision/vit_b_16 cannot be built for.*50x50"):
-        build_network("torchvision/vit_b_16", 5, (50, 50))
+        build_network("torchvision/vit_b_16", 5, image_size=(50, 50))
 
 
 def test_weights_that_cannot_be_downloaded_are_told(monkeypatch):
@@ -174,7 +174,7 @@ def test_weights_that_cannot_be_downloaded_are_told(monkeypatch):
 
     monkeypatch.setattr(timm, "create_model", offline)
     with pytest.raises(InputError, match=r"cannot be downloaded \(no way out\).*--weights"):
-        build_network("timm/resnet18", 5, SIZE, pretrained=True)
+        build_network("timm/resnet18", 5, image_size=SIZE, pretrained=True)
     with pytest.raises(InputError, match="no published weights of network 'resnet8'"):
         build_network("resnet8", 5, pretrained=True)
 
@@ -184,7 +184,7 @@ def test_published_weights_of_torchvision_keep_all_but_the_last_layer(monkeypatc
     published = models.get_model("mobilenet_v3_small").state_dict()
     weights = models.MobileNet_V3_Small_Weights
     monkeypatch.setattr(weights, "get_state_dict", lambda *_, **__: dict(published))
-    network = build_network("torchvision/mobilenet_v3_small", 5, SIZE, pretrained=True)
+    network = build_network("torchvision/mobilenet_v3_small", 5, image_size=SIZE, pretrained=True)
     own = network.original_state_dict()
     differing = {n for n, x in published.items() if not torch.equal(x, own[n])}
     assert differing == {"classifier.3.weight", "classifier.3.bias"}
@@ -284,10 +284,10 @@ def test_a_network_whose_class_is_defined_first_starts_from_other_classes(tmp_pa
 
 def test_published_weights_that_want_other_images_are_refused():
     with pytest.raises(InputError, match="normalised in their own way"):
-        build_network("torchvision/googlenet", 5, SIZE, pretrained=True)
+        build_network("torchvision/googlenet", 5, image_size=SIZE, pretrained=True)
 
 
 @pytest.mark.parametrize("name", ["timm/", "torchvision/"])
 def test_a_library_without_a_name_is_told(name):
     with pytest.raises(InputError, match="no model|no classifier"):
-        build_network(name, 5, SIZE)
+        build_network(name, 5, image_size=SIZE)

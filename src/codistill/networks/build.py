@@ -16,6 +16,7 @@ from codistill.networks.network import Network
 def build_network(
     name: str,
     num_classes: int,
+    *,
     image_size: tuple[int, int] = (32, 32),
     pretrained: bool = False,
 ) -> Network:
@@ -25,8 +26,11 @@ def build_network(
         name: one of `NETWORKS`; `timm/NAME`; `torchvision/NAME`; or `package.module:callable`,
             which is called with `num_classes` and returns a `Network` or any classifier.
         num_classes: C.
-        image_size: height and width of the images it will see, which some are built for.
+        image_size: height and width of the images in pixels, for networks that depend on it.
         pretrained: whether to start from the weights that timm or torchvision publish.
+
+    Raises:
+        InputError: no network is called that, or what it names is no classifier of C classes.
     """
     library, _, model = name.partition("/")
     if library == "timm" and "/" in name:

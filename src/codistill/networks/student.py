@@ -44,6 +44,6 @@ def read_student(path: Path | str, trust_code: bool = False) -> tuple[Network, d
             "give load_student(..., trust_code=True)"
         )
     height, width = about.get("image_size", (32, 32))
-    network = build_network(about["network"], len(about["classes"]), (height, width))
+    network = build_network(about["network"], len(about["classes"]), image_size=(height, width))
     load_into(network, network.from_original(tensors), Path(path))
     return network.eval(), about

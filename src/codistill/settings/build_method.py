@@ -34,7 +34,9 @@ def build_method(config: Config, num_classes: int, image_size: tuple[int, int]) 
     torch.manual_seed(config.seed)
     networks = []
     for name, weights in zip(config.networks(), config.start_weights(), strict=True):
-        networks.append(build_network(name, num_classes, image_size, config.pretrained))
+        networks.append(
+            build_network(name, num_classes, image_size=image_size, pretrained=config.pretrained)
+        )
         if weights is not None:
             start_from(networks[-1], weights)
     renew_equal_classifiers(networks)
