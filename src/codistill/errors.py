@@ -52,4 +52,4 @@ def require_fraction(**values: int | float) -> None:
 def require_one_of(name: str, value: str, choices: Iterable[str]) -> None:
     """Raises InputError if a value is none of the choices."""
     if value not in (choices := list(choices)):
-        raise InputError(f"{name} is {value!r}: give {', '.join(map(repr, choices))}")
+        raise InputError(f"{name} is {value!r}: give {' or '.join(map(repr, choices))}")

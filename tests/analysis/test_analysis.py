@@ -11,6 +11,8 @@ from codistill import InputError
 from codistill.analysis import Analysis, Missing, analyse
 from codistill.analysis.analyse import _own
 from codistill.runs.finished import Result
+from codistill.runs.manifest import Manifest
+from codistill.runs.results import Kept, RunScores
 from codistill.runs.run import Run
 from codistill.settings.config import Config
 from codistill.settings.data_config import DataConfig
@@ -198,6 +200,8 @@ def test_a_run_that_is_not_finished_is_refused(copied: Path) -> None:
 def test_the_methods_own_classifier_is_nothing_that_is_kept_or_given(
     method: dict[str, str], classifiers: list[str], students: list[str], own: str | None
 ) -> None:
-    summary = {"last": dict.fromkeys(classifiers, {})}
-    result = Result(Path(), Config(method=method), summary, [], {}, "", {}, [], {}, ())
-    assert _own(result, students) == own
+    last = {name: {"test/top1": 50.0} for name in classifiers}
+    scores = RunScores(1, last, {}, Kept(classifiers[0], None, None), 1.0, 1.0)
+    parameters = {"peers": 1, "method": 0}
+    manifest = Manifest([], {}, {"fingerprint": "f"}, [], [8, 8], {}, parameters)
+    assert _own(Result(Path(), Config(method=method), scores, [], manifest), students) == own

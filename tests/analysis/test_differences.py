@@ -9,6 +9,8 @@ import pytest
 from codistill.analysis.differences import Difference, differences, missing_seeds
 from codistill.reporting.difference_tables import print_differences, write_differences
 from codistill.runs.finished import Result
+from codistill.runs.manifest import Manifest
+from codistill.runs.results import Kept, RunScores
 from codistill.settings.config import Config
 
 ALONE = {"peer0": 60.0, "peer1": 62.0, "ensemble": 66.0}
@@ -24,17 +26,30 @@ def run(
     def measured(values: dict[str, float]) -> dict[str, dict[str, float]]:
         return {name: {"test/top1": value} for name, value in values.items()}
 
+    manifest = Manifest(
+        command=[],
+        git={},
+        data={"fingerprint": "f"},
+        classes=[],
+        image_size=[8, 8],
+        images={},
+        parameters={"peers": 0, "method": 0},
+        students=students or {"peer0": 0, "peer1": 1},
+        networks=networks or {},
+    )
     return Result(
         path=Path("run"),
         config=Config(method={"name": "independent"}, seed=seed),
-        summary={"last": measured(classifiers), "best_by_validation": measured(best or {})},
+        scores=RunScores(
+            epochs=0,
+            last=measured(classifiers),
+            best_by_validation=measured(best or {}),
+            student=Kept(next(iter(classifiers)), None, None),
+            images_per_second=1.0,
+            seconds=1.0,
+        ),
         history=[],
-        parameters={},
-        fingerprint="f",
-        networks=networks or {},
-        weights=[],
-        students=students or {"peer0": 0, "peer1": 1},
-        versions=(),
+        manifest=manifest,
     )
 
 

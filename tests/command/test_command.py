@@ -135,7 +135,7 @@ def test_every_recipe_is_understood(name: str) -> None:
         (["train", "--epochs", "many"], "epochs"),
         (["train", "--epochs", "0"], "epochs is 0: it has to be above 0"),
         (["train", "--lr", "-1"], "lr is -1.0: it has to be above 0"),
-        (["train", "--batch_size", "1"], "batch_size is 1: give 2 or more"),
+        (["train", "--batch_size", "1"], "batch_size is 1: it has to be at least 2"),
         (["train", "--data.val_fraction", "1"], "data.val_fraction is 1.0"),
         (["train", "--method.temperature", "0"], "temperature is 0.0: it has to be above 0"),
         (["train", "--peers", "1", "--network", "resnet8"], "needs at least 2, not 1"),
@@ -150,10 +150,10 @@ def test_every_recipe_is_understood(name: str) -> None:
         (["report", "/nowhere"], "/nowhere holds no run"),
         (["list", "method"], "did you mean 'methods'?"),
         (["train", "--flip", "true"], "did you mean 'data.flip'?"),
-        (["train", "--seed", "9" * 20], "has to be below"),
-        (["train", "--data.split_seed", "9" * 20], "has to be below"),
-        (["train", "--threads", "100000"], "has to be below"),
-        (["train", "--lr", "1e300"], "has to be below"),
+        (["train", "--seed", "9" * 20], "and below"),
+        (["train", "--data.split_seed", "9" * 20], "and below"),
+        (["train", "--threads", "100000"], "and at most 1024"),
+        (["train", "--lr", "1e300"], "and below"),
         (["train", "--data.std", "[0,1,1]"], "data.std is [0.0, 1.0, 1.0]: it has to be above 0"),
         (["train", "--method", ":"], "names nothing"),
         (["train", "--network", "os:getcwd"], "cannot be called as f(num_classes=...)"),
@@ -357,7 +357,7 @@ def test_the_learning_rate_follows_its_schedule(settings: dict, factors: list[fl
 
 
 def test_a_wrong_number_of_means_is_refused() -> None:
-    with pytest.raises(InputError, match="data.mean is \\[1.0\\]: give three numbers"):
+    with pytest.raises(InputError, match="data.mean is \\[1.0\\]: give 3 numbers"):
         parsed("--data.mean", "[1.0]")
 
 

@@ -236,7 +236,7 @@ def test_a_run_that_started_from_a_file_goes_on_without_it(tmp_path):
     assert all(torch.equal(x, began[n]) for n, x in run.method.state_dict().items())
     (record,) = run.train()
     assert record["epoch"] == 1
-    assert len(run.manifest["weights"]) == 1
+    assert len(run.manifest.weights) == 1
     assert run.config.weights == f"{file},-"
 
 

@@ -1,14 +1,17 @@
 """Tables and pictures of runs."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import torch
 
 from codistill.command.main import main
 from codistill.errors import InputError
 from codistill.reporting.tables import compared, rows, write_report
 from codistill.runs.finished import load_result, load_results, version_notes
+from codistill.runs.manifest import Manifest, Process
 from codistill.settings.config import Config
 from codistill.settings.data_config import DataConfig
 
@@ -25,9 +28,15 @@ def write_run(
     folder.mkdir()
     config = Config(method={"name": "independent"}, peers=1, seed=seed, **settings)  # type: ignore[arg-type]
     (folder / "config.yaml").write_text(config.to_yaml())
-    parameters = {"peer0": 10, "peers": 10, "method": 0}
-    manifest = {"parameters": parameters, "data": {"fingerprint": fingerprint}}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    Manifest(
+        command=["codistill", "train"],
+        git={"codistill": None, "folder": None},
+        data={"name": "digits", "fingerprint": fingerprint},
+        classes=list("0123456789"),
+        image_size=[8, 8],
+        images={"train": 90, "test": 10},
+        parameters={"peer0": 10, "peers": 10, "method": 0},
+    ).write(folder)
     metrics = [{"test/top1": t, "test/top5": 90.0, "test/nll": 1.0} for t in top1]
     history = [
         {f"{k}/peer0": v for k, v in m.items()} | {"epoch": e, "loss/ce": 1.0 / e}
@@ -39,6 +48,7 @@ def write_run(
         "last": {"peer0": metrics[-1]},
         "best_by_validation": {"peer0": metrics[-1] | {"test/top1": best}} if best else {},
         "images_per_second": 100.0,
+        "seconds": 1.0,
         "student": {"last": "peer0", "best": "peer0" if best else None, "best_epoch": None},
     }
     (folder / "result.json").write_text(json.dumps(summary))
@@ -114,6 +124,37 @@ def test_a_damaged_run_is_named(name: str, tmp_path: Path) -> None:
         load_results([run])
 
 
+@pytest.mark.parametrize(
+    ("file", "key", "value", "said"),
+    [
+        ("manifest.json", "parameters", {"peer0": 1}, "parameters lacks peers, method"),
+        ("manifest.json", "data", {}, "data lacks fingerprint"),
+        ("manifest.json", "images", {"test": "10"}, "images.test is '10': give a whole number"),
+        ("manifest.json", "processes", ["cpu"], "it holds 'cpu', not names and values"),
+        ("manifest.json", "classes", None, "classes is None: give a list"),
+        ("result.json", "last", {}, "it lacks the accuracy of 'peer0', which is exported"),
+        ("result.json", "epochs", None, "epochs is None: give a whole number"),
+    ],
+)
+def test_what_is_damaged_is_named(
+    file: str, key: str, value: object, said: str, tmp_path: Path
+) -> None:
+    run = write_run(tmp_path / "run", [10.0])
+    tree = json.loads((run / file).read_text()) | {key: value, "unknown": 1}
+    (run / file).write_text(json.dumps(tree))
+    with pytest.raises(InputError, match=f"{file} is damaged: {said}$"):
+        load_result(run)
+
+
+def test_keys_of_other_versions_are_left_out(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", [10.0])
+    manifest = json.loads((run / "manifest.json").read_text())
+    process = asdict(Process.now(torch.device("cpu"), 0, 0)) | {"kernels": ["one"]}
+    manifest |= {"processes": [process], "kernels": None}
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    assert load_result(run).manifest.processes[0].device == "cpu"
+
+
 def test_a_loss_term_may_begin_late(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", [10.0, 20.0])
     first, second = (run / "history.jsonl").read_text().splitlines()
@@ -169,7 +210,7 @@ def test_a_result_of_another_version_is_named(tmp_path: Path) -> None:
     summary = json.loads((run / "result.json").read_text())
     summary["student"] = {"peer": 0, "best_epoch": None}
     (run / "result.json").write_text(json.dumps(summary))
-    with pytest.raises(InputError, match=r"run is damaged: 'best'"):
+    with pytest.raises(InputError, match=r"result.json is damaged: it lacks last, best$"):
         load_results([run])
 
 
@@ -217,8 +258,9 @@ def test_runs_of_one_row_by_different_versions_are_told(
         git = [{"commit": commit * 40, "changed": changed} for commit in commits] or [None]
         manifest = json.loads((run / "manifest.json").read_text())
         manifest["git"] = {"codistill": git[0], "folder": None}
-        packages = {"packages": {"codistill": release}}
-        manifest["processes"] = [packages | {"git": g} for g in git]
+        process = asdict(Process.now(torch.device("cpu"), 0, 0))
+        process["packages"] = {"codistill": release}
+        manifest["processes"] = [process | {"git": g} for g in git]
         (run / "manifest.json").write_text(json.dumps(manifest))
         return run
 

@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 
 from codistill.errors import InputError
 from codistill.files import read_state, write_bytes
-from codistill.runs.results import best_epoch, preferred, summarise
+from codistill.methods.flops import forward_flops
+from codistill.runs.results import Kept, RunScores, best_epoch, preferred
 from codistill.runs.run import Run
 from codistill.settings.config import Config
 from codistill.settings.data_config import DataConfig
@@ -119,6 +120,7 @@ def test_the_manifest_says_where_the_run_comes_from(finished: Path) -> None:
         "adapters": 0,
         "frozen": 0,
     }
+    assert manifest["flops"] == forward_flops(Run(finished).method, (8, 8))
     assert len(manifest["data"]["fingerprint"]) == 64
     (process,) = manifest["processes"]
     assert process["packages"]["torch"] == torch.__version__
@@ -328,7 +330,7 @@ def test_a_damaged_run_is_named(name: str, content: str, tmp_path: Path) -> None
 def test_what_a_manifest_lacks_is_named(tmp_path: Path) -> None:
     run = Run.create(tiny(tmp_path / "run"))
     (run.path / "manifest.json").write_text('{"data": {}, "processes": []}')
-    with pytest.raises(InputError, match=r"it lacks classes, image_size$"):
+    with pytest.raises(InputError, match=r"it lacks command, git, classes, image_size, "):
         Run(run.path)
 
 
@@ -413,9 +415,9 @@ def test_the_test_set_never_chooses() -> None:
     assert best_epoch(history, students) == 1
     assert preferred(history[0], students) == "peer1"
     assert preferred(history[2], students) == "peer0"
-    summary = summarise(history, students)
-    assert summary["student"] == {"last": "peer0", "best": "peer1", "best_epoch": 1}
-    best = summary["best_by_validation"]
+    scores = RunScores.of(history, students)
+    assert scores.student == Kept(last="peer0", best="peer1", best_epoch=1)
+    best = scores.best_by_validation
     assert [best[f"peer{k}"]["test/top1"] for k in range(2)] == [99, 10]  # of epoch 1
 
 

@@ -8,7 +8,7 @@ import torch
 from codistill.data import Normalisation, load_dataset
 from codistill.errors import InputError
 from codistill.methods.method import Method
-from codistill.runs.results import summarise
+from codistill.runs.results import RunScores
 from codistill.runs.run import Run
 from codistill.settings.build_data import build_data
 from codistill.settings.build_method import build_method, make_optimizer
@@ -148,20 +148,38 @@ def test_the_speed_of_a_run_is_the_median_over_its_epochs() -> None:
         {"test/top1/peer0": 1.0, "images_per_second": speed, "seconds": 1.0}
         for speed in (5.0, 100.0, 1.0)
     ]
-    assert summarise(history, ["peer0"])["images_per_second"] == 5.0
+    assert RunScores.of(history, ["peer0"]).images_per_second == 5.0
 
 
 @pytest.mark.parametrize(
-    "settings",
+    ("settings", "said"),
     [
-        {"schedule": "cos"},
-        {"precision": "fp16"},
-        {"eval_precision": "fp16"},
-        {"milestones": [float("nan")]},
-        {"weight_decay": float("inf")},
-        {"data": DataConfig(mean=[float("inf"), 1.0, 1.0])},
+        ({"milestones": [float("nan")]}, r"milestones is \[nan\]: it has to be finite"),
+        ({"milestones": [0.5, 0.0]}, r"milestones is \[0.5, 0.0\]: it has to be above 0"),
+        ({"weight_decay": float("inf")}, "weight_decay is inf: it has to be finite"),
+        ({"momentum": 1.0}, "momentum is 1.0: it has to be at least 0 and below 1"),
+        ({"project": " "}, "project is empty: give a text"),
+        ({"loggers": "wandb,"}, "loggers is 'wandb,': an entry of it is empty"),
+        ({"threads": 0}, "threads is 0: it has to be above 0"),
     ],
 )
-def test_values_that_make_no_sense_are_refused(settings: dict[str, object]) -> None:
-    with pytest.raises((InputError, TypeError)):
+def test_values_that_make_no_sense_are_refused(settings: dict[str, object], said: str) -> None:
+    with pytest.raises(InputError, match=f"^{said}"):
         tiny(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"mean": [float("inf"), 1.0, 1.0]}, "data.mean is .*: it has to be finite"),
+        ({"mean": [1.0]}, r"data.mean is \[1.0\]: give 3 numbers"),
+        ({"min_scale": 0.0}, "data.min_scale is 0.0: it has to be above 0 and at most 1"),
+        ({"workers": -1}, "data.workers is -1: it has to be at least 0"),
+        ({"test_fraction": 0.0}, "data.test_fraction is 0: every run reports on images"),
+    ],
+)
+def test_values_of_the_data_that_make_no_sense_are_refused(
+    settings: dict[str, object], said: str
+) -> None:
+    with pytest.raises(InputError, match=f"^{said}"):
+        DataConfig(**settings)  # type: ignore[arg-type]

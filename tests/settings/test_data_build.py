@@ -222,7 +222,7 @@ def test_rand_augment_reaches_a_set_in_memory():
         ({"name": "folder", "root": ".", "pad_mode": "zeros"}, "data.pad_mode is not for folder"),
         ({"name": "foldr"}, "did you mean 'folder'?"),
         ({"name": "folder"}, "data set 'folder' needs a place: give it by --data.root"),
-        ({"image_size": 4}, "data.image_size is 4: give 8 to 4096"),
+        ({"image_size": 4}, "data.image_size is 4: it has to be at least 8 and at most 4096"),
         ({"min_scale": 0.0}, "data.min_scale is 0.0"),
         ({"min_scale": 1.5}, "data.min_scale is 1.5"),
         ({"rand_augment": 31}, "data.rand_augment is 31"),

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from codistill import files
 from codistill.analysis.calibration import Calibration, calibration
 from codistill.analysis.classes import ClassChanges, class_accuracies, class_changes
 from codistill.analysis.grad_cam import Picture, disagreements, grad_cam
@@ -14,7 +13,6 @@ from codistill.analysis.similarity import Similarities, map_similarities
 from codistill.errors import InputError, MissingExtraError
 from codistill.methods.method import Method
 from codistill.runs.finished import Result, load_result
-from codistill.runs.results import own_classifier
 from codistill.runs.run import WEIGHTS, Run
 
 
@@ -84,8 +82,9 @@ def analyse(
         InputError: the folder holds no finished run, or is damaged.
     """
     result = load_result(run.path if isinstance(run, Run) else Path(run))
-    kept = result.summary["student"][weights]
-    classes = tuple(files.read_json(result.path / "manifest.json").get("classes", ()))
+    student = result.scores.student
+    kept = student.best if weights == "best" else student.last
+    classes = tuple(result.manifest.classes)
     try:
         _require_weights(result, weights)
         run = run if isinstance(run, Run) else Run(result.path, device, root, workers)
@@ -95,10 +94,11 @@ def analyse(
         method, batches = run.method, sets[split]
         predictions = predict(method, batches)
     except (InputError, MissingExtraError) as error:
-        own, gone = _own(result, result.students), Missing(str(error))
+        own, gone = _own(result, result.manifest.students), Missing(str(error))
         return Analysis(
             result.path, weights, split, classes, kept, own, gone, gone, gone, gone, gone, gone
         )
+    assert kept is not None  # as its weights are there
     own = _own(result, method.students())
     return Analysis(
         result.path,
@@ -121,12 +121,12 @@ def _own(result: Result, students: Iterable[str]) -> str | None:
 
     Not what is kept or may be kept, and no network that the method was given.
     """
-    own = own_classifier(result.summary, {*students, *result.config.method})
-    return own or ("ensemble" if "ensemble" in result.summary["last"] else None)
+    own = result.scores.own_classifier({*students, *result.config.method})
+    return own or ("ensemble" if "ensemble" in result.scores.last else None)
 
 
 def _require_weights(result: Result, weights: str) -> None:
-    if weights == "best" and result.summary["student"]["best"] is None:
+    if weights == "best" and result.scores.student.best is None:
         raise InputError(f"{result.path} held no images out: none of its epochs is the best")
     name = WEIGHTS[weights]
     if not (result.path / name).exists():

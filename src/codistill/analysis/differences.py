@@ -11,7 +11,6 @@ from typing import Literal
 
 from codistill.analysis.paired import SIGNIFICANT, Paired, holm, paired
 from codistill.runs.finished import Result
-from codistill.runs.results import accuracy, peers_of
 
 Epoch = Literal["last", "best_by_validation"]
 EPOCHS: tuple[Epoch, ...] = ("last", "best_by_validation")
@@ -96,14 +95,14 @@ def _of_row(label: str, runs: BySeed, alone: BySeed, epoch: Epoch) -> Iterator[D
     if not seeds:
         return
     first, bar = runs[seeds[0]], alone[seeds[0]]
-    for classifier in ["mean peer", *first.summary["last"]]:
-        if classifier in first.networks:  # a teacher that the method was given
+    for classifier in ["mean peer", *first.scores.last]:
+        if classifier in first.manifest.networks:  # a teacher that the method was given
             continue
         kind, against = _opponent(classifier, first, bar)
         pairs = [
             (
-                accuracy(runs[s].summary, epoch, classifier),
-                accuracy(alone[s].summary, epoch, against),
+                runs[s].scores.accuracy(epoch, classifier),
+                alone[s].scores.accuracy(epoch, against),
             )
             for s in seeds
         ]
@@ -118,9 +117,11 @@ def _opponent(
     """What a classifier is compared with: one network with one, several with several."""
     if classifier == "mean peer":
         return "mean peer", "mean peer"
-    if classifier in peers_of(result.summary):
+    if classifier in result.scores.peers:
         return "peer", classifier
-    if classifier in result.students:  # a leader, a mean teacher: as large and fast as a peer
-        return "its own", f"peer{result.students[classifier]}"
-    several = "ensemble" if "ensemble" in alone.summary["last"] else "peer0"
+    if (
+        classifier in result.manifest.students
+    ):  # a leader, a mean teacher: as large and fast as a peer
+        return "its own", f"peer{result.manifest.students[classifier]}"
+    several = "ensemble" if "ensemble" in alone.scores.last else "peer0"
     return ("ensemble" if classifier == "ensemble" else "its own"), several

@@ -142,17 +142,13 @@ def _show(plan: "ScaledTable", comparison: "Comparison", console: "Console") -> 
 
 def _seconds_per_image(rows: "list[Row]") -> Iterator[float]:
     """Of a training step of each row on its device: the fastest after a first one."""
-    import torch
-
     from codistill.analysis.cost.step_time import TIMES, seconds_per_image
     from codistill.settings.build_data import describe_data
-    from codistill.training.device import choose_device
+    from codistill.training.device import use_device
 
     classes, image_size = describe_data(rows[0].config.data)
     for row in rows:
-        device = choose_device(row.config.device)
-        if row.config.threads:
-            torch.set_num_threads(row.config.threads)
+        device = use_device(row.config.device, row.config.threads)
         yield seconds_per_image(
             replace(row.config, pretrained=False), classes, image_size, device, TIMES
         )

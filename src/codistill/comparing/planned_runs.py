@@ -1,12 +1,10 @@
 """The runs of a comparison: which folder is whose, how far it is, and whether it belongs there."""
 
 import dataclasses
-import json
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -15,9 +13,11 @@ from codistill.comparing.comparison import Comparison, Row
 from codistill.comparing.sections import Problems
 from codistill.errors import InputError
 from codistill.methods.length import scaling_notes
-from codistill.runs.finished import what_is_compared
+from codistill.runs.finished import recipe_of
 from codistill.runs.loggers import require_loggers
 from codistill.runs.remarks import remarks
+from codistill.runs.results import RESULT
+from codistill.runs.run import read_run
 from codistill.settings.build_data import Data, build_data
 from codistill.settings.build_method import (
     build_method,
@@ -26,7 +26,7 @@ from codistill.settings.build_method import (
     require_held_out,
     resolve,
 )
-from codistill.settings.config import Config, flatten
+from codistill.settings.config import Config
 
 _log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class PlannedRun:
         return (self.path / "config.yaml").exists()
 
     def finished(self) -> bool:
-        return (self.path / "result.json").exists()
+        return (self.path / RESULT).exists()
 
     def epochs_done(self) -> int:
         try:
@@ -132,18 +132,19 @@ def _checked(row: Row, data: Data) -> Row:
 
 def _belongs(run: PlannedRun, data: Data | None) -> None:
     """Raises InputError where a folder holds another run than the file asks for."""
-    config = Config.from_yaml((run.path / "config.yaml").read_text())
-    manifest = files.read_json(run.path / "manifest.json")
-    fingerprint = manifest["data"]["fingerprint"]
-    networks, weights = manifest.get("networks", {}), manifest.get("weights", [])
-    there = what_is_compared(config, fingerprint, networks, weights)
-    asked = what_is_compared(
-        Config.from_yaml(run.config.to_yaml()),
-        data.fingerprint if data else fingerprint,
+    config, manifest = read_run(run.path)
+    there = recipe_of(config, manifest.fingerprint, manifest.networks, manifest.weights)
+    asked = recipe_of(
+        run.config,
+        data.fingerprint if data else manifest.fingerprint,
         {k: files.sha256(path) for k, path in network_files(run.config.method).items()},
         [files.sha256(path) for path in run.config.start_weights() if path and path.exists()],
     )
-    different = list(_differences(asked, there))
+    different = [
+        f"{'data' if key == 'data.root' else key} {there.get(key)}, not {value}"
+        for key, value in asked.items()
+        if value is not None and value != there.get(key)  # None asks for nothing
+    ]
     if config.seed != run.seed:
         different.append(f"seed {config.seed}, not {run.seed}")
     if different:
@@ -151,12 +152,3 @@ def _belongs(run: PlannedRun, data: Data | None) -> None:
             f"{run.path} does not belong to it any more, it was made with {', '.join(different)}: "
             "put the file back, rename the method, move the folder away, or give another --out"
         )
-
-
-def _differences(asked: dict[str, Any], there: dict[str, Any]) -> Iterator[str]:
-    """The settings that are not as asked for; None asks for nothing."""
-    before = dict(flatten(json.loads(json.dumps(there))))
-    for key, value in flatten(json.loads(json.dumps(asked))):
-        if value is not None and value != before.get(key):
-            name = "data" if key == "data.root" else key
-            yield f"{name} {before.get(key)}, not {value}"

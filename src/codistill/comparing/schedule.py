@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from filelock import FileLock, Timeout
 from rich.console import Console
 
-from codistill import files
 from codistill.comparing.launchers import Job, Launcher, write_recipe
 from codistill.comparing.planned_runs import PlannedRun
 from codistill.comparing.processes import HEAD
 from codistill.data.batches.workers import available_cores
 from codistill.runs.progress import live_bars
-from codistill.runs.results import headline
+from codistill.runs.results import RunScores
 
 _ATTEMPTS = 2
 _SECONDS_BETWEEN_LOOKS = 0.2
@@ -108,7 +107,7 @@ class _Grid:
 
     def _end(self, run: PlannedRun, ended: str) -> None:
         if not ended and run.finished():
-            self._say("finished", run, headline(files.read_json(run.path / "result.json")))
+            self._say("finished", run, RunScores.read(run.path).headline())
             return
         reason = f"{_last_line(run)} ({ended or 'exit status 0, but no result'})"
         if self.attempts[run.name] < _ATTEMPTS:

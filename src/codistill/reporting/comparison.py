@@ -83,7 +83,7 @@ def _refuse_other_images(settings: dict[str, list[Result]]) -> None:
     first = next(iter(settings.values()))[0]
     for results in settings.values():
         for result in results:
-            if result.fingerprint != first.fingerprint:
+            if result.manifest.fingerprint != first.manifest.fingerprint:
                 raise InputError(f"{result.path} and {first.path} saw different images")
             if result.test_images != first.test_images:
                 raise InputError(

@@ -15,7 +15,6 @@ from codistill import files
 from codistill.analysis.differences import EPOCHS, Difference, Epoch
 from codistill.reporting.tables import markdown, spread_of
 from codistill.runs.finished import Result
-from codistill.runs.results import accuracy
 
 _HALF = ("difference [95 % CI]", "sd", "g", "p", "verdict")
 HEAD = (
@@ -127,7 +126,7 @@ def _half(d: Difference) -> list[str]:
 
 def _accuracy(results: Sequence[Result], epoch: Epoch, classifier: str) -> str:
     """Mean and standard deviation over seeds; "-" where a run did not measure it."""
-    measured = [accuracy(r.summary, epoch, classifier) for r in results]
+    measured = [r.scores.accuracy(epoch, classifier) for r in results]
     values = [value for value in measured if value is not None]
     return spread_of(values) if values and len(values) == len(measured) else "-"
 

@@ -11,22 +11,21 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
 
 from codistill import files
 from codistill.reporting.curves import draw_curves
 from codistill.reporting.page.setting import settings_of
 from codistill.runs.finished import Result, version_notes
-from codistill.runs.results import kept_top1, peers_of
+from codistill.runs.results import Metrics
 
 
 def rows(settings: dict[str, list[Result]]) -> Iterator[list[str]]:
     """The table: a row for each classifier of each setting."""
     for label, results in settings.items():
-        speed = mean(r.summary["images_per_second"] for r in results)
-        for name in results[0].summary["last"]:
-            last = [r.summary["last"][name] for r in results]
-            best = [r.summary["best_by_validation"].get(name) for r in results]
+        speed = mean(r.scores.images_per_second for r in results)
+        for name in results[0].scores.last:
+            last = [r.scores.last[name] for r in results]
+            best = [r.scores.best_by_validation.get(name) for r in results]
             yield [
                 label,
                 name,
@@ -58,21 +57,21 @@ COMPARED_CAPTION = (
 def compared(settings: dict[str, list[Result]]) -> Iterator[list[str]]:
     """Methods side by side: one row for each setting."""
     for label, results in settings.items():
-        last = [r.summary["last"] for r in results]
+        last = [r.scores.last for r in results]
 
-        def spread(name: str, last: list[dict[str, Any]] = last) -> str:
+        def spread(name: str, last: list[dict[str, Metrics]] = last) -> str:
             return spread_of([m[name]["test/top1"] for m in last])
 
-        peers = peers_of(results[0].summary)
+        peers = results[0].scores.peers
         added = [n for n in last[0] if n not in (*peers, "ensemble")]
         yield [
             label,
             spread_of([mean(m[n]["test/top1"] for n in peers) for m in last]),
-            spread_of([kept_top1(r.summary) for r in results]),
+            spread_of([r.scores.kept_top1 for r in results]),
             spread("ensemble") if "ensemble" in last[0] else "-",
             ", ".join(f"{n} {spread(n)}" for n in added) or "-",
-            _added(results[0].parameters),
-            f"{mean(r.summary['images_per_second'] for r in results):,.0f}",
+            _added(results[0].manifest.parameters),
+            f"{mean(r.scores.images_per_second for r in results):,.0f}",
             str(len(results)),
         ]
 
@@ -172,14 +171,14 @@ def _csv(settings: dict[str, list[Result]]) -> str:
     writer.writerow([*head, "best_epoch", *(f"best/{m}" for m in metrics), "images_per_second"])
     for label, results in settings.items():
         for r in results:
-            for name, last in r.summary["last"].items():
-                best = r.summary["best_by_validation"].get(name, {})
-                count = _parameters(r.parameters, name)
+            for name, last in r.scores.last.items():
+                best = r.scores.best_by_validation.get(name, {})
+                count = _parameters(r.manifest.parameters, name)
                 writer.writerow(
-                    [label, r.config.seed, name, r.summary["epochs"], count]
+                    [label, r.config.seed, name, r.scores.epochs, count]
                     + [_rounded(last.get(m)) for m in metrics]
                     + [best.get("epoch", "")]
                     + [_rounded(best.get(m)) for m in metrics]
-                    + [f"{r.summary['images_per_second']:.1f}"]
+                    + [f"{r.scores.images_per_second:.1f}"]
                 )
     return table.getvalue()

@@ -3,52 +3,44 @@
 import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, fields
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from codistill import files
 from codistill.errors import InputError
+from codistill.runs.folder import read_config
 from codistill.runs.history import read_history
-from codistill.runs.results import kept_top1
+from codistill.runs.manifest import Manifest
+from codistill.runs.results import RESULT, RunScores
 from codistill.settings.config import Config, flatten
+from codistill.settings.data_config import DataConfig
 from codistill.training.record import Record
-
-_NOT_THE_RECIPE = (
-    *("seed", "out", "device", "threads", "recompute", "compile", "cuda_graphs"),
-    *("checkpoint_seconds", "keep_checkpoints", "loggers", "project"),
-)
 
 
 @dataclass(frozen=True)
 class Result:
-    """What came out of one run.
+    """A finished run.
 
     Attributes:
         path: its folder.
         config: its settings, resolved.
-        summary: what `results.summarise` made of its history.
+        scores: the scores of its classifiers.
         history: one record for each epoch.
-        parameters: what `manifest.parameter_counts` counted.
-        fingerprint: of its images.
-        networks: fingerprints of the networks that its method was given, by option.
-        weights: fingerprints of the files that its peers started from.
-        students: for each classifier of which one is kept, the peer it is or copies.
-        versions: of codistill that trained it: commits, or releases of the package.
-        manifest: its manifest.json: command, machines, classes, how many images.
+        manifest: where it comes from: command, machines, classes, numbers of images.
     """
 
     path: Path
     config: Config
-    summary: dict[str, Any]
+    scores: RunScores
     history: list[Record]
-    parameters: dict[str, int]
-    fingerprint: str
-    networks: dict[str, str]
-    weights: list[str]
-    students: dict[str, int]
-    versions: tuple[str, ...]
-    manifest: dict[str, Any] = field(default_factory=dict)
+    manifest: Manifest
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """The settings that it has in common with its other seeds; see `recipe_of`."""
+        m = self.manifest
+        return recipe_of(self.config, m.fingerprint, m.networks, m.weights)
 
     @property
     def test_images(self) -> tuple[str, float | None, int | None]:
@@ -59,7 +51,7 @@ class Result:
         """
         data = self.config.data
         drawn = data.test_fraction is not None
-        return self.fingerprint, data.test_fraction, data.split_seed if drawn else None
+        return self.manifest.fingerprint, data.test_fraction, data.split_seed if drawn else None
 
     @property
     def label(self) -> str:
@@ -74,14 +66,13 @@ def load_results(paths: Sequence[Path]) -> dict[str, list[Result]]:
     groups: dict[str, list[Result]] = defaultdict(list)
     for path in paths:
         r = load_result(path)
-        setting = what_is_compared(r.config, r.fingerprint, r.networks, r.weights)
-        groups[json.dumps(setting, sort_keys=True)].append(r)
+        groups[json.dumps(r.recipe, sort_keys=True)].append(r)
     for results in groups.values():
         seeds = [r.config.seed for r in results]
         if len(set(seeds)) < len(seeds):
             where = ", ".join(str(r.path) for r in results)
             raise InputError(f"{where} are one setting with seeds {seeds}: give each seed once")
-    settings = [dict(flatten(json.loads(key))) for key in groups]
+    settings = [dict(sorted(results[0].recipe.items())) for results in groups.values()]
     labels = _distinct([results[0].label for results in groups.values()], settings)
     return {
         label: sorted(results, key=lambda r: r.config.seed)
@@ -89,26 +80,42 @@ def load_results(paths: Sequence[Path]) -> dict[str, list[Result]]:
     }
 
 
-def what_is_compared(
-    config: Config, fingerprint: str, networks: dict[str, str], weights: Sequence[str]
+def recipe_of(
+    config: Config, fingerprint: str, networks: Mapping[str, str], weights: Sequence[str]
 ) -> dict[str, Any]:
-    """The settings that seeds of one row have in common: files by content, images wherever."""
-    setting = asdict(config)
-    for key in _NOT_THE_RECIPE:
-        setting.pop(key)
-    setting["data"]["root"] = fingerprint  # the same images, wherever they are
-    for option, sha256 in networks.items():  # and the same teacher
-        setting["method"][option] = sha256[:8]
-    setting["weights"] = [sha256[:8] for sha256 in weights] or None
-    return setting
+    """The settings that the seeds of one row have in common, by names such as data.pad.
+
+    Files stand by their content, so that it does not matter where they are.
+
+    Args:
+        config: resolved settings.
+        fingerprint: fingerprint of the images, which takes the place of data.root.
+        networks: fingerprints of the networks that the method was given, by option.
+        weights: fingerprints of the files that the peers started from.
+    """
+    left_out = {f.name for f in fields(Config) if not f.metadata.get("recipe", True)}
+    left_out |= {f"data.{f.name}" for f in fields(DataConfig) if not f.metadata.get("recipe", True)}
+    by_content: dict[str, Any] = {
+        f"method.{option}": sha256[:8] for option, sha256 in networks.items()
+    }
+    by_content |= {"data.root": fingerprint, "weights": [w[:8] for w in weights] or None}
+    return {
+        key: by_content.get(key, list(value) if isinstance(value, tuple) else value)
+        for key, value in flatten(asdict(config))
+        if key not in left_out
+    }
 
 
 def version_notes(groups: Mapping[str, Sequence[Result]]) -> list[str]:
     """For each row whose runs different versions of codistill trained: which seed by which."""
     notes = []
     for label, results in groups.items():
-        if len({version for r in results for version in r.versions}) > 1:
-            by_seed = [f"seed {r.config.seed} by {' and '.join(r.versions)}" for r in results]
+        versions = [r.manifest.versions for r in results]
+        if len({*chain(*versions)}) > 1:
+            by_seed = [
+                f"seed {r.config.seed} by {' and '.join(of)}"
+                for r, of in zip(results, versions, strict=True)
+            ]
             counted = Counter(by_seed).items()  # seeds come again where there are several rows
             runs = [f"{each} ({n} runs)" if n > 1 else each for each, n in counted]
             different = "different versions of codistill trained the runs of"
@@ -118,64 +125,16 @@ def version_notes(groups: Mapping[str, Sequence[Result]]) -> list[str]:
 
 def load_result(path: Path) -> Result:
     """What came out of the finished run in a folder."""
-    for name in ("config.yaml", "result.json"):
-        if not (path / name).exists():
-            state = "no run" if name == "config.yaml" else "a run that is not finished"
-            raise InputError(f"{path} holds {state}: there is no {name} in it")
-    history = read_history(path)
-    try:
-        manifest = files.read_json(path / "manifest.json")
-        summary = files.read_json(path / "result.json")
-        kept_top1(summary)  # so that a file of another version is named
-        _check(history, summary["epochs"], manifest)
-        return Result(
-            path=path,
-            config=Config.from_yaml((path / "config.yaml").read_text()),
-            summary=summary,
-            history=history,
-            parameters=manifest["parameters"],
-            fingerprint=manifest["data"]["fingerprint"],
-            networks=manifest.get("networks", {}),
-            weights=manifest.get("weights", []),
-            students=manifest.get("students", {}),
-            versions=_versions(manifest),
-            manifest=manifest,
+    config = read_config(path)
+    if not (path / RESULT).exists():
+        raise InputError(f"{path} holds a run that is not finished: there is no {RESULT} in it")
+    history, scores = read_history(path), RunScores.read(path)
+    if len(history) != scores.epochs:
+        raise InputError(
+            f"{path} is damaged: history.jsonl has {len(history)} epochs, result.json "
+            f"{scores.epochs}"
         )
-    except (
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-    ) as error:  # InputError is a ValueError
-        raise InputError(f"{path} is damaged: {error}") from error
-
-
-def _check(history: list[Any], epochs: int, manifest: dict[str, Any]) -> None:
-    """Raises InputError where files do not hold what is read of them later."""
-    if len(history) != epochs:
-        raise InputError(f"history.jsonl has {len(history)} epochs, result.json {epochs}")
-    for key in ("peers", "method"):
-        if not isinstance(manifest["parameters"].get(key), int):
-            raise InputError(f"manifest.json does not tell the parameters of {key!r}")
-    if not all(isinstance(n, int) for n in manifest.get("images", {}).values()):
-        raise InputError("manifest.json does not tell how many images there are")
-    if not all(isinstance(process, dict) for process in manifest.get("processes", [])):
-        raise InputError("manifest.json does not tell its processes")
-
-
-def _versions(manifest: dict[str, Any]) -> tuple[str, ...]:
-    """Those that made a run and went on with it, each once, in this order."""
-    processes = manifest.get("processes", [])
-    packages = [process.get("packages", {}).get("codistill") for process in processes]
-    first = (manifest.get("git") or {}).get("codistill")
-    commits = [process.get("git", first) for process in processes] or [first]
-    found = []
-    for git, package in zip(commits, packages or [None], strict=True):
-        if git:
-            found.append(git["commit"][:9] + (" with changes" if git["changed"] else ""))
-        elif package:
-            found.append(package)
-    return tuple(dict.fromkeys(found))
+    return Result(path, config, scores, history, Manifest.read(path))
 
 
 def _distinct(labels: list[str], settings: list[dict[str, Any]]) -> list[str]:

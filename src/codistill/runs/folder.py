@@ -7,13 +7,30 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from codistill.errors import InputError
+from codistill.settings.config import Config
 
+CONFIG = "config.yaml"
 START = "start.safetensors"
 
 
 def copy_name(option: str) -> str:
     """The file in a run that holds the network which an option of the method names."""
     return f"method_{option}.safetensors"
+
+
+def read_config(run: Path) -> Config:
+    """The settings of a run, by its folder.
+
+    Raises:
+        InputError: the folder holds no run, or its settings are damaged.
+    """
+    path = run / CONFIG
+    try:
+        return Config.from_yaml(path.read_text())
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InputError(f"{run} holds no run: there is no {CONFIG} in it") from error
+    except InputError as error:
+        raise InputError(f"{path} is damaged: {error}") from error
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 import sys
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -11,34 +12,156 @@ from typing import Any
 
 import torch
 
+from codistill import files
+from codistill.errors import InputError
+from codistill.methods.flops import forward_flops
+from codistill.methods.method import Method
+from codistill.methods.parameters import parameter_counts
+from codistill.settings.build_data import Data
+from codistill.settings.build_method import network_files
+from codistill.settings.checks import make
+from codistill.settings.config import Config
+
+MANIFEST = "manifest.json"
 _PACKAGES = ("codistill", "torch", "torchvision", "timm", "numpy", "safetensors")
 
 
-def provenance() -> dict[str, Any]:
-    """The command, and the state of the code: that of this package, and that of the folder."""
-    return {
-        "command": sys.argv,
-        "git": {"codistill": commit_of_codistill(), "folder": _git(Path.cwd())},
-    }
+@dataclass(frozen=True)
+class Process:
+    """One process that trained a run: where it took it up, with what, and on what.
+
+    Attributes:
+        began: date and time.
+        epoch: completed epochs when it began.
+        step: completed steps of the next epoch.
+        python: version of Python.
+        packages: versions of codistill and what it computes with; None where one is not installed.
+        platform: operating system.
+        processor: model of the CPU.
+        device: "cpu", or the name of a GPU.
+        threads: CPU threads of PyTorch.
+        cores: cores of the machine.
+        git: commit of codistill, and whether it was changed since; None outside a checkout. Empty
+            in runs of early versions, whose manifest has it once.
+    """
+
+    began: str
+    epoch: int
+    step: int
+    python: str
+    packages: dict[str, str | None]
+    platform: str
+    processor: str
+    device: str
+    threads: int
+    cores: int | None
+    git: dict[str, Any] | None = field(default_factory=dict)
+
+    @classmethod
+    def now(cls, device: torch.device, epoch: int, step: int) -> "Process":
+        """This process, which goes on after so many epochs and steps."""
+        return cls(
+            began=datetime.now(UTC).isoformat(timespec="seconds"),
+            epoch=epoch,
+            step=step,
+            python=platform.python_version(),
+            packages={name: _version(name) for name in _PACKAGES},
+            platform=platform.platform(),
+            processor=_processor(),
+            device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+            threads=torch.get_num_threads(),
+            cores=os.cpu_count(),
+            git=_commit_of_codistill(),
+        )
 
 
-def commit_of_codistill() -> dict[str, Any] | None:
+@dataclass(frozen=True)
+class Manifest:
+    """Where a run comes from and how large its networks are, as manifest.json has it.
+
+    Attributes:
+        command: the command line.
+        git: commits of "codistill" and of the "folder" in which the command ran, each None
+            outside a checkout.
+        data: "name" of the data set and "fingerprint" of its images.
+        classes: C names, in the order of the labels.
+        image_size: height and width of what the networks see.
+        images: how many images "train", "val" and "test" have.
+        parameters: numbers of parameters, see `parameter_counts`.
+        processes: one entry for each process that trained.
+        flops: FLOPs of evaluating one image, see `forward_flops`. Empty in runs of early versions;
+            so are the next three.
+        students: for each classifier of which one is kept, the peer that it is or copies.
+        networks: fingerprints of the networks that the method was given, by option.
+        weights: fingerprints of the files that the peers started from.
+    """
+
+    command: list[str]
+    git: dict[str, dict[str, Any] | None]
+    data: dict[str, str]
+    classes: list[str]
+    image_size: list[int]
+    images: dict[str, int]
+    parameters: dict[str, int]
+    processes: list[Process] = field(default_factory=list)
+    flops: dict[str, int] = field(default_factory=dict)
+    students: dict[str, int] = field(default_factory=dict)
+    networks: dict[str, str] = field(default_factory=dict)
+    weights: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        needed = {"data": ("fingerprint",), "parameters": ("peers", "method")}
+        for name, keys in needed.items():
+            if lacks := [key for key in keys if key not in getattr(self, name)]:
+                raise InputError(f"{name} lacks {', '.join(lacks)}")
+
+    @classmethod
+    def of(cls, config: Config, method: Method, data: Data) -> "Manifest":
+        """The manifest of a run that begins now."""
+        image_sets = {"train": data.train, **data.evaluate_on}
+        return cls(
+            command=sys.argv,
+            git={"codistill": _commit_of_codistill(), "folder": _git(Path.cwd())},
+            data={"name": config.data.name, "fingerprint": data.fingerprint},
+            classes=list(data.classes),
+            image_size=list(data.image_size),
+            images={name: batches.images for name, batches in image_sets.items()},
+            parameters=parameter_counts(method),
+            flops=forward_flops(method, data.image_size),
+            students={name: k for name, (_, k) in method.students().items()},
+            networks={k: files.sha256(f) for k, f in network_files(config.method).items()},
+            weights=[files.sha256(f) for f in config.start_weights() if f],
+        )
+
+    @classmethod
+    def read(cls, run: Path) -> "Manifest":
+        """The manifest of a run, by its folder."""
+        return make(cls, files.read_json(run / MANIFEST), run / MANIFEST)
+
+    def write(self, run: Path) -> None:
+        files.write_json(run / MANIFEST, asdict(self))
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint of the images."""
+        return self.data["fingerprint"]
+
+    @property
+    def versions(self) -> tuple[str, ...]:
+        """The versions of codistill that trained the run, each once: commits, or releases."""
+        found = []
+        for process in self.processes:
+            git = self.git.get("codistill") if process.git == {} else process.git
+            if git:
+                found.append(git["commit"][:9] + (" with changes" if git["changed"] else ""))
+            elif release := process.packages.get("codistill"):
+                found.append(release)
+        return tuple(dict.fromkeys(found))
+
+
+def _commit_of_codistill() -> dict[str, Any] | None:
     """Commit of this package, and whether it was changed since; None where it is no checkout."""
     return _git(Path(__file__).parent, "manifest.py")
-
-
-def machine(device: torch.device) -> dict[str, Any]:
-    """What runs now, on what, since when."""
-    return {
-        "began": datetime.now(UTC).isoformat(timespec="seconds"),
-        "python": platform.python_version(),
-        "packages": {name: _version(name) for name in _PACKAGES},
-        "platform": platform.platform(),
-        "processor": _processor(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "threads": torch.get_num_threads(),
-        "cores": os.cpu_count(),
-    }
 
 
 def _version(package: str) -> str | None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from codistill.methods.losses import sigmoid_ramp_up
 from codistill.methods.method import Method
-from codistill.runs.manifest import machine
+from codistill.runs.manifest import Process
 from codistill.runs.run import Run
 from codistill.settings.config import Config
 
@@ -13,14 +13,14 @@ def warnings_about(run: Run) -> Iterator[str]:
     """What is allowed, but probably not meant; and what changed since a run was last trained."""
     yield from run.data().notes
     yield from remarks(run.method, run.config)
-    last = run.manifest["processes"][-1:]
-    if last:
-        now = machine(run.device)
+    if run.manifest.processes:
+        last, now = run.manifest.processes[-1], Process.now(run.device, 0, 0)
         for key in ("packages", "processor", "threads", "device"):
-            if now[key] != last[0].get(key):
+            before, after = getattr(last, key), getattr(now, key)
+            if before != after:
                 yield (
-                    f"{key} changed since this run was last trained, from {last[0].get(key)} to "
-                    f"{now[key]}: it goes on, but its last bits may differ"
+                    f"{key} changed since this run was last trained, from {before} to {after}: it "
+                    "goes on, but its last bits may differ"
                 )
 
 

@@ -32,14 +32,21 @@ from codistill.data.batch import Batch
 from codistill.errors import InputError
 from codistill.methods import method_class
 from codistill.methods.length import scaling_notes
-from codistill.methods.parameters import parameter_counts
+from codistill.methods.method import Method
 from codistill.networks.student import save_student
 from codistill.runs import checkpoints
-from codistill.runs.folder import START, copy_name, locked, refuse_occupied
+from codistill.runs.folder import (
+    CONFIG,
+    START,
+    copy_name,
+    locked,
+    read_config,
+    refuse_occupied,
+)
 from codistill.runs.history import read_history, write_history
 from codistill.runs.loggers import TOLD, logging_to, require_loggers
-from codistill.runs.manifest import commit_of_codistill, machine, provenance
-from codistill.runs.results import best_epoch, preferred, summarise
+from codistill.runs.manifest import Manifest, Process
+from codistill.runs.results import RESULT, RunScores, best_epoch, preferred
 from codistill.settings.build_data import Data, build_data, mix_labels
 from codistill.settings.build_method import (
     build_method,
@@ -50,16 +57,23 @@ from codistill.settings.build_method import (
     resolve,
 )
 from codistill.settings.config import Config
-from codistill.training.device import choose_device
+from codistill.training.device import use_device
 from codistill.training.fit import epochs
 from codistill.training.record import Record
 from codistill.training.state import TrainingState
 
 WEIGHTS = {"last": "weights.safetensors", "best": "weights_best.safetensors"}
 
-_MANIFEST = {"classes", "data", "image_size", "processes"}
-
 Watch = Callable[[Iterable[Batch]], Iterable[Batch]]
+
+
+def read_run(path: Path) -> tuple[Config, Manifest]:
+    """The settings of a run as it was made, and its manifest.
+
+    Raises:
+        InputError: the folder holds no run, or a damaged one.
+    """
+    return read_config(path), Manifest.read(path)
 
 
 class Run:
@@ -83,38 +97,21 @@ class Run:
     ):
         self.path = Path(path)
         self._data: Data | None = None
-        try:
-            text = (self.path / "config.yaml").read_text()
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise InputError(f"{self.path} holds no run: there is no config.yaml in it") from error
-        try:
-            self.config = Config.from_yaml(text)
-        except InputError as error:
-            raise InputError(f"{self.path / 'config.yaml'} is damaged: {error}") from error
-        self.manifest = files.read_json(self.path / "manifest.json")
-        known = set(self.manifest) if isinstance(self.manifest, dict) else set()
-        if lacks := sorted(_MANIFEST - known):
-            path = self.path / "manifest.json"
-            raise InputError(f"{path} is damaged: it lacks {', '.join(lacks)}")
-        if self.config.threads:
-            torch.set_num_threads(self.config.threads)
-        self.config.device = device or self.config.device
-        self.config.data.root = root or self.config.data.root
-        if workers is not None:
-            self.config.data.workers = workers
-            self.config.data.check()
-        self.config.loggers = loggers or self.config.loggers
-        for option in self.config.method:
-            if (own := self.path / copy_name(option)).exists():
-                self.config.method[option] = str(own)
-        self.device = choose_device(self.config.device)
-        drawn = dataclasses.replace(self.config, pretrained=False, weights=None)
-        height, width = self.manifest["image_size"]
-        method = build_method(drawn, len(self.manifest["classes"]), (height, width))
-        if self.config.pretrained or self.config.weights:
-            start = self.path / START
-            files.load_into(method, files.read_weights(start)[0], start)
-        self.method = method.to(self.device)
+        config, self.manifest = read_run(self.path)
+        own = {option: self.path / copy_name(option) for option in config.method}
+        self.config = dataclasses.replace(
+            config,
+            device=device or config.device,
+            loggers=loggers or config.loggers,
+            method=config.method | {o: str(file) for o, file in own.items() if file.exists()},
+            data=dataclasses.replace(
+                config.data,
+                root=root or config.data.root,
+                workers=config.data.workers if workers is None else workers,
+            ),
+        )
+        self.device = use_device(self.config.device, self.config.threads)
+        self.method = self._build_method().to(self.device)
 
     @classmethod
     def create(cls, config: Config) -> "Run":
@@ -122,51 +119,23 @@ class Run:
 
         The folder has to be new or empty, or to hold a run that has not saved anything yet. It
         holds a run from the moment that config.yaml is there, which is written last.
+
+        Raises:
+            InputError: the settings do not fit each other or the data, or the folder is taken.
+                Then nothing is written.
         """
         path = config.run_folder()
         refuse_occupied(path)
         require_loggers(config)
-        if config.threads:
-            torch.set_num_threads(config.threads)
-        data = build_data(config, choose_device(config.device))
+        data = build_data(config, use_device(config.device, config.threads))
         notes = scaling_notes(
             method_class(config.method["name"]), config.method, length_of(config, data)
         )
         data = dataclasses.replace(data, notes=(*data.notes, *notes))
         config = resolve(config, data)
-        # First of all, so that a bad option leaves no folder.
         method = build_method(config, len(data.classes), data.image_size)
         require_held_out(method, config.method["name"], data)
-        manifest = provenance() | {
-            "data": {"name": config.data.name, "fingerprint": data.fingerprint},
-            "classes": list(data.classes),
-            "image_size": list(data.image_size),
-            "images": {"train": data.train.images}
-            | {name: batches.images for name, batches in data.evaluate_on.items()},
-            "parameters": parameter_counts(method),
-            "students": {name: k for name, (_, k) in method.students().items()},
-            "networks": {
-                option: files.sha256(file) for option, file in network_files(config.method).items()
-            },
-            "weights": [files.sha256(file) for file in config.start_weights() if file],
-            "processes": [],
-        }
-        text = config.to_yaml()
-        path.mkdir(parents=True, exist_ok=True)
-        with locked(path):
-            refuse_occupied(path)
-            for old in (
-                path / START,
-                path / TOLD,
-                *path.glob(copy_name("*")),
-            ):  # of a run that never began
-                old.unlink(missing_ok=True)
-            files.write_json(path / "manifest.json", manifest)
-            for option, file in network_files(config.method).items():
-                files.write_bytes(path / copy_name(option), file.read_bytes())
-            if config.pretrained or config.weights:
-                files.write_weights(path / START, method.state_dict(), {})
-            files.write_text(path / "config.yaml", text)
+        _write_new_run(path, config, method, Manifest.of(config, method, data))
         run = cls(path)
         run._data = data  # read once
         return run
@@ -216,14 +185,14 @@ class Run:
                     tell(record)
                     yield record
                 self._write_weights("", state, data)
-                files.write_json(self.path / "result.json", summarise(state.history, students))
+                RunScores.of(state.history, students).write(self.path)
 
     def history(self) -> list[Record]:
         """The records of all epochs that are complete."""
         return read_history(self.path)
 
     def finished(self) -> bool:
-        return (self.path / "result.json").exists()
+        return (self.path / RESULT).exists()
 
     def load_weights(self, which: str = "last") -> None:
         """Puts the weights after the last epoch, or "best" by validation, into `self.method`."""
@@ -231,7 +200,7 @@ class Run:
         if not (self.path / name).exists():
             if not self.finished():
                 why = "it is not finished"
-            elif which == "best" and "val" not in self.manifest.get("images", {}):
+            elif which == "best" and "val" not in self.manifest.images:
                 why = "it held no images out"
             else:
                 why = f"{name} is not in it"
@@ -242,13 +211,13 @@ class Run:
         """The batches of the run, which have to be those that it began with."""
         data = self._data or build_data(self.config, self.device)
         data.train.views = self.method.views
-        if (now := list(data.classes)) != (before := self.manifest["classes"]):
+        if (now := list(data.classes)) != (before := self.manifest.classes):
             named = ", ".join(sorted({*now} ^ {*before})[:5]) or "their order"
             raise InputError(
                 f"the classes of the data are not those that {self.path} began with ({named}): "
                 "restore them, or begin a new run"
             )
-        expected = self.manifest["data"]["fingerprint"]
+        expected = self.manifest.fingerprint
         if data.fingerprint != expected:
             raise InputError(
                 f"the data at {self.config.data.root or self.config.data.name} are not those that "
@@ -257,6 +226,17 @@ class Run:
             )
         self._data = data
         return data
+
+    def _build_method(self) -> Method:
+        """The method with its first weights: drawn from the seed, or those that the run keeps."""
+        starts = self.config.pretrained or self.config.weights
+        drawn = dataclasses.replace(self.config, pretrained=False, weights=None)
+        height, width = self.manifest.image_size
+        method = build_method(drawn, len(self.manifest.classes), (height, width))
+        if starts:
+            start = self.path / START
+            files.load_into(method, files.read_weights(start)[0], start)
+        return method
 
     def _write_weights(self, suffix: str, state: TrainingState, data: Data) -> None:
         """The whole method, and the student that the validation images prefer."""
@@ -282,10 +262,25 @@ class Run:
         save_student(student, peers.student(k), about)
 
     def _note_process(self, state: TrainingState) -> None:
-        began: dict[str, Any] = {"epoch": state.epoch, "step": state.step}
-        began["git"] = commit_of_codistill()
-        self.manifest["processes"].append(began | machine(self.device))
-        files.write_json(self.path / "manifest.json", self.manifest)
+        process = Process.now(self.device, state.epoch, state.step)
+        self.manifest.processes.append(process)
+        self.manifest.write(self.path)
+
+
+def _write_new_run(path: Path, config: Config, method: Method, manifest: Manifest) -> None:
+    """Writes all that a run begins with, config.yaml last."""
+    text = config.to_yaml()
+    path.mkdir(parents=True, exist_ok=True)
+    with locked(path):
+        refuse_occupied(path)
+        for old in (path / START, path / TOLD, *path.glob(copy_name("*"))):
+            old.unlink(missing_ok=True)  # of a run that never began
+        manifest.write(path)
+        for option, file in network_files(config.method).items():
+            files.write_bytes(path / copy_name(option), file.read_bytes())
+        if config.pretrained or config.weights:
+            files.write_weights(path / START, method.state_dict(), {})
+        files.write_text(path / CONFIG, text)
 
 
 class _Watched:

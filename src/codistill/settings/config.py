@@ -2,18 +2,14 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
-from codistill.errors import (
-    InputError,
-    require_fraction,
-    require_not_negative,
-    require_positive,
-)
+from codistill.errors import InputError
+from codistill.settings.checks import check, setting
 from codistill.settings.data_config import DataConfig
 
 _RETIRED = {"kernels"}  # settings of earlier versions: runs that have them still open
@@ -75,92 +71,44 @@ class Config:
     network: str = "resnet32"
     pretrained: bool = False
     weights: str | None = None
-    peers: int = 2
-    shared: int = 0
+    peers: int = setting(2, above=0)
+    shared: int = setting(0, at_least=0)
     data: DataConfig = field(default_factory=DataConfig)
-    epochs: int = 300
-    batch_size: int = 128
-    lr: float = 0.1
-    momentum: float = 0.9
+    epochs: int = setting(300, above=0)
+    batch_size: int = setting(128, at_least=2)
+    lr: float = setting(0.1, above=0, below=1e6)
+    momentum: float = setting(0.9, at_least=0, below=1)
     nesterov: bool = True
-    weight_decay: float = 1e-4
+    weight_decay: float = setting(1e-4, at_least=0)
     schedule: Literal["step", "cosine"] = "step"
-    milestones: list[float] = field(default_factory=lambda: [0.5, 0.75])
-    lr_decay: float = 0.1
-    warmup_epochs: int = 0
-    label_smoothing: float = 0.0
-    mixup: float = 0.0
-    cutmix: float = 0.0
+    milestones: list[float] = setting([0.5, 0.75], above=0)
+    lr_decay: float = setting(0.1, above=0)
+    warmup_epochs: int = setting(0, at_least=0)
+    label_smoothing: float = setting(0.0, at_least=0, at_most=1)
+    mixup: float = setting(0.0, at_least=0)
+    cutmix: float = setting(0.0, at_least=0)
     class_weights: Literal["none", "balanced"] = "none"
-    seed: int = 0
+    seed: int = setting(0, at_least=0, below=2**63, recipe=False)
     precision: Literal["fp32", "bf16"] = "fp32"
     eval_precision: Literal["fp32", "bf16"] = "fp32"
-    evaluate_every: int = 1
-    recompute: bool = False
-    compile: bool = False
-    cuda_graphs: bool = False
-    device: str = "auto"
-    threads: int | None = None
-    out: str | None = None
-    checkpoint_seconds: float = 300.0
-    keep_checkpoints: int = 2
-    loggers: str = "auto"
-    project: str = "codistill"
+    evaluate_every: int = setting(1, above=0)
+    recompute: bool = setting(False, recipe=False)
+    compile: bool = setting(False, recipe=False)
+    cuda_graphs: bool = setting(False, recipe=False)
+    device: str = setting("auto", recipe=False)
+    threads: int | None = setting(None, above=0, at_most=1024, recipe=False)
+    out: str | None = setting(None, recipe=False)
+    checkpoint_seconds: float = setting(300.0, at_least=0, recipe=False)
+    keep_checkpoints: int = setting(2, above=0, recipe=False)
+    loggers: str = setting("auto", recipe=False)
+    project: str = setting("codistill", recipe=False)
 
     def __post_init__(self) -> None:
-        require_positive(
-            epochs=self.epochs,
-            evaluate_every=self.evaluate_every,
-            peers=self.peers,
-            lr=self.lr,
-            lr_decay=self.lr_decay,
-            keep_checkpoints=self.keep_checkpoints,
-            threads=1 if self.threads is None else self.threads,
-        )
-        require_fraction(label_smoothing=self.label_smoothing)
-        require_not_negative(
-            shared=self.shared,
-            weight_decay=self.weight_decay,
-            warmup_epochs=self.warmup_epochs,
-            seed=self.seed,
-            checkpoint_seconds=self.checkpoint_seconds,
-            momentum=self.momentum,
-            mixup=self.mixup,
-            cutmix=self.cutmix,
-        )
-        self.data.check()
-        numbers = [self.lr, self.lr_decay, self.weight_decay, self.mixup, self.cutmix]
-        if not all(map(math.isfinite, [*numbers, *self.milestones])):
-            raise InputError(
-                "lr, lr_decay, weight_decay, mixup, cutmix, milestones have to be finite"
-            )
-        for name, value, choices in (
-            ("schedule", self.schedule, ("step", "cosine")),
-            ("precision", self.precision, ("fp32", "bf16")),
-            ("eval_precision", self.eval_precision, ("fp32", "bf16")),
-            ("class_weights", self.class_weights, ("none", "balanced")),
-        ):
-            if value not in choices:
-                raise InputError(f"{name} is {value!r}: give {' or '.join(map(repr, choices))}")
-        if self.batch_size < 2:
-            raise InputError(f"batch_size is {self.batch_size}: give 2 or more")
-        if self.momentum >= 1:
-            raise InputError(f"momentum is {self.momentum}: give a number from 0 to below 1")
+        check(self)
         if self.nesterov and not self.momentum:
             raise InputError("nesterov needs a momentum above 0: give --nesterov false")
-        for name, number, limit in (
-            ("seed", self.seed, 2**63),
-            ("threads", self.threads or 1, 1025),
-            ("lr", self.lr, 1e6),
-        ):
-            if number >= limit:
-                raise InputError(f"{name} is {number}: it has to be below {limit}")
-        if self.out is not None and not self.out.strip():
-            raise InputError("out is empty: give a folder, or leave it out")
-        if not all(name.strip() for name in self.loggers.split(",")) or not self.project.strip():
-            raise InputError("loggers and project cannot be empty: give names, or --loggers none")
-        if any(m <= 0 for m in self.milestones):
-            raise InputError(f"milestones are {self.milestones}: they have to be above 0")
+        if not all(name.strip() for name in self.loggers.split(",")):
+            raise InputError(f"loggers is {self.loggers!r}: an entry of it is empty")
         self.networks()
         self.start_weights()
 
@@ -219,8 +167,6 @@ class Config:
     @classmethod
     def from_dict(cls, tree: dict[str, Any]) -> "Config":
         """The configuration with these settings, those of the data in a dict of their own."""
-        numbers = {f.name for f in fields(cls) if f.type is float}
-        tree = {k: float(v) if k in numbers else v for k, v in tree.items()}  # 1 is a number too
         return cls(**tree | {"data": DataConfig(**tree.get("data", {}))})
 
     @classmethod

@@ -1,10 +1,10 @@
 """What the images of a run are: every setting with its type, default and meaning."""
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
-from codistill.errors import InputError, require_not_negative, require_one_of
+from codistill.errors import InputError
+from codistill.settings.checks import check, setting
 
 
 @dataclass
@@ -37,59 +37,24 @@ class DataConfig:
     """
 
     name: str = "digits"
-    root: str | None = None
-    val_fraction: float | None = None
-    test_fraction: float | None = None
-    split_seed: int = 0
-    images_per_class: int | None = None
+    root: str | None = setting(None)
+    val_fraction: float | None = setting(None, at_least=0, below=1)
+    test_fraction: float | None = setting(None, at_least=0, below=1)
+    split_seed: int = setting(0, above=-(2**63), below=2**63)
+    images_per_class: int | None = setting(None, above=0)
     label_column: str | None = None
-    image_size: int | None = None
-    min_scale: float | None = None
-    rand_augment: int = 0
-    workers: int | None = None
-    pad: int | None = None
+    image_size: int | None = setting(None, at_least=8, at_most=4096)
+    min_scale: float | None = setting(None, above=0, at_most=1)
+    rand_augment: int = setting(0, at_least=0, at_most=30)
+    workers: int | None = setting(None, at_least=0, recipe=False)
+    pad: int | None = setting(None, at_least=0)
     pad_mode: Literal["reflect", "zeros"] = "reflect"
     flip: bool | None = None
     normalisation: Literal["auto", "data", "imagenet"] = "auto"
-    mean: list[float] | None = None
-    std: list[float] | None = None
+    mean: list[float] | None = setting(None, numbers=3)
+    std: list[float] | None = setting(None, numbers=3, above=0)
 
-    def check(self) -> None:
-        """Raises InputError where a setting makes no sense."""
-        require_not_negative(
-            **{
-                "data.pad": self.pad or 0,
-                "data.rand_augment": self.rand_augment,
-                "data.workers": self.workers or 0,
-            }
-        )
-        for name, value in (
-            ("val_fraction", self.val_fraction),
-            ("test_fraction", self.test_fraction),
-        ):
-            if value is not None and not 0 <= value < 1:
-                raise InputError(f"data.{name} is {value}: give a number from 0 to below 1")
+    def __post_init__(self) -> None:
+        check(self, "data.")
         if self.test_fraction == 0:
             raise InputError("data.test_fraction is 0: every run reports on images it did not see")
-        if self.min_scale is not None and not 0 < self.min_scale <= 1:
-            raise InputError(f"data.min_scale is {self.min_scale}: give a number above 0, up to 1")
-        if self.image_size is not None and not 8 <= self.image_size <= 4096:
-            raise InputError(f"data.image_size is {self.image_size}: give 8 to 4096 pixels")
-        if self.images_per_class is not None and self.images_per_class < 1:
-            raise InputError(f"data.images_per_class is {self.images_per_class}: give 1 or more")
-        if self.rand_augment > 30:
-            raise InputError(f"data.rand_augment is {self.rand_augment}: give 1 to 30, or 0")
-        require_one_of("data.pad_mode", self.pad_mode, ("reflect", "zeros"))
-        require_one_of("data.normalisation", self.normalisation, ("auto", "data", "imagenet"))
-        if not all(map(math.isfinite, [*(self.mean or []), *(self.std or [])])):
-            raise InputError("data.mean and data.std have to be finite")
-        for name in ("mean", "std"):
-            value = getattr(self, name)
-            if value is not None and len(value) != 3:
-                raise InputError(f"data.{name} is {value}: give three numbers, red, green, blue")
-        if self.std is not None and min(self.std) <= 0:
-            raise InputError(f"data.std is {self.std}: it has to be above 0")
-        if self.root is not None and not self.root.strip():
-            raise InputError("data.root is empty: give a place, or leave it out")
-        if abs(self.split_seed) >= 2**63:
-            raise InputError(f"data.split_seed is {self.split_seed}: it has to be below {2**63}")

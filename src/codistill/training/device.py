@@ -6,15 +6,14 @@ from typing import Literal
 import torch
 from torch import nn
 
-from codistill.errors import InputError, reason
+from codistill.errors import InputError, reason, require_one_of
 
 Precision = Literal["fp32", "bf16"]
 """bf16 is autocast: weights and losses stay float32."""
 
 
 def check_precision(precision: str) -> None:
-    if precision not in ("fp32", "bf16"):
-        raise InputError(f"precision is {precision!r}: give 'fp32' or 'bf16'")
+    require_one_of("precision", precision, ("fp32", "bf16"))
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[None]:
@@ -32,6 +31,13 @@ def choose_device(name: str) -> torch.device:
         why = f"device {name!r} cannot be used here ({reason(error)}): try cpu"
         raise InputError(why) from error
     return device
+
+
+def use_device(name: str, threads: int | None) -> torch.device:
+    """The device of that name. Gives PyTorch so many CPU threads; None leaves their number."""
+    if threads:
+        torch.set_num_threads(threads)
+    return choose_device(name)
 
 
 def device_of(module: nn.Module) -> torch.device:

@@ -4,23 +4,23 @@ import contextlib
 import copy
 import functools
 import inspect
-import math
 import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from codistill.data.batch import Batch
 from codistill.errors import InputError
 from codistill.methods import method_class
+from codistill.methods.flops import count_flops
 from codistill.methods.method import Method
 from codistill.methods.parameters import parameter_counts
 from codistill.names import METHODS
 from codistill.networks.build import build_network
+from codistill.networks.network import Network
 from codistill.networks.peers import Peers
 
 ABOUT = (
@@ -129,8 +129,9 @@ def _takes(name: str, K: int, shared: int) -> bool:
 
 def _build(name: str, K: int, shared: int) -> Method:
     peers = Peers([build_network(_NETWORK, _CLASSES) for _ in range(K)], shared)
-    needed: dict[str, Any] = {"teacher": build_network(_NETWORK, _CLASSES)} if name == "kd" else {}
-    return method_class(name)(peers, **needed)
+    _, *options = inspect.signature(method_class(name)).parameters.values()
+    wants = [p.name for p in options if Network in get_args(p.annotation)]  # such as a teacher
+    return method_class(name)(peers, **{n: build_network(_NETWORK, _CLASSES) for n in wants})
 
 
 def _batch(method: Method) -> Batch:
@@ -148,20 +149,7 @@ def _step_flops(method: Method) -> int:
     optimizers = method.optimizers(lambda params: torch.optim.SGD(params, lr=0.1))
     epoch = 10_000
     method.begin_epoch(epoch, None)
-    backward = {torch.ops.aten.convolution_backward: _convolution_backward_flops}
-    with FlopCounterMode(display=False, custom_mapping=backward) as counter:
-        method.training_step(_batch(method), optimizers, epoch)
-    return counter.get_total_flops()
-
-
-def _convolution_backward_flops(gradient: Any, _: Any, weight: Any, *rest: Any, **__: Any) -> int:
-    """As many as forward for the input, and again for the weight, each where it is asked for.
-
-    PyTorch's own count takes a depthwise convolution's gradient for that of a full one.
-    """
-    batch, _, *size = gradient
-    forward = 2 * batch * math.prod(size) * math.prod(weight)
-    return forward * sum(rest[-1][:2])
+    return count_flops(method.training_step, _batch(method), optimizers, epoch)[1]
 
 
 def _title(method: Method) -> tuple[str, str, int | None]:

@@ -1,11 +1,8 @@
 """What a method is made of and what a training step costs, before anything is trained.
 
-FLOPs are those of convolutions and matrix products, as `torch.utils.flop_counter` counts them, with
-2 FLOPs per multiply-add: ResNet-32 on a 32x32 image has 138.3 MFLOPs, the 69 M multiply-adds of the
-literature. Normalisation, activations and pooling are left out, as they are there.
-
-Left out of them: what `training_step` does beside one forward pass and its losses, such as AFD's
-discriminators, and terms that a method only adds at a later epoch.
+FLOPs are counted as `methods.flops` says, without what `training_step` does beside one forward pass
+and its losses, such as AFD's discriminators, and without terms that a method only adds at a later
+epoch.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,15 +10,15 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from codistill.analysis.cost.memory import MemoryEstimate, estimate_memory
 from codistill.analysis.cost.probing import probing, random_images, random_views, some_labels
 from codistill.errors import require_positive
+from codistill.methods.flops import count_flops
 from codistill.methods.method import Method
 from codistill.networks import Network
 from codistill.networks.network import as_map
-from codistill.networks.peers import Peers
+from codistill.networks.peers import Outputs, Peers
 from codistill.training.device import Precision, device_of
 
 _IMAGES = 2  # batch normalisation cannot train on one
@@ -112,9 +109,7 @@ def summarise_method(
     with probing(method) as probe:
         # A student is a copy: students first, since the probe's BatchNorm statistics then move.
         peers = tuple(_summarise_peer(probe.peers, k, image_size) for k in range(len(probe.peers)))
-        with FlopCounterMode(display=False) as counter:
-            out = probe(random_views(probe, image_size, _IMAGES))
-            probe.losses(out, some_labels(probe, _IMAGES), 0)  # an attention may be part of these
+        out, flops = count_flops(_forward_with_losses, probe, image_size)
         return Summary(
             method=type(method).__name__,
             image_size=image_size,
@@ -127,9 +122,15 @@ def summarise_method(
             modules=_own_modules(probe),
             parameters=_count(probe.parameters()),
             extra=tuple(out.extra),
-            flops=counter.get_total_flops() // _IMAGES,
+            flops=flops // _IMAGES,
             memory=estimate_memory(probe, image_size, batch_size, precision),
         )
+
+
+def _forward_with_losses(method: Method, image_size: tuple[int, int]) -> Outputs:
+    out: Outputs = method(random_views(method, image_size, _IMAGES))
+    method.losses(out, some_labels(method, _IMAGES), 0)  # an attention may be part of these
+    return out
 
 
 def _summarise_peer(peers: Peers, k: int, image_size: tuple[int, int]) -> PeerSummary:
@@ -144,15 +145,14 @@ def _summarise_stages(
 ) -> Iterator[StageSummary]:
     x = random_images(1, image_size, device_of(network))
     for s, stage in enumerate([*network.stages, network.head]):
-        with FlopCounterMode(display=False) as counter:
-            x = stage(x)
+        x, flops = count_flops(stage, x)
         is_head = s == len(network.stages)
         y = x if is_head else as_map(x, network.layouts[s], network.reductions[s], image_size)
         yield StageSummary(
             name="head" if is_head else f"stage {s}",
             shape=tuple(y.shape[1:]),
             parameters=_count(stage.parameters()),
-            flops=counter.get_total_flops(),
+            flops=flops,
             shared=s < shared,
         )
 

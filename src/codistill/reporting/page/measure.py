@@ -118,7 +118,7 @@ def refuse_places(settings: Mapping[str, Sequence[Result]], how: MeasureOptions)
 
 
 def _test_images(setting: Setting) -> int | None:
-    return setting.results[0].manifest.get("images", {}).get("test")
+    return setting.results[0].manifest.images.get("test")
 
 
 def _inside(setting: Setting, how: MeasureOptions) -> list[int]:

@@ -8,7 +8,6 @@ from statistics import mean
 from codistill.reporting.page.drawing import Style, sample
 from codistill.reporting.page.parts import Key
 from codistill.runs.finished import Result
-from codistill.runs.results import accuracy, own_classifier, peers_of
 from codistill.training.record import Record
 
 
@@ -42,13 +41,13 @@ class Setting:
 
     @property
     def peers(self) -> list[str]:
-        return peers_of(self.results[0].summary)
+        return self.results[0].scores.peers
 
     @property
     def own(self) -> list[str]:
         """The classifiers that the method adds."""
         known = (*self.peers, "ensemble")
-        return [name for name in self.results[0].summary["last"] if name not in known]
+        return [name for name in self.results[0].scores.last if name not in known]
 
     @property
     def given(self) -> set[str]:
@@ -57,14 +56,15 @@ class Setting:
             n
             for r in self.results
             for n in self.own
-            if n in r.networks or isinstance(r.config.method.get(n), str)
+            if n in r.manifest.networks or isinstance(r.config.method.get(n), str)
         }
 
     @property
     def own_classifier(self) -> str | None:
         """The method's own classifier: no peer, nothing that may be kept, nothing it was given."""
         r = self.results[0]
-        return own_classifier(r.summary, {*r.students, *r.parameters, *r.config.method})
+        known = {*r.manifest.students, *r.manifest.parameters, *r.config.method}
+        return r.scores.own_classifier(known)
 
     def keys(self, prefix: str) -> list[str]:
         """What the records know under a prefix, in their order."""
@@ -108,7 +108,7 @@ def one_line(label: str) -> str:
 
 def top1_of(setting: Setting, classifier: str) -> list[float]:
     """Test accuracy in % after the last epoch, of the seeds that measured it."""
-    found = (accuracy(r.summary, "last", classifier) for r in setting.results)
+    found = (r.scores.accuracy("last", classifier) for r in setting.results)
     return [value for value in found if value is not None]
 
 

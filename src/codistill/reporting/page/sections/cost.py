@@ -4,11 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import mean, median
 
-import torch
-from torch.utils.flop_counter import FlopCounterMode
-
-from codistill.analysis.cost.summary import summarise_method
-from codistill.errors import InputError
 from codistill.reporting.page.drawing import (
     FILLS,
     canvas,
@@ -19,11 +14,9 @@ from codistill.reporting.page.drawing import (
     sd,
 )
 from codistill.reporting.page.parts import Figure, Figures, Fold, Part, Section, Table
-from codistill.reporting.page.setting import Setting, key_of, top1_of
+from codistill.reporting.page.setting import Setting, key_of, named, top1_of
 from codistill.reporting.tables import spread_of
 from codistill.runs.finished import Result
-from codistill.runs.results import kept_top1
-from codistill.runs.run import Run
 from codistill.settings.build_method import network_files
 
 _E = 1e6
@@ -37,8 +30,8 @@ class CostPoint:
         what: "kept", "ensemble", or what the method adds.
         top1: on the test images, of each seed.
         parameters: None where the run does not tell, and where seeds differ.
-        flops: forward, for one image; None where the networks cannot be built here, where seeds
-            differ, and where the method's forward runs networks that the classifier does not need.
+        flops: forward, for one image; None where the run does not tell, where seeds differ, and
+            where the method's forward runs networks that the classifier does not need.
     """
 
     what: str
@@ -49,15 +42,9 @@ class CostPoint:
 
 def accuracy_and_cost(settings: Sequence[Setting]) -> Section:
     """Accuracy against parameters, FLOPs and the time of training."""
-    missing = []
-    used: dict[Setting, list[CostPoint]] = {}
-    for s in settings:
-        try:
-            built = _build(s.results[0])
-        except (InputError, ImportError, LookupError) as error:
-            built = _Costs({}, s.results[0].students)
-            missing.append(f"FLOPs of {s.title} are not known: {error}.")
-        used[s] = _used(s, built)
+    used = {s: _used(s) for s in settings}
+    uncounted = [s for s in settings if not s.results[0].manifest.flops]
+    missing = [f"FLOPs of {named(uncounted, settings)} are not recorded."] if uncounted else []
     table = _table(used)
     parts: list[Part] = [
         Figures([f for f in (_figure(used, axis) for axis in _AXES) if f]),
@@ -84,63 +71,39 @@ def accuracy_and_cost(settings: Sequence[Setting]) -> Section:
     )
 
 
-@dataclass(frozen=True)
-class _Costs:
-    """What building a run's networks tells.
-
-    Attributes:
-        flops: forward for one image, of each peer, of "ensemble": all peers, and of "method": all.
-        students: for each classifier that can be kept, the peer that it is or copies.
-    """
-
-    flops: dict[str, int]
-    students: dict[str, int]
-
-
-def _build(result: Result) -> _Costs:
-    run = Run(result.path, "cpu")
-    height, width = run.manifest["image_size"]
-    summary = summarise_method(run.method, (height, width), batch_size=2)
-    flops = {f"peer{k}": peer.flops for k, peer in enumerate(summary.peers)}
-    method = run.method.eval()
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        method([torch.zeros(1, 3, height, width)])
-    together = {"ensemble": summary.peers_flops, "method": counter.get_total_flops()}
-    return _Costs(flops | together, {name: k for name, (_, k) in method.students().items()})
-
-
-def _used(setting: Setting, built: _Costs) -> list[CostPoint]:
+def _used(setting: Setting) -> list[CostPoint]:
     """The kept network, the ensemble, and what the method adds to peers beside it."""
     first = setting.results[0]
-    counts, flops = first.parameters, built.flops
-    top1 = [kept_top1(r.summary) for r in setting.results]
-    peers = {_kept_peer(r, built) for r in setting.results}
+    counts, flops = first.manifest.parameters, first.manifest.flops
+    top1 = [r.scores.kept_top1 for r in setting.results]
+    peers = {_kept_peer(r) for r in setting.results}
     sizes, costs = {counts.get(p) for p in peers}, {flops.get(p) for p in peers}
     size, cost = (x.pop() if len(x) == 1 else None for x in (sizes, costs))
     found = [CostPoint("kept", top1, size, cost)]
+    may_be_kept = {*first.manifest.students, *counts} | setting.given
     for name in ("ensemble", *setting.own):
         values = top1_of(setting, name)
-        if not values or name in built.students or name in setting.given:
+        if not values or name in may_be_kept:
             continue
         if name == "ensemble":
-            found.append(CostPoint(name, values, counts["peers"], flops.get("ensemble")))
+            found.append(CostPoint(name, values, counts["peers"], flops.get("peers")))
         elif not _was_given_networks(first):
             size = counts["peers"] + counts["method"]
             runs_others = counts.get("frozen")  # such as mean teachers, with all the rest
-            found.append(
-                CostPoint(name, values, size, None if runs_others else flops.get("method"))
-            )
+            cost = None if runs_others else flops.get("method")
+            found.append(CostPoint(name, values, size, cost))
     return found
 
 
-def _kept_peer(result: Result, built: _Costs) -> str:
-    student = result.summary["student"]
-    kept: str = student["best"] or student["last"]
-    return f"peer{built.students[kept]}" if kept in built.students else kept
+def _kept_peer(result: Result) -> str:
+    """The peer that is kept; an early run does not say which peer its leader copies."""
+    kept = result.scores.student.best or result.scores.student.last
+    peer = result.manifest.students.get(kept)
+    return kept if peer is None else f"peer{peer}"
 
 
 def _was_given_networks(result: Result) -> bool:
-    return bool(result.networks or network_files(result.config.method))
+    return bool(result.manifest.networks or network_files(result.config.method))
 
 
 def _seconds(result: Result) -> float | None:
@@ -228,7 +191,7 @@ def _table(used: dict[Setting, list[CostPoint]]) -> Table:
 def _where(result: Result) -> str:
     """Machines and threads of a run."""
     found = []
-    for p in result.manifest.get("processes", []):
-        threads = f", {p['threads']} threads" if p.get("device") == "cpu" and "threads" in p else ""
-        found.append(f"{p.get('device', '?')} {p.get('processor') or ''}".strip() + threads)
-    return " and ".join(dict.fromkeys(found)) or "not recorded"
+    for p in result.manifest.processes:
+        threads = f", {p.threads} threads" if p.device == "cpu" else ""
+        found.append(f"{p.device} {p.processor}".strip() + threads)
+    return " and ".join(dict.fromkeys(found))

@@ -18,8 +18,8 @@ from codistill.reporting.page.parts import (
 )
 from codistill.reporting.page.setting import Setting, numbered, top1_of
 from codistill.reporting.tables import CAPTION, COLUMNS, COMPARED, COMPARED_CAPTION, compared, rows
-from codistill.runs.finished import Result, what_is_compared
-from codistill.settings.config import flatten
+from codistill.runs.finished import Result
+from codistill.runs.manifest import Process
 
 
 def what_was_compared(settings: Sequence[Setting], notes: Sequence[str]) -> Section:
@@ -61,7 +61,7 @@ def _settings(settings: Sequence[Setting]) -> Table:
                 str(s.results[0].config.shared),
                 ", ".join(str(r.config.seed) for r in s.results),
                 str(len(s.results)),
-                ", ".join(sorted({str(r.summary["epochs"]) for r in s.results})),
+                ", ".join(sorted({str(r.scores.epochs) for r in s.results})),
             )
             for s in settings
         ],
@@ -151,12 +151,10 @@ def _data(settings: Sequence[Setting]) -> Iterator[str]:
 
 
 def _images(result: Result) -> str:
-    counts = result.manifest.get("images", {})
     names = {"train": "to train on", "val": "held out to choose the epoch", "test": "to test on"}
-    images = [f"{n:,} {names.get(k, k)}" for k, n in counts.items()]
-    classes = result.manifest.get("classes", [])
-    facts = [result.config.data.name, *([f"{len(classes)} classes"] if classes else [])]
-    facts += [f"images: {', '.join(images)}"] if images else ["how many images is not recorded"]
+    images = [f"{n:,} {names.get(k, k)}" for k, n in result.manifest.images.items()]
+    facts = [result.config.data.name, f"{len(result.manifest.classes)} classes"]
+    facts.append(f"images: {', '.join(images)}")
     fingerprint, share, seed = result.test_images
     facts.append(f"fingerprint {fingerprint[:12]}")
     if share is not None:
@@ -169,8 +167,7 @@ def _options(settings: Sequence[Setting]) -> tuple[dict[str, str], dict[str, lis
     flat = {}
     for s in settings:
         r = s.results[0]
-        compared_by = what_is_compared(r.config, r.fingerprint, r.networks, r.weights)
-        flat[s.label] = {k: json.dumps(v) for k, v in flatten(compared_by) if k != "data.root"}
+        flat[s.label] = {k: json.dumps(v) for k, v in r.recipe.items() if k != "data.root"}
     keys = dict.fromkeys(k for options in flat.values() for k in options)
     same = [k for k in keys if len({options.get(k) for options in flat.values()}) == 1]
     common = {k: next(iter(flat.values()))[k] for k in same}
@@ -192,7 +189,7 @@ def _made(settings: Sequence[Setting]) -> Iterator[Part]:
     for s in settings:
         for r in s.results:
             lines.append(f"{_command(r)}  # {r.path}")
-            for process in r.manifest.get("processes") or [{}]:
+            for process in r.manifest.processes:
                 machines.setdefault((str(s.number), *_machine(r, process)), []).append(
                     str(r.config.seed)
                 )
@@ -207,16 +204,17 @@ def _made(settings: Sequence[Setting]) -> Iterator[Part]:
 
 
 def _command(result: Result) -> str:
-    command = result.manifest.get("command") or []
-    if not command:
-        return "not recorded"
-    program = Path(command[0]).name
-    return shlex.join(["codistill" if program == "cli.py" else program, *command[1:]])
+    program, *arguments = result.manifest.command
+    program = Path(program).name
+    return shlex.join(["codistill" if program == "cli.py" else program, *arguments])
 
 
-def _machine(result: Result, process: Mapping[str, object]) -> tuple[str, ...]:
-    packages = process.get("packages")
-    torch = packages.get("torch") if isinstance(packages, dict) else None
-    device = " ".join(str(process[k]) for k in ("device", "processor") if process.get(k))
-    found = (torch, process.get("python"), device, process.get("threads"), process.get("platform"))
-    return (" and ".join(result.versions) or "-", *(str(x or "-") for x in found))
+def _machine(result: Result, process: Process) -> tuple[str, ...]:
+    return (
+        " and ".join(result.manifest.versions) or "-",
+        process.packages.get("torch") or "-",
+        process.python,
+        f"{process.device} {process.processor}".strip(),
+        str(process.threads),
+        process.platform,
+    )
