@@ -5,6 +5,7 @@ are computed in float32 at least, whatever precision the network ran in.
 """
 
 import math
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 
 import torch
@@ -43,6 +44,17 @@ def sigmoid_ramp_up(epoch: int, length: int) -> float:
     """
     remaining = max(0.0, 1.0 - epoch / length) if length else 0.0
     return math.exp(-5.0 * remaining**2)
+
+
+def ramp_up_remarks(length: int, epochs: int) -> Iterator[str]:
+    """A warning where a training ends before its ramp-up does; see `Method.remarks`."""
+    weight = sigmoid_ramp_up(epochs - 1, length)
+    if weight < 0.99:
+        yield (
+            f"method.ramp_up is {length} epochs, and the run has {epochs}: distillation reaches "
+            f"{weight:.0%} of its weight. The usual 80 of 300 would be "
+            f"--method.ramp_up {max(1, round(epochs * 80 / 300))}"
+        )
 
 
 def full_precision(x: Tensor) -> AbstractContextManager[None]:

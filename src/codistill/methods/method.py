@@ -1,7 +1,7 @@
 """The interface of this library: how peers are trained together."""
 
 import abc
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -25,7 +25,8 @@ class Method(nn.Module, abc.ABC):
     - returns several `optimizers`, says in `training_step` when each one steps, and in
       `lr_factor` which one has a schedule of its own;
     - does in `begin_epoch` what its paper does once an epoch;
-    - says in `students` what is kept, where that is not simply the best peer.
+    - says in `students` what is kept, where that is not simply the best peer;
+    - warns in `remarks` about options that make little sense in a training of some length.
 
     A method never extends another method.
 
@@ -84,6 +85,14 @@ class Method(nn.Module, abc.ABC):
         say; without any, it is the first.
         """
         return {f"peer{k}": (self.peers, k) for k in range(len(self.peers))}
+
+    def remarks(self, epochs: int) -> Iterator[str]:
+        """Warnings about options that are allowed, but hardly meant in a training of this length.
+
+        Args:
+            epochs: how many the training has.
+        """
+        yield from ()
 
     def training_step(
         self, batch: Batch, optimizers: dict[str, Optimizer], epoch: int

@@ -9,7 +9,7 @@ feature maps alike go round this ring.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -121,6 +121,14 @@ class AFD(Method):
         if optimizer == "main":
             return recipe
         return 0.1 ** sum(epoch >= milestone for milestone in self.adversarial_milestones)
+
+    def remarks(self, epochs: int) -> Iterator[str]:
+        milestones = self.adversarial_milestones
+        if milestones and self.forwards > 1 and min(milestones) >= epochs:
+            yield (
+                f"method.adversarial_milestones {list(milestones)} lie beyond the {epochs} epochs: "
+                "the adversarial learning rate stays high"
+            )
 
     def training_step(
         self, batch: Batch, optimizers: dict[str, Optimizer], epoch: int

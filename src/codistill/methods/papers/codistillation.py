@@ -7,7 +7,7 @@ train one peer each need to exchange weights but rarely: the variant that scales
 
 import copy
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -61,6 +61,13 @@ class Codistillation(Method):
         self.burn_in = burn_in
         self.refresh_every = refresh_every
         self.kd_weight = kd_weight
+
+    def remarks(self, epochs: int) -> Iterator[str]:
+        if self.burn_in >= epochs:
+            yield (
+                f"method.burn_in is {self.burn_in}, and the run has {epochs} epochs: the peers "
+                "never learn from each other"
+            )
 
     def begin_epoch(self, epoch: int, held_out: Iterable[Batch] | None) -> None:
         since = epoch - self.burn_in

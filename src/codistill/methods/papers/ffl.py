@@ -10,7 +10,7 @@ ICPR 2020. arXiv:1904.09058. Numbers in parentheses are the equations of that pa
            +-> feature maps -> fusion -> fused z_f
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from jaxtyping import Float
 from torch import Tensor
@@ -20,7 +20,7 @@ from codistill.data.batch import Labels
 from codistill.errors import InputError, require_not_negative, require_positive
 from codistill.methods.fusion import FusionModule
 from codistill.methods.length import share_of_epochs
-from codistill.methods.losses import ce_loss, kd_loss, sigmoid_ramp_up
+from codistill.methods.losses import ce_loss, kd_loss, ramp_up_remarks, sigmoid_ramp_up
 from codistill.methods.method import Method
 from codistill.networks.peers import Outputs, Peers
 
@@ -73,6 +73,9 @@ class FFL(Method):
         out = self.peers(views)
         out.extra["fused"] = self.fusion(out.feature_maps)
         return out
+
+    def remarks(self, epochs: int) -> Iterator[str]:
+        return ramp_up_remarks(self.ramp_up, epochs)
 
     def losses(self, out: Outputs, labels: Labels, epoch: int) -> dict[str, Tensor]:
         z, z_e, z_f = out.logits, out.extra["ensemble"], out.extra["fused"]

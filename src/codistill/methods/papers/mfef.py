@@ -9,7 +9,7 @@ our choice, and is said here and in docs/methods/mfef.md.
     F_j -> ...                                                              -+
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from jaxtyping import Float
@@ -20,7 +20,7 @@ from codistill.data.batch import Labels
 from codistill.errors import InputError, require_not_negative, require_positive
 from codistill.methods.fusion import FusionModule
 from codistill.methods.length import share_of_epochs
-from codistill.methods.losses import ce_loss, kd_loss, sigmoid_ramp_up
+from codistill.methods.losses import ce_loss, kd_loss, ramp_up_remarks, sigmoid_ramp_up
 from codistill.methods.method import Method
 from codistill.networks.families.initialise import initialise_convolutions
 from codistill.networks.peers import Outputs, Peers
@@ -83,6 +83,9 @@ class MFEF(Method):
         maps = [f(x) for f, x in zip(self.process, out.feature_maps, strict=True)]
         out.extra["fused"] = self.fusion(maps)
         return out
+
+    def remarks(self, epochs: int) -> Iterator[str]:
+        return ramp_up_remarks(self.ramp_up, epochs)
 
     def losses(self, out: Outputs, labels: Labels, epoch: int) -> dict[str, Tensor]:
         z, z_e, z_f = out.logits, out.extra["ensemble"], out.extra["fused"]

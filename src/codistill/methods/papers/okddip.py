@@ -8,7 +8,7 @@ AAAI 2020. arXiv:1912.00350. The last peer is the group leader, which is kept.
                                 +--> mean -> the leader z_K
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from jaxtyping import Float
@@ -21,6 +21,7 @@ from codistill.methods.length import share_of_epochs
 from codistill.methods.losses import (
     ce_loss,
     kd_loss,
+    ramp_up_remarks,
     sigmoid_ramp_up,
 )
 from codistill.methods.method import Method
@@ -69,6 +70,9 @@ class OKDDip(Method):
         out = self.peers(views)
         out.extra["leader"] = out.logits[-1]
         return out
+
+    def remarks(self, epochs: int) -> Iterator[str]:
+        return ramp_up_remarks(self.ramp_up, epochs)
 
     def losses(self, out: Outputs, labels: Labels, epoch: int) -> dict[str, Tensor]:
         z, leader, T = out.logits[:-1], out.extra["leader"], self.temperature

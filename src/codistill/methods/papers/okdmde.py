@@ -10,7 +10,7 @@ what is our choice is said here and in docs/methods/okdmde.md.
     classifiers W_1 ... W_{K-1}: the CD loss keeps them apart
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import combinations
 from typing import Literal
 
@@ -24,7 +24,13 @@ from codistill.errors import InputError, require_not_negative, require_one_of, r
 from codistill.methods.adapters import MatchSize, MatchWidth
 from codistill.methods.attention import Attention, mix_predictions
 from codistill.methods.length import share_of_epochs
-from codistill.methods.losses import ce_loss, full_precision, kd_loss, sigmoid_ramp_up
+from codistill.methods.losses import (
+    ce_loss,
+    full_precision,
+    kd_loss,
+    ramp_up_remarks,
+    sigmoid_ramp_up,
+)
 from codistill.methods.method import Method
 from codistill.networks.families.initialise import initialise_convolutions
 from codistill.networks.peers import Outputs, Peers
@@ -81,6 +87,9 @@ class OKDMDE(Method):
         out = self.peers(views)
         out.extra["leader"] = out.logits[-1]
         return out
+
+    def remarks(self, epochs: int) -> Iterator[str]:
+        return ramp_up_remarks(self.ramp_up, epochs)
 
     def losses(self, out: Outputs, labels: Labels, epoch: int) -> dict[str, Tensor]:
         z, leader, T = out.logits[:-1], out.extra["leader"], self.temperature

@@ -4,7 +4,7 @@ Lan, Zhu, Gong: Knowledge Distillation by On-the-Fly Native Ensemble.
 NeurIPS 2018. arXiv:1806.04606. Numbers in parentheses are the equations of that paper.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from jaxtyping import Float
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from codistill.data.batch import Labels
 from codistill.errors import InputError, require_not_negative, require_positive
 from codistill.methods.length import share_of_epochs
-from codistill.methods.losses import ce_loss, kd_loss, sigmoid_ramp_up
+from codistill.methods.losses import ce_loss, kd_loss, ramp_up_remarks, sigmoid_ramp_up
 from codistill.methods.method import Method
 from codistill.networks.peers import Outputs, Peers
 
@@ -55,6 +55,9 @@ class ONE(Method):
         g = self.gate(trunk.mean(dim=(2, 3)))  # (B, K)
         out.extra["gated"] = torch.einsum("bk,kbc->bc", g, out.logits)  # (4)
         return out
+
+    def remarks(self, epochs: int) -> Iterator[str]:
+        return ramp_up_remarks(self.ramp_up, epochs)
 
     def losses(self, out: Outputs, labels: Labels, epoch: int) -> dict[str, Tensor]:
         z, z_m = out.logits, out.extra["gated"]

@@ -5,7 +5,7 @@ AAAI 2021. arXiv:2006.04147. The moving averages ("mean teachers") are what is k
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from jaxtyping import Float
@@ -20,7 +20,7 @@ from codistill.errors import (
     require_positive,
 )
 from codistill.methods.length import share_of_epochs, share_of_steps
-from codistill.methods.losses import ce_loss, kd_loss, sigmoid_ramp_up
+from codistill.methods.losses import ce_loss, kd_loss, ramp_up_remarks, sigmoid_ramp_up
 from codistill.methods.method import Method
 from codistill.methods.modes import Frozen
 from codistill.networks.peers import Outputs, Peers
@@ -69,6 +69,9 @@ class PCL(Method):
         means = self.mean_teachers(views).logits
         out.extra |= {f"mean_teacher{k}": z_k for k, z_k in enumerate(means)}
         return out
+
+    def remarks(self, epochs: int) -> Iterator[str]:
+        return ramp_up_remarks(self.ramp_up, epochs)
 
     def losses(self, out: Outputs, labels: Labels, epoch: int) -> dict[str, Tensor]:
         self._require_updates(epoch)
