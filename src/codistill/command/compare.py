@@ -63,6 +63,7 @@ def compare(
     from codistill.comparing.launchers import launcher_named
     from codistill.comparing.planned_runs import plan_runs
     from codistill.comparing.schedule import train_unfinished
+    from codistill.messages import say
     from codistill.reporting.comparison import report_comparison, require_report_extras
     from codistill.runs.folder import locked
 
@@ -82,5 +83,5 @@ def compare(
             report_comparison(comparison, runs, folder, how)
     for failure in failures:
         line = f"codistill: failed: {failure.run.name}: {failure.reason}; log: {failure.run.log}"
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        say(console, line)
     return 1 if failures else 0

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from codistill.command.compare import compare
 from codistill.command.options import Parser, add_launch_options
 from codistill.errors import InputError
+from codistill.messages import say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -65,7 +66,7 @@ def main(argv: list[str]) -> int:
     if options.report_only and not options.dry_run and stored.exists():
         return compare(read_comparison(stored), folder, *launch)
     console = Console(stderr=not options.dry_run)
-    _say(console, scaled)
+    _head(console, scaled)
     if scaled.data == "folder" and not over.get("data", {}).get("root"):
         raise InputError("this table is short for images of yours: give --data.root DIR")
     comparison = scaled.comparison()
@@ -73,7 +74,7 @@ def main(argv: list[str]) -> int:
         _show(scaled, comparison, console)
         return 0
     status = compare(comparison, folder, *launch)
-    _say(console, scaled)
+    _head(console, scaled)
     return status
 
 
@@ -137,7 +138,7 @@ def _show(plan: "ScaledTable", comparison: "Comparison", console: "Console") -> 
         f"training steps of each row, timed now ({where}); without evaluation and reading of "
         "images. Nothing was trained."
     )
-    console.print(text, highlight=False, markup=False)
+    say(console, text)
 
 
 def _seconds_per_image(rows: "list[Row]") -> Iterator[float]:
@@ -154,7 +155,5 @@ def _seconds_per_image(rows: "list[Row]") -> Iterator[float]:
         )
 
 
-def _say(console: "Console", scaled: "ScaledTable") -> None:
-    console.print(
-        f"{scaled.table.name}: {scaled.tree['note']}", highlight=False, markup=False, soft_wrap=True
-    )
+def _head(console: "Console", scaled: "ScaledTable") -> None:
+    say(console, f"{scaled.table.name}: {scaled.tree['note']}")

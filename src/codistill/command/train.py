@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from codistill.command.options import Parser, add_places, open_run
 from codistill.errors import InputError
+from codistill.messages import note, say
 from codistill.settings.arguments import parse_config
 from codistill.settings.config import Config
 
@@ -35,13 +36,12 @@ def train_with_display(run: "Run") -> int:
 
     console = Console(stderr=True)
     for warning in warnings_about(run):
-        note = f"codistill: note: {warning}"
-        console.print(note, style="yellow", highlight=False, markup=False, soft_wrap=True)
+        note(warning, console)
     try:
         follow(run, console, str(run.path))
     except (KeyboardInterrupt, OSError):
         resume = f"codistill: stopped; go on with: codistill train --resume {run.path}"
-        console.print(resume, highlight=False, markup=False, soft_wrap=True)
+        say(console, resume)
         raise
     print_table(load_results([run.path]))
     print(f"run:     {run.path}")

@@ -1,7 +1,6 @@
 """The runs of a comparison: which folder is whose, how far it is, and whether it belongs there."""
 
 import dataclasses
-import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from codistill import files
 from codistill.comparing.comparison import Comparison, Row
 from codistill.comparing.sections import Problems
 from codistill.errors import InputError
+from codistill.messages import note
 from codistill.methods.length import scaling_notes
 from codistill.runs.finished import recipe_of
 from codistill.runs.loggers import require_loggers
@@ -27,8 +27,6 @@ from codistill.settings.build_method import (
     resolve,
 )
 from codistill.settings.config import Config
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -126,7 +124,7 @@ def _checked(row: Row, data: Data) -> Row:
         raise InputError(f"methods: {row.label}: {error}") from error
     scaled = scaling_notes(type(method), row.config.method, length_of(config, data))
     for remark in (*scaled, *remarks(method, config)):
-        _log.warning("codistill: note: %s: %s", row.label, remark)
+        note(f"{row.label}: {remark}")
     return dataclasses.replace(row, config=config)
 
 

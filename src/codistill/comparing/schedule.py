@@ -12,6 +12,7 @@ from codistill.comparing.launchers import Job, Launcher, write_recipe
 from codistill.comparing.planned_runs import PlannedRun
 from codistill.comparing.processes import HEAD
 from codistill.data.batches.workers import available_cores
+from codistill.messages import say
 from codistill.runs.progress import live_bars
 from codistill.runs.results import RunScores
 
@@ -121,7 +122,7 @@ class _Grid:
         rest = len(self.waiting) + len(self.training)
         count = f"[{self.total - rest}/{self.total}]"
         line = f"{count} {run.name} {what}: {more}"
-        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+        say(self.console, line)
 
 
 def _is_trained(run: PlannedRun) -> bool:
@@ -162,13 +163,11 @@ def train_unfinished(
     for run in rest:
         write_recipe(run, threads)
     begun = sum(run.begun() for run in rest)
-    console.print(
-        f"{len(runs)} runs: {len(runs) - len(rest)} finished, {begun} begun, "
-        f"{len(rest) - begun} to begin; {at_a_time} at a time",
-        highlight=False,
-    )
+    finished = len(runs) - len(rest)
+    how = f"{begun} begun, {len(rest) - begun} to begin; {at_a_time} at a time"
+    say(console, f"{len(runs)} runs: {finished} finished, {how}")
     try:
         return train_all(runs, launcher, at_a_time, console)
     except KeyboardInterrupt:
-        console.print("codistill: stopped; the same command goes on", highlight=False)
+        say(console, "codistill: stopped; the same command goes on")
         raise

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from codistill import files
 from codistill.analysis.differences import EPOCHS, Difference, Epoch
+from codistill.messages import say
 from codistill.reporting.tables import markdown, spread_of
 from codistill.runs.finished import Result
 
@@ -78,7 +79,7 @@ def print_differences(
             )
     Console().print(table)
     for note in notes:
-        Console().print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+        say(Console(), f"note: {note}")
 
 
 def write_differences(

@@ -1,13 +1,11 @@
 """The checkpoints of a run: RUN/checkpoints/*.pt, of which the last few are kept."""
 
-import logging
 from pathlib import Path
 
 from codistill import files
 from codistill.errors import InputError
+from codistill.messages import note
 from codistill.training.state import TrainingState
-
-_log = logging.getLogger(__name__)
 
 
 def save(run: Path, state: TrainingState, keep: int) -> None:
@@ -41,7 +39,7 @@ def restore(run: Path, state: TrainingState) -> None:
         except InputError as error:
             if path == paths[0]:
                 raise
-            _log.warning("codistill: note: %s; going on from the one before", error)
+            note(f"{error}; going on from the one before")
         else:
             return
 

@@ -8,7 +8,6 @@ that fails is told nothing more until the run is resumed. It never stops a train
 
 import contextlib
 import importlib.util
-import logging
 import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +18,7 @@ from typing import Any
 from codistill import files
 from codistill.errors import InputError, MissingExtraError, did_you_mean
 from codistill.importing import import_object, optional
+from codistill.messages import note
 from codistill.settings.config import Config, flatten
 from codistill.training.record import Record
 
@@ -29,8 +29,6 @@ _PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOU
 """Of mlflow, for a server that does not answer: by itself it holds a training up for minutes."""
 _FAILURES = (Exception, SystemExit)  # some end the process where nobody is logged in
 _OF_A_LAUNCHER = ("LOCAL_RANK", "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-
-_log = logging.getLogger(__name__)
 
 
 def require_loggers(config: Config) -> None:
@@ -165,14 +163,10 @@ class _Logger:
             yield
         except _FAILURES as error:  # whatever it is: it is not worth a training
             logger, self.logger = self.logger, None
-            _log.warning(
-                "codistill: note: logger %s fails (%s: %s): the training goes on without it, and "
-                "codistill train --resume %s --loggers %s will tell it what it missed",
-                self.name,
-                type(error).__name__,
-                " ".join(str(error).split())[:300],
-                self.folder,
-                self.name,
+            why = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            note(
+                f"logger {self.name} fails ({why}): the training goes on without it, and codistill "
+                f"train --resume {self.folder} --loggers {self.name} will tell it what it missed"
             )
             if logger is not None:  # what it has been told may still be in its memory
                 with contextlib.suppress(*_FAILURES):

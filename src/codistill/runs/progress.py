@@ -14,6 +14,7 @@ from rich.progress import (
 )
 
 from codistill.data.batch import Batch
+from codistill.messages import say
 from codistill.runs.results import classifiers_of
 from codistill.runs.run import Run
 from codistill.training.record import Record
@@ -31,7 +32,7 @@ def follow(run: Run, console: Console, label: str) -> None:
 
         for record in run.train(watch):
             line = f"{label}: epoch {record['epoch']}/{epochs}  {one_line(record)}"
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
+            say(console, line)
             progress.update(whole, completed=int(record["epoch"]))
 
 

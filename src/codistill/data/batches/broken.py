@@ -1,16 +1,14 @@
 """Which images of a data set turned out to be broken, said once and written down."""
 
-import logging
 from collections.abc import Iterable
 from pathlib import Path
 
 from codistill import files
 from codistill.errors import InputError
+from codistill.messages import note
 
 LIMIT = 0.1  # of all images; with more, something else is wrong
 _NAMED = 5  # of the first ones there is a note
-
-_log = logging.getLogger(__name__)
 
 
 class BrokenImages:
@@ -51,12 +49,10 @@ class BrokenImages:
         for name, reason in new.items():
             self.found[name] = reason
             if len(self.found) <= _NAMED:
-                _log.warning(
-                    "codistill: note: image %s is broken (%s): another takes its place in "
-                    "training, and evaluation leaves it out%s",
-                    name,
-                    reason,
-                    "; further ones are only written down" if len(self.found) == _NAMED else "",
+                more = "; further ones are only written down" if len(self.found) == _NAMED else ""
+                note(
+                    f"image {name} is broken ({reason}): another takes its place in training, and "
+                    f"evaluation leaves it out{more}"
                 )
         self._write()
         if len(self.found) > LIMIT * self.total:

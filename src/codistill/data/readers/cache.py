@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import logging
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -10,8 +9,7 @@ from safetensors.torch import save_file
 
 from codistill.data.dataset import Dataset, Split
 from codistill.files import cache_folder, written
-
-log = logging.getLogger(__name__)
+from codistill.messages import note
 
 LAYOUT = 1  # to be raised when decoding or the file's layout changes
 
@@ -57,10 +55,10 @@ def load_cached(path: Path) -> Dataset | None:
         classes = tuple(json.loads(facts["classes"]))
         dataset = Dataset(facts["name"], train, test, classes, facts["fingerprint"], val)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        log.warning("%s cannot be read and is made again: %s", path, error)
+        note(f"{path} cannot be read and is made again: {error}")
         return None
     if fingerprint(train, test, val) != dataset.fingerprint:
-        log.warning("%s has changed on disk and is made again", path)
+        note(f"{path} has changed on disk and is made again")
         return None
     return dataset
 
@@ -82,4 +80,4 @@ def save_cached(path: Path, dataset: Dataset) -> None:
         with written(path) as temporary:  # of two writers at once the last one wins: both are right
             save_file(tensors, temporary, metadata=facts)
     except (OSError, SafetensorError) as error:
-        log.warning("%s cannot be written, so the data is decoded again next time: %s", path, error)
+        note(f"{path} cannot be written, so the data is decoded again next time: {error}")

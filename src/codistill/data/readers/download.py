@@ -1,7 +1,6 @@
 """Downloads a file once, and checks it before it gets its name."""
 
 import hashlib
-import logging
 import socket
 from http.client import HTTPException
 from pathlib import Path
@@ -11,10 +10,9 @@ from torch.hub import download_url_to_file
 
 from codistill.errors import InputError, reason
 from codistill.files import refusing_writes, writing_alone, written
+from codistill.messages import note
 
 TIMEOUT = 30.0  # seconds without a byte
-
-log = logging.getLogger(__name__)
 
 
 def download(url: str, target: Path, md5: str) -> Path:
@@ -36,7 +34,7 @@ def download(url: str, target: Path, md5: str) -> Path:
 
 
 def _fetch(url: str, target: Path, md5: str) -> None:
-    log.warning("codistill: note: downloading %s to %s", url, target)
+    note(f"downloading {url} to {target}")
     with refusing_writes(target.parent), written(target) as temporary:
         _receive(url, temporary)
         with open(temporary, "rb") as file:

@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import json
-import logging
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,8 +15,7 @@ from codistill.data.encoded import EncodedDataset, Listed, Packed, Slices, make_
 from codistill.data.readers.class_folders import SPLIT_NAMES
 from codistill.errors import InputError
 from codistill.files import cache_folder, written
-
-log = logging.getLogger(__name__)
+from codistill.messages import note
 
 LAYOUT = 1  # to be raised when what is kept changes
 
@@ -75,7 +73,7 @@ def kept_index(path: Path, build: Callable[[], Index]) -> Index:
                 about=np.frombuffer(json.dumps(about).encode(), np.uint8),
             )
     except OSError as error:
-        log.warning("%s cannot be written, so it is made again next time: %s", path, error)
+        note(f"{path} cannot be written, so it is made again next time: {error}")
     return index
 
 

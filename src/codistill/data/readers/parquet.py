@@ -6,7 +6,6 @@ images are copied once, one after the other, into a file of the cache, where eac
 
 import glob
 import json
-import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -27,13 +26,12 @@ from codistill.data.readers.index import (
 from codistill.errors import InputError, did_you_mean, reason
 from codistill.files import refusing_writes, writing_alone, written
 from codistill.importing import optional
+from codistill.messages import note
 
 _IMAGES = ("image", "img", "jpg", "png", "picture", "photo")
 LABELS = ("label", "labels", "fine_label", "class", "target", "cls")
 _ROWS = 256  # in memory at a time
 _ANNOUNCED = 1 << 30  # bytes from which on it is said that they are copied
-
-log = logging.getLogger(__name__)
 
 
 def list_parquet(place: Path, label_column: str | None) -> EncodedDataset:
@@ -85,9 +83,7 @@ def _copy(
             "free some, or give another folder by the environment variable CODISTILL_CACHE"
         )
     if needed > _ANNOUNCED:
-        log.warning(
-            "codistill: note: copying %s bytes of images to %s, once", f"{needed:,}", images
-        )
+        note(f"copying {needed:,} bytes of images to {images}, once")
     sizes: list[int] = []
     labels: list[str] = []
     members: list[int] = []

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from codistill.analysis import Analysis, Missing, analyse
 from codistill.errors import InputError
+from codistill.messages import note
 from codistill.reporting.page.setting import Setting, settings_of
 from codistill.runs.finished import Result
 from codistill.runs.progress import live_bars
@@ -147,5 +148,4 @@ def _tell(measured: Measured, console: Console) -> None:
     ):
         lines += which.parts(attrgetter(name))[1]
     for line in dict.fromkeys(lines):
-        note = f"codistill: note: not measured: {line}"
-        console.print(note, style="yellow", highlight=False, markup=False, soft_wrap=True)
+        note(f"not measured: {line}", console)

@@ -1,0 +1,23 @@
+"""Lines for the person at the terminal. Importing this file imports neither PyTorch nor rich."""
+
+import logging
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_log = logging.getLogger("codistill")
+
+
+def say(console: "Console", text: str, style: str | None = None) -> None:
+    """Prints a text as it is: no markup in it, no colours for numbers, lines not broken."""
+    console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+
+
+def note(text: str, console: "Console | None" = None) -> None:
+    """Warns of something that stops nothing: in yellow on a console, or else through `logging`."""
+    line = f"codistill: note: {text}"
+    if console is None:
+        _log.warning("%s", line)
+    else:
+        say(console, line, "yellow")
