@@ -91,12 +91,12 @@ def measure_memory(options: argparse.Namespace) -> list[Figure]:
         what = title(name, k, shared)
         method = build_method(name, options.network, k, shared)
         summary = summarise_method(method, (32, 32), options.batch, options.precision)
-        estimate = summary.memory.total / 2**20
+        tensors = summary.memory.tensors / 2**20
         target = "<= 1.05" if name == "independent" and k > 1 else ""
         figures += [
             Figure(f"peak memory of {what}", used, unit="MiB"),
             Figure(f"memory of {what} against {k} alone", used / (k * alone), target=target),
-            Figure(f"estimate for {what} against measured", estimate / used),
+            Figure(f"estimated tensors of {what} against measured memory", tensors / used),
         ]
     return figures + against_plain(options)
 

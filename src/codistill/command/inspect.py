@@ -102,9 +102,7 @@ def _memory_table(summary: "Summary") -> Table:
     table.add_row("buffers", _mebibytes(memory.buffers))
     table.add_row("activations saved for backward", _mebibytes(memory.activations))
     table.add_section()
-    table.add_row("in tensors", _mebibytes(memory.tensors))
-    table.add_row("allowance for PyTorch and malloc on a CPU", _mebibytes(memory.allowance))
-    table.add_row("total on a CPU", _mebibytes(memory.total))
+    table.add_row("total in tensors", _mebibytes(memory.tensors))
     return table
 
 
@@ -116,7 +114,8 @@ def _notes(summary: "Summary") -> Text:
         f"Classifiers: {', '.join(classifiers)}.\n"
         f"FLOPs: forward, for one image of {height}x{width}; 2 per multiply-add.\n"
         f"{again}"
-        "Memory: beyond what a process has after its imports; without the data set."
+        "Memory: of the tensors, without the data set. A process takes more: PyTorch's kernels, "
+        "and what the allocator holds unused."
     )
 
 

@@ -1,9 +1,10 @@
-"""The memory of a training step, before anything is trained.
+"""The memory of a training step, before anything is trained: what its tensors hold at the peak.
 
-Measured on a few images and extrapolated, but for an allowance that is stated. What is not covered:
-the data set, evaluation, several processes; what `Peers.recompute` saves; terms that a method only
-adds at a later epoch; losses that compare all images of a batch, whose memory grows with its
-square; what `training_step` does beside one forward pass and its losses, such as AFD's
+It is measured on a few images and extrapolated to a batch. A process takes more: PyTorch's kernels,
+and memory that the allocator holds but cannot use; on a CPU we saw 1.4 to 2.3 times the tensors.
+Left out are the data set, evaluation, what `Peers.recompute` saves, terms that a method
+only adds at a later epoch, losses that compare all images of a batch, whose memory grows with its
+square, and what `training_step` does beside one forward pass and its losses, such as AFD's
 discriminators.
 """
 
@@ -18,29 +19,6 @@ from torch.autograd.graph import saved_tensors_hooks
 from codistill.analysis.cost.probing import random_views, some_labels
 from codistill.methods.method import Method
 from codistill.training.device import Precision, autocast
-
-# Peak resident memory of a process that takes 4 steps of SGD, less that after the imports, in MiB:
-# measured, and in parentheses `MemoryEstimate.tensors` and `.total`. Batches of 128 at 32x32 unless
-# said otherwise, float32, 2 threads, PyTorch 2.13 on x86-64 Linux with glibc 2.36.
-#
-#   FFL, 2 branches of resnet20, shared=2                 430  (240,  428)
-#   FFL, 2 branches of resnet32, shared=2                 601  (372,  602)
-#   the same, batches of 32                               230  (100,  240)
-#   the same, batches of 256                             1049  (734, 1085)
-#   FFL, 2 wrn_16_2, shared=0                             830  (531,  812)
-#   FFL, 3 branches of resnet8, shared=1, 64 at 64x64     596  (326,  544)
-#   DML, wrn_16_2 and resnet20, shared=0                  764  (443,  697)
-#   Independent, 1 resnet20                               380  (195,  369)
-#   Independent, 1 wrn_28_2, batches of 64                431  (250,  437)
-#   FFL, 2 branches of resnet32, shared=2, bf16           351  (193,  363)
-#   DML, wrn_16_2 and resnet20, shared=0, bf16            448  (230,  413)
-#
-# With MALLOC_MMAP_THRESHOLD_=65536 the second is 477 and its process has 111 after a step on two
-# images: the tensors are right to 2 %, and the rest is PyTorch's kernels, loaded at their first
-# use, and memory that malloc holds but cannot use. Not measured: other devices, whose allocators
-# need less.
-_RUNTIME = 110 * 2**20
-_MALLOC = 1 / 3  # of the activations
 
 _PROBES = 2, 4  # images; batch normalisation cannot train on one
 
@@ -66,18 +44,8 @@ class MemoryEstimate:
 
     @property
     def tensors(self) -> int:
-        """What tensors hold at the peak."""
+        """The sum: what all tensors hold at the peak."""
         return self.weights + self.gradients + self.optimizers + self.buffers + self.activations
-
-    @property
-    def allowance(self) -> int:
-        """What a process on the CPU was seen to need beyond its tensors and the imports."""
-        return _RUNTIME + round(_MALLOC * self.activations)
-
-    @property
-    def total(self) -> int:
-        """What a process on the CPU needs beyond what it has after the imports."""
-        return self.tensors + self.allowance
 
 
 def estimate_memory(
