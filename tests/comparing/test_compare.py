@@ -234,8 +234,10 @@ def test_all_that_cannot_be_built_is_told_before_the_first_run(
 def test_what_is_probably_not_meant_is_remarked(
     tmp_path: Path, launcher: InThisProcess, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert compare(tmp_path, TREE | {"seeds": [0], "methods": {"ffl": {"shared": 2}}}) == 0
-    assert "ffl: method.ramp_up is 80 epochs, and the run has 1" in caplog.text
+    methods = {"ffl": {"shared": 2}, "slow": {"name": "ffl", "shared": 2, "ramp_up": 80}}
+    assert compare(tmp_path, TREE | {"seeds": [0], "methods": methods}) == 0
+    assert "slow: method.ramp_up is 80 epochs, and the run has 1" in caplog.text
+    assert "ffl: method.ramp_up" not in caplog.text  # scaled to the run's length
 
 
 def test_a_run_whose_images_are_others_is_told(

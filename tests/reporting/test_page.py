@@ -225,14 +225,14 @@ def test_what_users_named_is_shown_as_text(digits_runs: list[Path], tmp_path: Pa
 
 
 def test_one_run_of_one_peer_without_validation_has_a_page(tmp_path: Path) -> None:
-    """As older versions wrote them: no classes, no machine, no seconds, no weights."""
+    """As older versions wrote them: no FLOPs, no weights; and no machine."""
     run = write_run(tmp_path / "run", [10.0, 50.0])
     page = page_of([run], tmp_path / "report", MeasureOptions())
     assert "weights.safetensors is not in" in page.sections["trust"]
     assert "weights.safetensors is not in" in page.sections["looks"]
     assert "One peer, so no pairs" in page.sections["flow"]
     assert "No images were held out" in page.sections["curves"]
-    assert "FLOPs of 1. independent resnet32 x1 are not known" in page.sections["cost"]
+    assert "FLOPs of independent resnet32 x1 are not recorded" in page.sections["cost"]
     assert page.tables["Every classifier"][1][3] == "50.00"
 
 

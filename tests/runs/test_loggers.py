@@ -216,7 +216,7 @@ def test_a_logger_that_joins_a_finished_run_is_told_all_of_it(
         ("tensorbord", "did you mean 'tensorboard'"),
         ("test_loggers:Nothing", "has no 'Nothing'"),
         ("test_loggers:KEY", "cannot be called"),
-        ("tensorboard,,wandb", "cannot be empty"),
+        ("tensorboard,,wandb", "an entry of it is empty"),
         ("dvclive", "pip install dvclive"),
     ],
 )

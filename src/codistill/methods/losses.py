@@ -48,12 +48,11 @@ def sigmoid_ramp_up(epoch: int, length: int) -> float:
 
 def ramp_up_remarks(length: int, epochs: int) -> Iterator[str]:
     """A warning where a training ends before its ramp-up does; see `Method.remarks`."""
-    weight = sigmoid_ramp_up(epochs - 1, length)
-    if weight < 0.99:
+    weight, usual = sigmoid_ramp_up(epochs - 1, length), max(1, round(epochs * 80 / 300))
+    if weight < 0.99 and length > usual:
         yield (
             f"method.ramp_up is {length} epochs, and the run has {epochs}: distillation reaches "
-            f"{weight:.0%} of its weight. The usual 80 of 300 would be "
-            f"--method.ramp_up {max(1, round(epochs * 80 / 300))}"
+            f"{weight:.0%} of its weight. The usual 80 of 300 would be --method.ramp_up {usual}"
         )
 
 
