@@ -10,13 +10,16 @@ import numpy as np
 import pytest
 import torch
 from data_fakes import (
+    encode,
     make_fake,
     python2_pickle,
     rows,
+    splits,
     write_archive,
     write_class_folders,
     write_extracted,
     write_parquet,
+    write_shard,
 )
 from PIL import Image
 
@@ -86,6 +89,19 @@ def test_labels_of_cifar100_are_the_fine_ones(tmp_path):
     content = {b"data": rows(fake.test), b"coarse_labels": [0] * 100, b"fine_labels": [7] * 100}
     (folder / "test").write_bytes(python2_pickle(content))
     assert load_dataset("cifar100", folder).test.labels.unique().tolist() == [7]
+
+
+@pytest.mark.parametrize("others", [["coarse_label"], ["label", "coarse_label"]])
+def test_labels_of_cifar100_are_the_fine_ones_in_tables_too(tmp_path, others):
+    fake = make_fake("cifar100")
+    for split, images, labels in splits(fake):
+        structs = [{"bytes": encode(image), "path": None} for image in images]
+        columns = {name: [0] * len(labels) for name in others}
+        columns |= {"img": structs, "fine_label": labels}
+        write_shard(tmp_path / f"{split}-00000-of-00001.parquet", columns, None)
+    dataset = load_dataset("cifar100", tmp_path)
+    assert dataset.train.labels.tolist() == fake.train_labels
+    assert dataset.classes == tuple(str(i) for i in range(100))
 
 
 @pytest.mark.parametrize("other", ["val", "valid"])

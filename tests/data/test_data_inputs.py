@@ -1,5 +1,6 @@
 """What cannot be used is refused in one line that says what, where and what to do."""
 
+import re
 import sys
 
 import pytest
@@ -97,7 +98,7 @@ def test_a_pickle_of_something_else_is_refused(tmp_path):
 def test_class_folders_without_test_are_refused(tmp_path):
     write_class_folders(tmp_path, make_fake())
     (tmp_path / "test").rename(tmp_path / "other")
-    assert "'train' but neither 'test' nor 'val'" in refusal("cifar10", tmp_path)
+    assert "train/ but neither test/ nor val/" in refusal("cifar10", tmp_path)
 
 
 def test_parquet_without_test_is_refused(tmp_path):
@@ -115,13 +116,14 @@ def test_a_missing_shard_is_noticed(tmp_path):
 @pytest.mark.parametrize("form", [write_class_folders, write_parquet])
 def test_data_with_ten_classes_is_not_cifar100(tmp_path, form):
     form(tmp_path, make_fake("cifar10"))
-    assert "has 10 classes, but cifar100 has 100" in refusal("cifar100", tmp_path)
+    message = refusal("cifar100", tmp_path)
+    assert re.search(r"has 10 class(es| folders), but cifar100 has 100", message)
 
 
 def test_a_test_class_that_is_not_trained_is_refused(tmp_path):
     write_class_folders(tmp_path, make_fake())
     (tmp_path / "test" / "class_003").rename(tmp_path / "test" / "class_3")
-    assert "test class 'class_3'" in refusal("cifar10", tmp_path)
+    assert "test has the class 'class_3', which is not in train/" in refusal("cifar10", tmp_path)
 
 
 def test_a_split_without_images_is_refused(tmp_path):
@@ -161,7 +163,7 @@ def test_an_image_of_another_size_is_named(tmp_path):
     write_class_folders(tmp_path, make_fake())
     file = tmp_path / "test" / "class_004" / "00004.png"
     Image.new("RGB", (64, 48)).save(file)
-    assert refusal("cifar10", tmp_path) == f"{file} is 64 x 48 pixels: CIFAR has 32 x 32"
+    assert refusal("cifar10", tmp_path) == f"{file} is 64 x 48 pixels: cifar10 has 32 x 32"
 
 
 def shard_with(tmp_path, image=None, label=0, columns=("img", "label")):
@@ -171,7 +173,8 @@ def shard_with(tmp_path, image=None, label=0, columns=("img", "label")):
     good = {"bytes": encode(fake.train[0]), "path": None}
     bad = good if image is None else image
     shard = tmp_path / "train-00000-of-00001.parquet"
-    write_shard(shard, {columns[0]: [good, bad], columns[1]: [0, label]}, None)
+    features = {columns[1]: {"names": fake.classes}}
+    write_shard(shard, {columns[0]: [good, bad], columns[1]: [0, label]}, features)
     return shard
 
 
@@ -181,7 +184,7 @@ def test_an_undecodable_row_is_named(tmp_path):
 
 
 def test_rows_are_counted_from_the_beginning_of_the_file(tmp_path, monkeypatch):
-    monkeypatch.setattr("codistill.data.readers.cifar_parquet.ROWS", 1)
+    monkeypatch.setattr("codistill.data.readers.parquet._ROWS", 1)
     shard = shard_with(tmp_path, {"bytes": b"no image", "path": None})
     assert f"{shard}, row 1 is not" in refusal("cifar10", tmp_path)
 
@@ -194,19 +197,38 @@ def test_a_row_without_bytes_is_named(tmp_path):
 @pytest.mark.parametrize("label", [10, -1, None])
 def test_a_row_with_an_impossible_label_is_named(tmp_path, label):
     shard = shard_with(tmp_path, label=label)
-    assert f"{shard}, row 1: the label is {label}, not 0 to 9" in refusal("cifar10", tmp_path)
-
-
-def test_labels_that_are_no_whole_numbers_are_refused(tmp_path):
-    shard = shard_with(tmp_path, label=0.5)
-    assert f"{shard}: column 'label' does not hold whole numbers" in refusal("cifar10", tmp_path)
-
-
-@pytest.mark.parametrize("columns", [("picture", "label"), ("img", "kind")])
-def test_parquet_without_the_columns_is_answered_with_what_is_needed(tmp_path, columns):
-    shard_with(tmp_path, columns=columns)
     message = refusal("cifar10", tmp_path)
-    assert f"has the columns {', '.join(columns)}: it needs 'img' or 'image'" in message
+    assert f"{shard}, row 1: the label is {label}" in message
+    assert ("not 0 to 9" if label == 10 else "labels count from 0") in message
+
+
+def test_a_label_that_is_too_large_is_named_in_a_table_without_class_names(tmp_path):
+    fake = make_fake()
+    fake.train_labels[3] = 10
+    shard = write_parquet(tmp_path, fake, shards=1, named=False) / "train-00000-of-00001.parquet"
+    assert f"{shard}, row 3: the label is 10, not 0 to 9" in refusal("cifar10", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "needed"),
+    [
+        ({"img": "text"}, "img, label: there has to be one of image bytes"),
+        ({"label": 0.5}, "img, label: there has to be one of labels, whole numbers or text"),
+    ],
+)
+def test_parquet_without_the_columns_is_answered_with_what_is_needed(tmp_path, change, needed):
+    write_parquet(tmp_path, make_fake(), shards=1)
+    row = {"img": {"bytes": b"", "path": None}, "label": 0} | change
+    shard = tmp_path / "train-00000-of-00001.parquet"
+    write_shard(shard, {name: [value] for name, value in row.items()}, None)
+    assert f"{shard} has the columns {needed}" in refusal("cifar10", tmp_path)
+
+
+def test_a_split_in_class_folders_without_one_image_is_refused(tmp_path):
+    for split in ("train", "test"):
+        for kind in make_fake().classes:
+            (tmp_path / split / kind).mkdir(parents=True)
+    assert "has no train images" in refusal("cifar10", tmp_path)
 
 
 @pytest.mark.parametrize("keep", [0, 100, 4000])

@@ -77,7 +77,7 @@ def test_a_pattern_names_the_tables(tmp_path, bare):
 def test_tables_are_copied_once(tmp_path, monkeypatch):
     root = write_tables(tmp_path / "root")
     first = open_dataset("parquet", root)
-    monkeypatch.setattr("codistill.data.readers.parquet._copy_file", None)
+    monkeypatch.setattr("codistill.data.readers.parquet._read", None)
     again = open_dataset("parquet", root)
     assert first.fingerprint == again.fingerprint
     assert contents(again.splits["train"]) == contents(first.splits["train"])
@@ -115,9 +115,9 @@ def test_numbers_without_names_are_their_own_names(tmp_path):
     [
         ({"image": ["x", "y"], "label": [0, 1]}, "there has to be one of image bytes"),
         ({"image": rows(0, 1), "a": [0, 1], "b": [0, 1]}, "or name it: data.label_column"),
-        ({"image": rows(0, 1), "label": [0, None]}, "whose label is None"),
-        ({"image": rows(0, 1), "label": [0, -1]}, "whose label is -1"),
-        ({"image": rows(0, 1), "label": [0, 7]}, "a label 7, but only 3 class names"),
+        ({"image": rows(0, 1), "label": [0, None]}, "row 1: the label is None: labels"),
+        ({"image": rows(0, 1), "label": [0, -1]}, "row 1: the label is -1: labels count from 0"),
+        ({"image": rows(0, 1), "label": [0, 7]}, "row 1: the label is 7, not 0 to 2"),
         (
             {"image": [{"bytes": IMAGES[0], "path": "a"}, {"bytes": None, "path": "b"}],
              "label": [0, 1]},

@@ -4,52 +4,58 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
+
 from codistill.data.dataset import Dataset, Split
 from codistill.data.encoded import EncodedDataset, Files
 from codistill.data.readers.cache import cache_file, fingerprint, load_cached, save_cached
 from codistill.data.readers.cifar import CIFARS, Cifar, read_archive, read_extracted
-from codistill.data.readers.cifar_folders import list_class_folders, read_class_folders
-from codistill.data.readers.cifar_parquet import list_shards, read_shards
 from codistill.data.readers.class_folders import list_folder
 from codistill.data.readers.decode import decode_images
 from codistill.data.readers.digits import read_digits
 from codistill.data.readers.download import download
 from codistill.data.readers.hub import list_hub
-from codistill.data.readers.parquet import list_parquet
-from codistill.data.readers.published import list_cinic10, list_imagenet, list_tiny_imagenet
+from codistill.data.readers.parquet import find_shards, list_parquet, read_shards
+from codistill.data.readers.published import (
+    list_cifar,
+    list_cinic10,
+    list_imagenet,
+    list_tiny_imagenet,
+)
 from codistill.data.readers.tars import list_tars
 from codistill.errors import InputError, did_you_mean
 from codistill.files import cache_folder
 from codistill.names import DATASETS
 
-Decoded = tuple[Split, Split, tuple[str, ...]]  # train, test, class names
-
-# Those of class folders that are small and of one size, and what lists their files.
-SMALL = {"cinic10": list_cinic10, "tiny_imagenet": list_tiny_imagenet}
-IN_MEMORY = frozenset({"digits", *CIFARS, *SMALL})
+# Class folders of small images of one size, which are decoded into memory.
+_SMALL = {"cinic10": list_cinic10, "tiny_imagenet": list_tiny_imagenet}
+IN_MEMORY = frozenset({"digits", *CIFARS, *_SMALL})
 
 _LISTINGS: dict[str, Callable[[Path], EncodedDataset]] = {
     "folder": list_folder,
     "imagenet": list_imagenet,
     "webdataset": list_tars,
-    **SMALL,  # for who looks at them file by file
+    **_SMALL,  # for looking at their files one by one
 }
 
 
-class Source(NamedTuple):
-    """The files of one form, and what turns them into a data set."""
+class _Source(NamedTuple):
+    """The files of one form, and the function that turns them into a data set."""
 
     files: list[Path]
-    decode: Callable[[], Decoded]
+    decode: Callable[[], Dataset]
 
 
 def load_dataset(name: str, root: str | Path | None = None) -> Dataset:
-    """The data set, decoded; from the cache where it has been decoded before.
+    """The data set, decoded. It comes from the cache if it has been decoded before.
 
     Args:
         name: one of `IN_MEMORY`.
-        root: where it is kept: the published archive, what is in it, one folder per class, or
-            parquet files. None downloads CIFAR's archive.
+        root: path of the published archive, of the files extracted from it, of class folders, or of
+            a folder of parquet files. None downloads CIFAR's archive.
+
+    Raises:
+        InputError: there is no such data set, or it cannot be read.
     """
     check_name(name)
     if name not in IN_MEMORY:
@@ -60,16 +66,16 @@ def load_dataset(name: str, root: str | Path | None = None) -> Dataset:
     if name == "digits":
         if root is not None:
             raise InputError("digits comes with scikit-learn: leave out --data.root")
-        return _dataset(name, read_digits())
+        return _dataset(name, *read_digits())
     if root is not None:
         place = Path(root).expanduser().resolve()
     elif name in CIFARS:
         cifar = CIFARS[name]
         place = download(cifar.url, cache_folder() / cifar.archive, cifar.md5)
     else:
-        raise InputError(f"{name} is not downloaded: give the folder that it is in by --data.root")
+        raise InputError(f"{name} is not downloaded: give its folder by --data.root")
     try:
-        return _read_small(name, place) if name in SMALL else _read(name, place)
+        return _load(name, place)
     except OSError as error:
         where = error.filename or place
         raise InputError(f"{where} cannot be read: {error.strerror or error}") from error
@@ -78,13 +84,16 @@ def load_dataset(name: str, root: str | Path | None = None) -> Dataset:
 def open_dataset(
     name: str, root: str | Path | None, label_column: str | None = None
 ) -> EncodedDataset:
-    """The data set with its images still encoded.
+    """The data set, its images still encoded.
 
     Args:
         name: "folder", "imagenet", "tiny_imagenet", "cinic10", "parquet", "hub" or "webdataset".
-        root: where it is: a folder; for "parquet" also a pattern such as "shards/*.parquet"; for
+        root: folder of the data set; for "parquet" also a pattern such as "shards/*.parquet"; for
             "hub" also the name of a data set, with a configuration after a colon.
-        label_column: of "parquet" and "hub". Default: found by its name and type.
+        label_column: column of labels, for "parquet" and "hub". Default: found by name and type.
+
+    Raises:
+        InputError: there is no such data set, or it cannot be read.
     """
     check_name(name)
     if name not in (*_LISTINGS, "parquet", "hub"):
@@ -99,80 +108,55 @@ def open_dataset(
     try:
         if name == "parquet":
             return list_parquet(place.absolute(), label_column)
-        return _LISTINGS[name](existing(place).absolute())
+        return _LISTINGS[name](_existing(place).absolute())
     except OSError as error:
         where = error.filename or place
         raise InputError(f"{where} cannot be read: {error.strerror or error}") from error
 
 
 def check_name(name: str) -> None:
-    """Raises InputError, with the nearest, where no data set is called that."""
+    """Raises InputError, with the nearest name, if no data set has this one."""
     if name not in DATASETS:
         raise InputError(f"no data set is called {name!r}: {did_you_mean(name, DATASETS)}")
 
 
-def existing(root: Path) -> Path:
-    """The folder or file, if it exists."""
+def _existing(root: Path) -> Path:
     if not root.exists():
         raise InputError(f"{root} does not exist: give an existing file or folder by --data.root")
     return root
 
 
-def _read_small(name: str, root: Path) -> Dataset:
-    listed = SMALL[name](existing(root))
-    store = next(iter(listed.splits.values())).store
-    assert isinstance(store, Files)
-    paths = [Path(store.path(i)) for i in range(len(store))]
-    kept = cache_file(name, paths)
-    dataset = load_cached(kept)
-    if dataset is None:
-        dataset = _decode_small(name, listed, paths)
-        save_cached(kept, dataset)
-    return dataset
-
-
-def _decode_small(name: str, listed: EncodedDataset, paths: list[Path]) -> Dataset:
-    size = DATASETS[name].image_size
-    assert size is not None
-    splits = {}
-    for split, part in listed.splits.items():
-        files = [paths[i] for i in part.index]
-        pixels = decode_images(files, lambda i, files=files: str(files[i]), size[0], name)
-        splits[split] = Split(pixels, part.labels)
-    if "test" not in splits:  # Tiny ImageNet's val is what is reported
-        splits["test"] = splits.pop("val")
-    train, test, val = splits["train"], splits["test"], splits.get("val")
-    return Dataset(name, train, test, listed.classes, fingerprint(train, test, val), val)
-
-
-def _read(name: str, place: Path) -> Dataset:
-    source = find_source(name, place)
+def _load(name: str, root: Path) -> Dataset:
+    _existing(root)
+    source = _files(_SMALL[name](root)) if name in _SMALL else _find_cifar(name, root)
     kept = cache_file(name, source.files)
     dataset = load_cached(kept)
     if dataset is None:
-        decoded = source.decode()
-        _check(name, decoded, CIFARS[name].classes, place)
-        dataset = _dataset(name, decoded)
+        dataset = source.decode()
+        found, expected = len(dataset.classes), DATASETS[name].num_classes
+        if found != expected:
+            raise InputError(f"{root} has {found} classes, but {name} has {expected}")
+        for split in ("train", "test"):
+            if not len(dataset.splits[split]):
+                raise InputError(f"{root} has no {split} images")
         save_cached(kept, dataset)
     return dataset
 
 
-def find_source(name: str, root: Path) -> Source:
-    """Which of the accepted forms root is."""
+def _find_cifar(name: str, root: Path) -> _Source:
+    """Finds out which of the accepted forms root is."""
     cifar = CIFARS[name]
-    if root.is_file():
-        return Source([root], lambda: read_archive(cifar, root))
-    existing(root)
-    if files := _extracted_files(cifar, root):
-        return Source(files, lambda: read_extracted(cifar, files))
-    archive = root / cifar.archive
+    archive = root if root.is_file() else root / cifar.archive
+    if root.is_dir() and (files := _extracted_files(cifar, root)):
+        return _Source(files, lambda: _dataset(name, *read_extracted(cifar, files)))
     if archive.is_file():
-        return Source([archive], lambda: read_archive(cifar, archive))
-    if shards := list_shards(root, name):
-        return Source([*shards[0], *shards[1]], lambda: read_shards(cifar, *shards))
-    if listings := list_class_folders(root):
-        images = [file for listing in listings for kind in listing.values() for file in kind]
-        return Source(images, lambda: read_class_folders(*listings))
+        return _Source([archive], lambda: _dataset(name, *read_archive(cifar, archive)))
+    if shards := find_shards(root, name):
+        tables = [file for split in shards.values() for file in split]
+        decode = lambda: _decode(read_shards(name, shards, cifar.columns), tables[0].parent)  # noqa: E731
+        return _Source(tables, decode)
+    if (root / "train").is_dir():
+        return _files(list_cifar(name, root))
     raise InputError(
         f"{root} holds no {name} in a form that is known: {cifar.archive}, {cifar.folder}/, "
         "train-*.parquet with test-*.parquet, or train/<class>/ with test/<class>/"
@@ -190,15 +174,32 @@ def _extracted_files(cifar: Cifar, root: Path) -> list[Path]:
     return []
 
 
-def _check(name: str, decoded: Decoded, expected: int, root: Path) -> None:
-    train, test, classes = decoded
-    if len(classes) != expected:
-        raise InputError(f"{root} has {len(classes)} classes, but {name} has {expected}")
-    for split, what in ((train, "train"), (test, "test")):
-        if len(split) == 0:
-            raise InputError(f"{root} has no {what} images")
+def _files(listed: EncodedDataset) -> _Source:
+    """The source of a data set with one file for each image."""
+    root, paths = Path(), []
+    for part in listed.splits.values():
+        assert isinstance(part.store, Files)
+        root = Path(part.store.root)
+        paths += [root / part.name(i) for i in range(len(part))]
+    return _Source(paths, lambda: _decode(listed, root))
 
 
-def _dataset(name: str, decoded: Decoded) -> Dataset:
-    train, test, classes = decoded
-    return Dataset(name, train, test, classes, fingerprint(train, test))
+def _decode(listed: EncodedDataset, root: Path) -> Dataset:
+    """Decodes a data set of small images. Their names are relative to root."""
+    size = DATASETS[listed.name].image_size
+    assert size is not None
+    splits = {
+        name: Split(decode_images(part, size[0], listed.name, root), part.labels)
+        for name, part in listed.splits.items()
+    }
+    if "test" not in splits and "val" in splits:  # Tiny ImageNet reports on its val
+        splits["test"] = splits.pop("val")
+    empty = Split(torch.empty(0, *size, 3, dtype=torch.uint8), torch.empty(0, dtype=torch.int64))
+    train, test = splits.get("train", empty), splits.get("test", empty)
+    return _dataset(listed.name, train, test, listed.classes, splits.get("val"))
+
+
+def _dataset(
+    name: str, train: Split, test: Split, classes: tuple[str, ...], val: Split | None = None
+) -> Dataset:
+    return Dataset(name, train, test, classes, fingerprint(train, test, val), val)

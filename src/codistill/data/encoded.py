@@ -105,6 +105,28 @@ class Slices:
 
 
 @dataclass(frozen=True)
+class Held:
+    """Images in memory, for a data set that is decoded at once.
+
+    Attributes:
+        contents: N images, each as a file has it.
+        names: N names.
+    """
+
+    contents: list[bytes]
+    names: Packed
+
+    def __len__(self) -> int:
+        return len(self.contents)
+
+    def read(self, i: int) -> bytes:
+        return self.contents[i]
+
+    def name(self, i: int) -> str:
+        return self.names[i]
+
+
+@dataclass(frozen=True)
 class EncodedSplit:
     """N labelled images, not decoded.
 

@@ -1,7 +1,6 @@
 """Turns encoded images into pixels, several at a time."""
 
 import io
-from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from codistill.data.encoded import EncodedSplit
 from codistill.errors import InputError
 from codistill.importing import optional
 
@@ -21,29 +21,29 @@ CHUNK = 256  # images that a thread takes at once: one at a time, handing over c
 
 
 def decode_images(
-    encoded: Sequence[bytes] | Sequence[Path],
-    where: Callable[[int], str],
-    size: int = 32,
-    of: str = "CIFAR",
+    images: EncodedSplit, size: int, of: str, root: Path
 ) -> UInt8[Tensor, "n size size 3"]:
     """RGB pixels of images that must all be of one size.
 
     Args:
-        encoded: the contents of n image files, or their paths.
-        where: names the i-th of them, for messages.
+        images: n encoded images.
         size: height and width of each, in pixels.
-        of: the data set, for messages.
+        of: name of the data set, for messages.
+        root: folder that the images' names are relative to, for messages.
+
+    Raises:
+        InputError: an image cannot be decoded, or has another size.
     """
-    optional("PIL", "reading encoded images")  # before the threads: missed only once
-    pixels = np.empty((len(encoded), size, size, 3), np.uint8)
+    optional("PIL", "reading encoded images")  # before the threads, so that one reports it
+    pixels = np.empty((len(images), size, size, 3), np.uint8)
 
     def decode_chunk(start: int) -> None:
-        for i in range(start, min(start + CHUNK, len(encoded))):
-            pixels[i] = _decode(encoded[i], where(i), size, of)
+        for i in range(start, min(start + CHUNK, len(images))):
+            pixels[i] = _decode(images, i, size, of, root)
 
     pool = ThreadPoolExecutor()  # Pillow decodes without Python's lock
     try:
-        for _ in pool.map(decode_chunk, range(0, len(encoded), CHUNK)):
+        for _ in pool.map(decode_chunk, range(0, len(images), CHUNK)):
             pass
     finally:
         pool.shutdown(cancel_futures=True)  # after the first bad image the rest is not wanted
@@ -51,13 +51,13 @@ def decode_images(
 
 
 def _decode(
-    encoded: bytes | Path, where: str, size: int, of: str
+    images: EncodedSplit, i: int, size: int, of: str, root: Path
 ) -> UInt8[np.ndarray, "size size 3"]:
     from PIL import Image
 
-    source = io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded
+    where = f"{root / images.name(i)}"
     try:
-        with Image.open(source, formats=FORMATS) as image:
+        with Image.open(io.BytesIO(images.read(i)), formats=FORMATS) as image:
             if image.size != (size, size):  # known before decoding: a huge image costs nothing
                 width, height = image.size
                 raise InputError(f"{where} is {width} x {height} pixels: {of} has {size} x {size}")

@@ -78,7 +78,9 @@ def list_hub(name: str, label_column: str | None) -> EncodedDataset:
         listing += [(split, size, f"{split}, row {row}") for row, size in enumerate(sizes)]
     if any(value is None or value == -1 for value in found):
         raise InputError(f"{name} has rows without a label in a split that has labels")
-    numbers, classes = number_labels(list(map(str, found)), names)
+    numbers, classes = number_labels(
+        list(map(str, found)), names, lambda i: f"{name}: {listing[i][2]}"
+    )
     only = {split for split, _ in kept} == {"train"}
     ends = np.cumsum([0, *(len(table) for _, table in kept)])
     store = Rows(tuple(t for _, t in kept), image, tuple(s for s, _ in kept), ends)

@@ -11,7 +11,7 @@ from pathlib import Path, PurePath
 import numpy as np
 from jaxtyping import Int64
 
-from codistill.data.encoded import EncodedDataset, Listed, Packed, Slices, make_dataset
+from codistill.data.encoded import EncodedDataset, Listed, Packed, Slices, Store, make_dataset
 from codistill.data.readers.class_folders import SPLIT_NAMES
 from codistill.errors import InputError
 from codistill.files import cache_folder, written
@@ -43,6 +43,12 @@ class Index:
     splits: list[str]
     members: list[int]
     classes: list[str]
+
+    def slices(self, files: list[Path]) -> Slices:
+        """The store of these images in their large files."""
+        return Slices(
+            tuple(map(str, files)), Packed(self.names), self.which, self.starts, self.sizes
+        )
 
 
 def index_key(name: str, files: list[Path], *facts: object) -> Path:
@@ -77,8 +83,8 @@ def kept_index(path: Path, build: Callable[[], Index]) -> Index:
     return index
 
 
-def indexed_dataset(name: str, index: Index, files: list[Path], notes: list[str]) -> EncodedDataset:
-    """The data set that an index of `files` describes."""
+def indexed_dataset(name: str, index: Index, store: Store, notes: list[str]) -> EncodedDataset:
+    """The data set that an index describes, and whose images a store has in the same order."""
     splits = np.repeat(np.arange(len(index.splits)), index.members).tolist()
     listing = [
         Listed(index.splits[split], label, size, image)
@@ -86,9 +92,6 @@ def indexed_dataset(name: str, index: Index, files: list[Path], notes: list[str]
             splits, index.labels.tolist(), index.sizes.tolist(), index.names, strict=True
         )
     ]
-    store = Slices(
-        tuple(map(str, files)), Packed(index.names), index.which, index.starts, index.sizes
-    )
     return make_dataset(name, listing, store, index.classes, notes)
 
 
@@ -120,21 +123,29 @@ def _split_of(file: PurePath) -> str:
     return ""
 
 
-def number_labels(values: list[str], names: list[str] | None) -> tuple[list[int], list[str]]:
-    """Labels 0 to C - 1 and C names, of labels as they were found, numbers or names.
+def number_labels(
+    values: list[str], names: list[str] | None, where: Callable[[int], str]
+) -> tuple[list[int], list[str]]:
+    """Labels 0 to C - 1 and C names.
 
     Args:
-        values: one for each image.
-        names: of the classes that numbers stand for, if they are known.
+        values: one label for each image, as found: numbers or names.
+        names: names of the classes that numbers stand for, if they are known.
+        where: names the i-th image in a message.
     """
-    if all(value.isdecimal() for value in values):
-        numbers = list(map(int, values))
-        most = max(numbers, default=0)
-        if names is not None and most >= len(names):
-            raise InputError(f"there is a label {most}, but only {len(names)} class names")
-        if most > 1_000_000:
-            raise InputError(f"there is a label {most}: labels count from 0")
-        return numbers, names if names is not None else [str(i) for i in range(most + 1)]
-    classes = sorted(set(values))
-    places = {name: i for i, name in enumerate(classes)}
-    return [places[value] for value in values], classes
+    if not all(value.isdecimal() for value in values):
+        classes = sorted(set(values))
+        places = {name: i for i, name in enumerate(classes)}
+        return [places[value] for value in values], classes
+    numbers = list(map(int, values))
+    most = max(numbers, default=-1)
+    if names is None and most < 1_000_000:
+        return numbers, [str(i) for i in range(most + 1)]
+    if names is None or most >= len(names):
+        why = (
+            f"not 0 to {len(names) - 1}, as there are {len(names)} classes"
+            if names
+            else "too large"
+        )
+        raise InputError(f"{where(numbers.index(most))}: the label is {most}, {why}")
+    return numbers, names

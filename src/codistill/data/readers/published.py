@@ -1,4 +1,4 @@
-"""ImageNet, Tiny ImageNet and CINIC-10 as their authors publish them."""
+"""ImageNet, Tiny ImageNet and CINIC-10 as their authors publish them; CIFAR in class folders."""
 
 import csv
 from collections import Counter
@@ -75,6 +75,18 @@ def list_cinic10(root: Path) -> EncodedDataset:
     kinds = _checked(tree, "cinic10", base)
     _refuse_unknown(tree, kinds, base)
     return dataset_of_tree("cinic10", base, tree, kinds, kinds)
+
+
+def list_cifar(name: str, root: Path) -> EncodedDataset:
+    """CIFAR as class folders in train/ and test/, or else val/ or valid/."""
+    folders = (root / split for split in ("test", "val", "valid"))
+    test = next((folder for folder in folders if folder.is_dir()), None)
+    if test is None:
+        raise InputError(f"{root} has a folder train/ but neither test/ nor val/")
+    tree = list_tree(root, {"train": root / "train", "test": test})
+    kinds = _checked(tree, name, root)
+    _refuse_unknown(tree, kinds, test)
+    return dataset_of_tree(name, root, tree, kinds, kinds)
 
 
 def _base(root: Path, *inside: str) -> Path:

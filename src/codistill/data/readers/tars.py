@@ -45,7 +45,7 @@ def list_tars(root: Path) -> EncodedDataset:
     names = names_file.read_text().splitlines() if names_file.is_file() else None
     key = index_key("webdataset", files, names, splits)
     index = kept_index(key.with_suffix(".npz"), lambda: _build(root, files, splits, names))
-    return indexed_dataset("webdataset", index, files, [])
+    return indexed_dataset("webdataset", index, index.slices(files), [])
 
 
 def _build(root: Path, files: list[Path], splits: list[str], names: list[str] | None) -> Index:
@@ -60,7 +60,7 @@ def _build(root: Path, files: list[Path], splits: list[str], names: list[str] | 
         members.append(len(rows) - before)
     if not rows:
         raise InputError(f"{root}: there is no image in its tars")
-    numbers, classes = number_labels(labels, names)
+    numbers, classes = number_labels(labels, names, lambda i: str(root / images[i]))
     which, starts, sizes = np.array(rows, dtype=np.int64).T
     return Index(which, starts, sizes, np.array(numbers), images, splits, members, classes)
 
