@@ -1,6 +1,6 @@
-"""A comparison as its file states it: methods x networks x seeds, all else equal.
+"""A comparison: methods x networks x seeds, with all other settings equal.
 
-Needs no data, and PyTorch only for the options of methods.
+It needs no data, and PyTorch only for the options of methods.
 """
 
 import dataclasses
@@ -35,9 +35,9 @@ class Row:
     """One setting of a comparison, for all seeds.
 
     Attributes:
-        label: of the method in the file, and the network where there are several.
-        config: its settings, those of the first seed.
-        baseline: the label of the row that this one is compared with; its own for a baseline.
+        label: the method's label in the file, and the network if there are several.
+        config: the settings with the first seed.
+        baseline: label of the row that this one is compared with; a baseline has its own.
     """
 
     label: str
@@ -45,7 +45,7 @@ class Row:
     baseline: str
 
     def folder(self, seed: int) -> str:
-        """The name of a run's folder: it says method and network, also where there is one."""
+        """The name of a run's folder, made of method, network and seed."""
         network = self.config.network.replace(",", "+")
         method = self.label.removesuffix(f", {self.config.network}")
         return f"{slug(method)}_{slug(network)}_seed{seed}"
@@ -53,16 +53,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What is compared.
+    """A comparison.
 
     Attributes:
-        name: what states it, for messages: the path of its file, or a table.
-        text: its file, as it is kept beside the runs.
-        rows: the baselines, networks that learn alone and apart, then the methods.
-        seeds: of every row.
-        published: figures of others, by the label of a row: value, source, how they differ.
+        name: path of its file, or name of a table, for messages.
+        text: content of its file, which is kept beside the runs.
+        rows: the baselines (networks trained alone), then the methods.
+        seeds: seeds of every row.
+        published: published figures by label: value, source, differences of the recipe.
         slurm: parameters of submitit's executor.
-        note: what readers of its report have to know.
+        note: note for readers of its report.
     """
 
     name: str
@@ -81,14 +81,14 @@ def read_comparison(file: Path) -> Comparison:
 
 
 def parse_comparison(tree: Any, name: str) -> Comparison:
-    """The comparison that a tree of settings states.
+    """The comparison in a tree of settings.
 
     Args:
-        tree: what a comparison's file holds.
-        name: what states it, for messages.
+        tree: content of a comparison's file.
+        name: its name, for messages.
 
     Raises:
-        InputError: names all problems at once.
+        InputError: lists all problems.
     """
     if not isinstance(tree, dict):
         raise InputError(f"{name} is no comparison: it has to hold methods and seeds")
@@ -121,9 +121,9 @@ def _rows(
     seed: int,
     problems: Problems,
 ) -> list[Row]:
-    """Every method with every network, after the baselines that they need.
+    """The baselines, then every method with every network.
 
-    Rows that only a network's own peers and shared make the same stand once.
+    Rows that are the same because a network sets peers or shared appear once.
     """
     baselines: dict[str, Row] = {}
     rows: list[Row] = []
@@ -158,7 +158,7 @@ def _config(
     seed: int,
     where: str,
 ) -> Config:
-    """The settings of a method with a network; the network's own win over the method's."""
+    """The settings of a method with a network; the network's win over the method's."""
     options = {key: value for key, value in entry.items() if key not in OF_AN_ENTRY}
     own = {key: entry[key] for key in OF_AN_ENTRY if key in entry}
     over = {key: value for key, value in network.items() if key in ("network", *OF_AN_ENTRY)}
@@ -171,7 +171,7 @@ def _config(
 
 
 def _refuse_settings(options: dict[str, Any]) -> None:
-    """Raises InputError where an entry changes what has to be the same for all."""
+    """Raises InputError if an entry changes a setting that all entries share."""
     from codistill.methods import method_class
 
     takes = inspect.signature(method_class(options["name"])).parameters

@@ -1,4 +1,4 @@
-"""Where the runs of a comparison train: processes of this machine, or jobs of a cluster."""
+"""Starts the runs of a comparison as processes of this machine, or as jobs of a cluster."""
 
 import dataclasses
 import hashlib
@@ -14,7 +14,7 @@ import torch
 from codistill import files
 from codistill.comparing.comparison import Comparison
 from codistill.comparing.planned_runs import PlannedRun
-from codistill.comparing.processes import Training, WorkerProcess
+from codistill.comparing.processes import ClusterJob, WorkerProcess
 from codistill.errors import InputError
 from codistill.importing import optional
 from codistill.training.device import choose_device
@@ -27,13 +27,13 @@ class Job(Protocol):
     """A run in training."""
 
     def poll(self) -> str | None:
-        """None while it trains, "" once it ended well, else how it ended."""
+        """None while it trains, "" if it ended well, or a line on how it ended."""
 
     def stop(self) -> None:
-        """Asks it to end; it has its checkpoints."""
+        """Asks it to end. It can go on from its checkpoints later."""
 
     def wait(self) -> None:
-        """Sees to it that it has ended."""
+        """Waits until it has ended."""
 
 
 @runtime_checkable
@@ -44,16 +44,16 @@ class Launcher(Protocol):
         """Starts a run.
 
         Args:
-            run: begun before or not.
-            place: of those that train at a time, 0 to their number - 1.
+            run: the run, new or begun before.
+            place: number among the runs that train at a time, from 0.
         """
 
 
 class Processes:
-    """Processes of this machine, in places that take turns with its GPUs.
+    """Starts processes of this machine, and spreads them over its GPUs.
 
     Args:
-        gpus: as CUDA_VISIBLE_DEVICES names them. None leaves all to every process.
+        gpus: names of GPUs for CUDA_VISIBLE_DEVICES. Without any, every process sees all GPUs.
     """
 
     def __init__(self, gpus: Sequence[str] = ()):
@@ -65,12 +65,12 @@ class Processes:
 
 
 class Submitit:
-    """Jobs of submitit: of SLURM, or its own processes on this machine.
+    """Starts jobs through submitit: SLURM's, or submitit's own processes on this machine.
 
     Args:
         cluster: "slurm" or "local".
-        folder: of the comparison.
-        parameters: of submitit's executor.
+        folder: the comparison's folder.
+        parameters: parameters of submitit's executor.
     """
 
     def __init__(self, cluster: str, folder: Path, parameters: dict[str, Any]):
@@ -88,20 +88,20 @@ class Submitit:
         name = f"codistill-{folder}-{run.name}"
         try:
             self.executor.update_parameters(name=name, slurm_dependency="singleton")
-            job = self.executor.submit(Training(worker_command(run), run.log.absolute()))
+            job = self.executor.submit(ClusterJob(worker_command(run), run.log.absolute()))
         except (RuntimeError, subprocess.CalledProcessError) as error:
             raise InputError(f"slurm: {error}") from error
         return _SubmittedJob(job)
 
 
 def worker_command(run: PlannedRun) -> list[str]:
-    """What trains a run, as long as its standard input is open."""
+    """The command line that trains a run as long as its standard input is open."""
     places = str(run.recipe.absolute()), str(run.path.absolute())
     return [sys.executable, "-m", "codistill.command.worker", *places]
 
 
 def gpus_of_this_machine(device: str) -> list[str]:
-    """Those among which runs may be spread: none where the device is settled."""
+    """The GPUs over which runs may be spread; none if the settings name a device."""
     if device not in ("auto", "cuda"):
         return []
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -130,15 +130,15 @@ class _SubmittedJob:
         self.job.cancel()
 
     def wait(self) -> None:
-        pass  # the cluster sees to it
+        pass  # the cluster ends it
 
 
 def write_recipe(run: PlannedRun, threads: int | None) -> None:
-    """Writes the settings that a run is begun with.
+    """Writes the settings with which a run begins.
 
     Args:
-        run: to be started.
-        threads: of its process, unless the comparison says so.
+        run: the run.
+        threads: CPU threads of its process, unless the comparison sets them.
     """
     run.recipe.parent.mkdir(parents=True, exist_ok=True)
     config = dataclasses.replace(run.config, threads=run.config.threads or threads)
@@ -148,7 +148,7 @@ def write_recipe(run: PlannedRun, threads: int | None) -> None:
 def launcher_named(name: str, comparison: Comparison, folder: Path) -> Launcher:
     if name == "processes":
         config = comparison.rows[0].config
-        choose_device(config.device)  # which has to be on this machine
+        choose_device(config.device)  # it has to be on this machine
         return Processes(gpus_of_this_machine(config.device))
     cluster = "slurm" if name == "slurm" else "local"
     return Submitit(cluster, folder, comparison.slurm)

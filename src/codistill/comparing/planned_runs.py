@@ -1,4 +1,4 @@
-"""The runs of a comparison: which folder is whose, how far it is, and whether it belongs there."""
+"""The runs of a comparison: their folders, their progress, and whether the folders fit the file."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -31,13 +31,13 @@ from codistill.settings.config import Config
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One run of a comparison. What it has reached is read off its folder, and kept nowhere else.
+    """One run of a comparison. Its progress is read from its folder, and stored nowhere else.
 
     Attributes:
         row: the setting.
-        seed: of the run.
-        folder: of the comparison.
-        config: its settings.
+        seed: the seed.
+        folder: the comparison's folder.
+        config: the settings.
     """
 
     row: Row
@@ -51,17 +51,17 @@ class PlannedRun:
 
     @property
     def path(self) -> Path:
-        """Its folder."""
+        """The folder of the run."""
         return self.folder / "runs" / self.name
 
     @property
     def recipe(self) -> Path:
-        """The file of its settings, which it is begun with."""
+        """The file of the settings with which it begins."""
         return self.folder / "recipes" / f"{self.name}.yaml"
 
     @property
     def log(self) -> Path:
-        """What its processes printed."""
+        """The file of its processes' output."""
         return self.folder / "logs" / f"{self.name}.log"
 
     def begun(self) -> bool:
@@ -80,14 +80,15 @@ class PlannedRun:
 def plan_runs(comparison: Comparison, folder: Path, check: bool = True) -> list[PlannedRun]:
     """All runs, seed by seed; the baselines of a seed first.
 
-    Raises InputError with all that speaks against beginning: data that are not there, methods that
-    do not take their options or these networks, folders that hold something else.
-
     Args:
-        comparison: what is compared.
-        folder: of the comparison.
-        check: build the data and every method, and write out every default. Without it only the
-            folders are looked at.
+        comparison: the comparison.
+        folder: the comparison's folder.
+        check: build the data and every method, and write out every default; otherwise only the
+            folders are checked.
+
+    Raises:
+        InputError: lists all problems: missing data, methods that do not take their options or
+            networks, folders that hold another run.
     """
     problems = Problems(comparison.name)
     rows, data = comparison.rows, None
@@ -108,14 +109,14 @@ def plan_runs(comparison: Comparison, folder: Path, check: bool = True) -> list[
 
 
 def strangers(runs: Iterable[PlannedRun], folder: Path) -> list[str]:
-    """The names of runs in a comparison's folder that its file does not ask for."""
+    """The names of runs in a comparison's folder that are not part of the comparison."""
     known = {run.name for run in runs}
     there = (folder / "runs").iterdir() if (folder / "runs").is_dir() else ()
     return sorted(path.name for path in there if path.name not in known)
 
 
 def _checked(row: Row, data: Data) -> Row:
-    """The row with every default written out, once its method was built."""
+    """The row with every default written out, after a check that its method can be built."""
     try:
         config = dataclasses.replace(resolve(row.config, data), threads=row.config.threads)
         method = build_method(config, len(data.classes), data.image_size)
@@ -129,7 +130,7 @@ def _checked(row: Row, data: Data) -> Row:
 
 
 def _belongs(run: PlannedRun, data: Data | None) -> None:
-    """Raises InputError where a folder holds another run than the file asks for."""
+    """Raises InputError if a folder holds another run than the comparison asks for."""
     config, manifest = read_run(run.path)
     there = recipe_of(config, manifest.fingerprint, manifest.networks, manifest.weights)
     asked = recipe_of(

@@ -1,4 +1,4 @@
-"""A worker process, and the job of a cluster that is one. Without PyTorch: jobs start faster."""
+"""A worker process, and a cluster's job that runs one. Without PyTorch, so that jobs start fast."""
 
 import dataclasses
 import os
@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 HEAD = "---"
-"""Begins the line that a log has for each process."""
-_SECONDS_TO_END = 15.0  # more than a worker gives itself
+"""Marks the line with which each process begins in a log."""
+_SECONDS_TO_END = 15.0  # longer than a worker takes
 
 
 class WorkerProcess:
-    """A worker, which ends when its pipe from here is closed."""
+    """A worker process. It ends when its pipe from this process is closed."""
 
     def __init__(self, command: Sequence[str], log: Path, environment: Mapping[str, str]):
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -52,19 +52,19 @@ class WorkerProcess:
 
 
 @dataclasses.dataclass
-class Training:
-    """What a job of a cluster does. When its time is over it is queued again, and goes on.
+class ClusterJob:
+    """The work of a cluster's job. When its time is over it is queued again, and goes on.
 
     Args:
-        command: of the worker.
-        log: its output.
+        command: command line of the worker.
+        log: file of its output.
     """
 
     command: list[str]
     log: Path
 
     def __call__(self) -> str:
-        """How it ended, as `Job.poll` says it."""
+        """Runs the worker, and returns what `Job.poll` returns at its end."""
         process = WorkerProcess(self.command, self.log, {})
         try:
             process.process.wait()
@@ -74,7 +74,7 @@ class Training:
         return process.poll() or ""
 
     def checkpoint(self) -> Any:
-        """Called by submitit before a job is stopped: what to submit in its place."""
+        """Called by submitit before it stops a job; returns the job to submit in its place."""
         import submitit
 
-        return submitit.helpers.DelayedSubmission(Training(self.command, self.log))
+        return submitit.helpers.DelayedSubmission(ClusterJob(self.command, self.log))

@@ -1,11 +1,11 @@
-"""The papers' tables that come with codistill: comparisons, each with a short version of itself.
+"""The papers' tables that come with codistill: comparisons, each with a short version.
 
 A table's file is a comparison's (docs/compare.md) with four more keys:
 
     about     one line
     source    the paper
-    differs   what of the paper is not known to us, or not to be had here
-    short     settings, networks, seeds, methods' options that `--scale short` puts in their place
+    differs   differences from the paper: what it does not state, or what is not available
+    short     settings, networks, seeds and methods' options of `--scale short`
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,12 +31,12 @@ class PublishedTable:
     """A paper's table.
 
     Attributes:
-        name: of its file.
+        name: name of its file.
         about: one line.
         source: the paper.
-        differs: from what we know of the paper.
-        comparison: what its file says, as a comparison.
-        short: what takes the place of parts of that.
+        differs: differences from the paper.
+        comparison: the comparison, as its file holds it.
+        short: parts that the short version replaces.
     """
 
     name: str
@@ -52,9 +52,9 @@ class PublishedTable:
         """The comparison at a scale.
 
         Args:
-            scale: the paper's, or short.
-            seeds: others than the table's.
-            over: settings over the table's, such as {"device": "cuda", "data": {"root": ...}}.
+            scale: "paper" or "short".
+            seeds: seeds in place of the table's.
+            over: settings that win over the table's: {"device": "cuda", "data": {"root": ...}}.
         """
         tree = dict(self.comparison)
         settings = as_settings(tree.get("settings") or {}, self.name)
@@ -80,11 +80,11 @@ class ScaledTable:
     """A table at a scale.
 
     Attributes:
-        table: which.
-        scale: the paper's, or short.
-        tree: a comparison, as its file holds it.
-        epochs: of every run.
-        data: the name of its data set.
+        table: the table.
+        scale: "paper" or "short".
+        tree: the comparison, as its file holds it.
+        epochs: epochs of every run.
+        data: name of its data set.
     """
 
     table: PublishedTable
@@ -95,11 +95,11 @@ class ScaledTable:
 
     @property
     def images(self) -> int | None:
-        """How many images an epoch has at most; None where it depends on yours."""
+        """The largest number of images in an epoch; None if it depends on your images."""
         return TRAINING_IMAGES.get(self.data)
 
     def comparison(self) -> Comparison:
-        """What is trained; at the paper's scale it also says which figures are not at hand."""
+        """The comparison; at the paper's scale it also lists the figures that we do not have."""
         comparison = parse_comparison(self.tree, self.table.name)
         if self.scale == "short":
             return comparison
@@ -108,7 +108,7 @@ class ScaledTable:
         return parse_comparison(self.tree | {"published": published}, self.table.name)
 
     def size(self) -> str:
-        """How long it is, in words."""
+        """Its length in words."""
         images = f"{self.images:,} images" if self.images else "your images"
         seeds = len(self.tree["seeds"])
         rows = len(self.tree["networks"]) * (1 + len(self.tree["methods"]))  # and the bar
@@ -118,7 +118,7 @@ class ScaledTable:
         )
 
     def note(self) -> str:
-        """What stands in the report, so that nobody takes its numbers for others."""
+        """The note in the report, so that its numbers are not mistaken for the paper's."""
         if self.scale == "paper":
             return f"{self.table.about}, after {self.table.source}. {self.table.differs.strip()}"
         paper = self.table.at("paper", None, {})
@@ -132,7 +132,7 @@ class ScaledTable:
 
 
 def tables() -> dict[str, PublishedTable]:
-    """All that come with codistill, by name."""
+    """All tables that come with codistill, by name."""
     some = next(iter(recipes().values()), None)
     files = sorted((some.parent / "tables").glob("*.yaml")) if some else []
     return {file.stem: _read(file) for file in files}
@@ -146,7 +146,7 @@ def table_named(name: str) -> PublishedTable:
 
 
 def with_gaps(published: Mapping[str, Any] | None, labels: Sequence[str]) -> dict[str, Any]:
-    """Published figures of all rows: those that we have, and that we have none."""
+    """Published figures of all rows; NOT_AT_HAND for rows without one."""
     none = {"value": NOT_AT_HAND, "source": "-", "differs": "-"}
     return {label: (published or {}).get(label, none) for label in labels}
 
@@ -162,6 +162,6 @@ def _read(file: Path) -> PublishedTable:
 
 
 def _over(settings: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings with others over them, those of the data one by one."""
+    """Settings with others over them; those of the data are merged one by one."""
     data = {**settings.get("data", {}), **over.get("data", {})}
     return {**settings, **over, **({"data": data} if data else {})}

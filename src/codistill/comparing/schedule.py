@@ -1,4 +1,4 @@
-"""Trains the runs of a comparison, some at a time; those that fail once more."""
+"""Trains the runs of a comparison, several at a time; a run that fails is tried once more."""
 
 import time
 from collections import Counter
@@ -22,11 +22,11 @@ _SECONDS_BETWEEN_LOOKS = 0.2
 
 @dataclass(frozen=True)
 class Failure:
-    """A run that did not end well, twice.
+    """A run that failed twice.
 
     Attributes:
-        run: which.
-        reason: the last line that it printed, and how it ended.
+        run: the run.
+        reason: the last line of its output, and how it ended.
     """
 
     run: PlannedRun
@@ -36,9 +36,9 @@ class Failure:
 def train_all(
     runs: Sequence[PlannedRun], launcher: Launcher, parallel: int, console: Console
 ) -> list[Failure]:
-    """Trains all runs that are not finished, `parallel` at a time; returns those that failed.
+    """Trains all unfinished runs, `parallel` at a time, and returns those that failed.
 
-    When it is interrupted it ends the runs in training first. They have their checkpoints.
+    An interrupt ends the runs in training first. They can go on from their checkpoints.
     """
     grid = _Grid(runs, launcher, parallel, console)
     with live_bars(console, speed_estimate_period=600.0) as progress:  # epochs take minutes
@@ -67,7 +67,7 @@ class _Grid:
         self.failures: list[Failure] = []
 
     def step(self) -> bool:
-        """Sees what has ended and starts what there is room for; False when all is over."""
+        """Handles runs that have ended and starts others; returns False when nothing is left."""
         for place, (run, job) in list(self.training.items()):
             ended = job.poll()
             if ended is not None:
@@ -79,7 +79,7 @@ class _Grid:
         return bool(self.training or self.waiting)
 
     def stop(self) -> None:
-        """Ends what is still training."""
+        """Ends the runs in training."""
         jobs = [job for _, job in self.training.values()]
         for job in jobs:
             job.stop()
@@ -87,7 +87,7 @@ class _Grid:
             job.wait()
 
     def _next(self) -> PlannedRun | None:
-        """The first that nobody trains: processes of a call that was killed take moments to end."""
+        """The first run that no process trains: one of a killed call may take moments to end."""
         for run in list(self.waiting):
             if run.finished():  # by others
                 self.waiting.remove(run)
@@ -137,7 +137,7 @@ def _is_trained(run: PlannedRun) -> bool:
 
 
 def _last_line(run: PlannedRun) -> str:
-    """The last that a run printed, of its last process."""
+    """The last line of output of a run's last process."""
     lines = run.log.read_text(errors="replace").splitlines() if run.log.exists() else []
     last = next((line.strip() for line in reversed(lines) if line.strip()), HEAD)
     return "it printed nothing" if last.startswith(HEAD) else last
@@ -146,14 +146,14 @@ def _last_line(run: PlannedRun) -> str:
 def train_unfinished(
     runs: list[PlannedRun], launcher: Launcher, parallel: int | None, here: bool, console: Console
 ) -> list[Failure]:
-    """Trains the runs that are not finished; returns those that failed.
+    """Trains all unfinished runs of a comparison, and returns those that failed.
 
     Args:
-        runs: all runs of a comparison.
-        launcher: starts each.
-        parallel: how many train at a time. Default: one here, all of them elsewhere.
-        here: whether they share the cores of this machine.
-        console: where to report.
+        runs: all runs of the comparison.
+        launcher: starts each run.
+        parallel: number of runs at a time. Default: one here, all elsewhere.
+        here: whether the runs share the cores of this machine.
+        console: console for reports.
     """
     rest = [run for run in runs if not run.finished()]
     if not rest:

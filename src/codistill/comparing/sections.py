@@ -1,4 +1,4 @@
-"""The sections of a comparison's file, each checked by itself; docs/compare.md has the format."""
+"""Reads and checks the sections of a comparison's file, one by one; see docs/compare.md."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -14,13 +14,13 @@ OF_AN_ENTRY = ("peers", "shared")
 _ELSEWHERE = {"method": "methods", "network": "networks", "seed": "seeds", "out": "--out"}
 
 NOT_AT_HAND = "not at hand"
-"""A published figure that is known to exist, and that nobody here has."""
+"""The value of a published figure that exists, but that we do not have."""
 
 _T = TypeVar("_T")
 
 
 class Problems:
-    """What is wrong with a comparison, gathered until all of it is reported."""
+    """Collects the problems of a comparison, to report all of them at once."""
 
     def __init__(self, name: str):
         self.name = name
@@ -31,7 +31,7 @@ class Problems:
             self.found.append(problem)
 
     def of(self, read: Callable[..., _T], *arguments: Any) -> _T | None:
-        """What `read` returns; None where it finds a problem."""
+        """The result of `read`; None if it raises, and then the problem is noted."""
         try:
             return read(*arguments)
         except (InputError, MissingExtraError, OSError) as error:
@@ -52,7 +52,7 @@ def raise_all(where: str, problems: list[str]) -> None:
 
 
 def settings_in(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """What is the same for all, unless a row says otherwise: the recipe's, and those over it."""
+    """The settings of all rows: those of the recipe, with the comparison's own over them."""
     settings: dict[str, Any] = {}
     recipe = tree.get("recipe")
     if recipe is not None:
@@ -128,5 +128,5 @@ def published_in(published: Any, labels: Iterable[str]) -> dict[str, dict[str, s
 
 
 def slug(text: str) -> str:
-    """A name for files: letters, digits, dots and signs of the text, in lower case."""
+    """The text as part of a file's name: lower case, with _ in place of other characters."""
     return re.sub(r"[^\w.+-]+", "_", text.lower()).strip("_.")

@@ -1,4 +1,4 @@
-"""The checkpoints of a run: RUN/checkpoints/*.pt, of which the last few are kept."""
+"""The checkpoints of a run: RUN/checkpoints/*.pt. The last few are kept."""
 
 from pathlib import Path
 
@@ -12,9 +12,9 @@ def save(run: Path, state: TrainingState, keep: int) -> None:
     """Keeps the state of a training, once its losses and weights are seen to be finite.
 
     Args:
-        run: the folder.
-        state: what is kept.
-        keep: how many checkpoints are there afterwards at most.
+        run: the folder of the run.
+        state: the training.
+        keep: number of checkpoints to keep, this one among them.
     """
     state.check_losses()
     state.check_weights()
@@ -27,7 +27,7 @@ def save(run: Path, state: TrainingState, keep: int) -> None:
 
 
 def restore(run: Path, state: TrainingState) -> None:
-    """Takes up the last checkpoint that can be read; with none at all, begins at the start."""
+    """Loads the last checkpoint that can be read. Without any checkpoint it changes nothing."""
     paths = _checkpoints(run)
     for path in reversed(paths):
         try:

@@ -1,4 +1,4 @@
-"""Finished runs, read from their folders; those that differ in nothing but the seed together."""
+"""Finished runs, read from their folders and grouped: runs that differ only in the seed."""
 
 import json
 from collections import Counter, defaultdict
@@ -44,10 +44,10 @@ class Result:
 
     @property
     def test_images(self) -> tuple[str, float | None, int | None]:
-        """What tells test images apart: fingerprint, share and seed of the draw, if one was made.
+        """Identity of the test images: fingerprint, and share and seed of their draw, if any.
 
-        A run's configuration is resolved: it has a `data.test_fraction` where, and only where, the
-        data had no test images of their own.
+        The configuration of a run has a `data.test_fraction` only if the data had no test images
+        of their own.
         """
         data = self.config.data
         drawn = data.test_fraction is not None
@@ -62,7 +62,7 @@ class Result:
 
 
 def load_results(paths: Sequence[Path]) -> dict[str, list[Result]]:
-    """The finished runs in these folders, those of one setting together, by its label."""
+    """The finished runs in these folders, grouped by setting: {label: results by seed}."""
     groups: dict[str, list[Result]] = defaultdict(list)
     for path in paths:
         r = load_result(path)
@@ -107,7 +107,7 @@ def recipe_of(
 
 
 def version_notes(groups: Mapping[str, Sequence[Result]]) -> list[str]:
-    """For each row whose runs different versions of codistill trained: which seed by which."""
+    """A line for each row that several versions of codistill trained: the version of each seed."""
     notes = []
     for label, results in groups.items():
         versions = [r.manifest.versions for r in results]
@@ -124,7 +124,7 @@ def version_notes(groups: Mapping[str, Sequence[Result]]) -> list[str]:
 
 
 def load_result(path: Path) -> Result:
-    """What came out of the finished run in a folder."""
+    """Reads the finished run in a folder."""
     config = read_config(path)
     if not (path / RESULT).exists():
         raise InputError(f"{path} holds a run that is not finished: there is no {RESULT} in it")
@@ -138,7 +138,7 @@ def load_result(path: Path) -> Result:
 
 
 def _distinct(labels: list[str], settings: list[dict[str, Any]]) -> list[str]:
-    """Labels that tell settings apart: by the options that differ, else by numbers."""
+    """Labels made distinct: by the options that differ, or else by numbers."""
     total = Counter(labels)
     longer = []
     for label, setting in zip(labels, settings, strict=True):

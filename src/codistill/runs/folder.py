@@ -1,4 +1,4 @@
-"""Who may write into a run's folder, and what it may hold already."""
+"""A run's folder: its settings, who may write into it, and what it may hold before it begins."""
 
 import contextlib
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ START = "start.safetensors"
 
 
 def copy_name(option: str) -> str:
-    """The file in a run that holds the network which an option of the method names."""
+    """The name of a run's own copy of the network that an option of the method names."""
     return f"method_{option}.safetensors"
 
 
@@ -35,8 +35,8 @@ def read_config(run: Path) -> Config:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Keeps other processes from training in a folder."""
-    lock = FileLock(path / ".lock")  # the system lets go of it when the process dies
+    """Locks a folder, so that no other process trains in it."""
+    lock = FileLock(path / ".lock")  # the system releases it when the process dies
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
@@ -48,7 +48,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def refuse_occupied(path: Path) -> None:
-    """Raises InputError unless the folder can take a new run without a loss."""
+    """Raises InputError if a new run in the folder would overwrite something."""
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file: give another folder with --out")
     if any(path.glob("checkpoints/epoch*.pt")) or (path / "result.json").exists():

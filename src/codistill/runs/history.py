@@ -1,4 +1,4 @@
-"""The record of every epoch in a run: history.jsonl to read again, history.csv for tables."""
+"""The records of a run's epochs: history.jsonl is read again, history.csv is for spreadsheets."""
 
 import csv
 import io
@@ -12,7 +12,7 @@ from codistill.training.record import Record
 
 
 def read_history(run: Path) -> list[Record]:
-    """The records of all epochs that are complete, none in a new run.
+    """The records of all completed epochs.
 
     Raises:
         InputError: history.jsonl is damaged.
@@ -31,7 +31,7 @@ def read_history(run: Path) -> list[Record]:
 
 
 def write_history(run: Path, history: Sequence[Record]) -> None:
-    """Writes both files anew."""
+    """Writes both files."""
     lines = "".join(json.dumps(record) + "\n" for record in history)
     files.write_text(run / "history.jsonl", lines)
     table = io.StringIO()

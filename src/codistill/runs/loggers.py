@@ -1,9 +1,9 @@
-"""Epochs told to TensorBoard, W&B, MLflow, trackio and others while a run trains.
+"""Sends epochs to TensorBoard, W&B, MLflow, trackio and others while a run trains.
 
 The loggers are those of Hugging Face accelerate (`accelerate.tracking`), one interface to nine of
-them; of accelerate nothing else is used. RUN/loggers.json keeps what each was told, so that a
-resumed run goes on in the same place, without an epoch that is missing or told twice. A logger
-that fails is told nothing more until the run is resumed. It never stops a training.
+them; nothing else of accelerate is used. RUN/loggers.json keeps the last epoch that each logger
+got, so that a resumed run goes on in the same place, without a missing or repeated epoch. A logger
+that fails gets nothing more until the run is resumed. It never stops a training.
 """
 
 import contextlib
@@ -26,13 +26,13 @@ TOLD = "loggers.json"
 _METHODS = ("store_init_configuration", "log", "finish")
 _EXTRAS = ("tensorboard", "wandb", "mlflow", "trackio")  # those that codistill has an extra for
 _PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
-"""Of mlflow, for a server that does not answer: by itself it holds a training up for minutes."""
+"""Settings of mlflow for a server that does not answer: its own hold a training up for minutes."""
 _FAILURES = (Exception, SystemExit)  # some end the process where nobody is logged in
 _OF_A_LAUNCHER = ("LOCAL_RANK", "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 def require_loggers(config: Config) -> None:
-    """Raises InputError or MissingExtraError where a logger of a configuration cannot be had."""
+    """Raises InputError or MissingExtraError if a logger of a configuration is not available."""
     for name in _names(config):
         _made_by(name)
 
@@ -41,12 +41,12 @@ def require_loggers(config: Config) -> None:
 def logging_to(
     folder: Path, config: Config, history: Sequence[Record]
 ) -> Iterator[Callable[[Record], None]]:
-    """What tells a record to all loggers, once they know the history.
+    """Yields a function that sends a record to all loggers, after sending them the history.
 
     Args:
-        folder: of the run.
-        config: whose `loggers` they are; its settings are the run's hyperparameters.
-        history: the records of the epochs that are complete.
+        folder: the run's folder.
+        config: names the loggers; its settings are the run's hyperparameters.
+        history: the records of the completed epochs.
     """
     loggers = [_Logger(name, folder, config) for name in _names(config)]
     for logger in loggers:
@@ -66,12 +66,12 @@ def logging_to(
 
 
 class _Logger:
-    """One logger, which is given up when it fails.
+    """One logger. When it fails it gets nothing more.
 
     Args:
-        name: of accelerate's, or package.module:callable.
-        folder: of the run.
-        config: of the run.
+        name: one of accelerate's names, or package.module:callable.
+        folder: the run's folder.
+        config: the run's settings.
     """
 
     def __init__(self, name: str, folder: Path, config: Config):
@@ -81,7 +81,7 @@ class _Logger:
         self.epoch = 0
 
     def start(self) -> None:
-        """Takes up what was told before."""
+        """Starts the logger where an earlier process of the run left off."""
         with self._guarded():
             known = _read(self.folder / TOLD).get(self.name, {})
             self.id, self.epoch = known.get("id"), known.get("epoch", 0)
@@ -92,7 +92,7 @@ class _Logger:
             self._keep()
 
     def tell(self, record: Record) -> None:
-        """Tells an epoch, unless it was told before a run was killed."""
+        """Sends an epoch, unless an earlier process has sent it."""
         epoch = int(record["epoch"])
         if self.logger is None or epoch <= self.epoch:
             return
@@ -113,7 +113,7 @@ class _Logger:
                 logger.finish()
 
     def _begin(self) -> Any:
-        """The started logger, in the place of this run."""
+        """The started logger, in the entry of this run."""
         make = _made_by(self.name)
         if ":" in self.name:
             logger = make(self.config.project, self.folder)
@@ -135,7 +135,7 @@ class _Logger:
         return (self.config.project, self.folder) if needs_folder else (self.config.project,)
 
     def _options(self) -> dict[str, Any]:
-        """Those that let a resumed run go on where it was, and call it by its folder's name."""
+        """Options that resume a run's entry, and name it after its folder."""
         name = self.folder.absolute().name
         if self.name == "tensorboard":
             return {"purge_step": self.epoch + 1}
@@ -174,7 +174,7 @@ class _Logger:
 
 
 def _start_accelerate() -> None:
-    """Starts what accelerate's own messages need, as if this were the only process.
+    """Sets up accelerate's messages, as if this were the only process.
 
     Where a launcher such as torchrun has set LOCAL_RANK, accelerate would wait for other processes
     of the training. There are none: every run is a process by itself.
@@ -189,7 +189,7 @@ def _start_accelerate() -> None:
 
 
 def _names(config: Config) -> list[str]:
-    """The loggers that a configuration asks for, each once."""
+    """The names of the loggers in a configuration, each once."""
     if config.loggers == "none":
         return []
     if config.loggers == "auto":
@@ -199,7 +199,7 @@ def _names(config: Config) -> list[str]:
 
 
 def _made_by(name: str) -> Any:
-    """The class or function that makes the logger of a name."""
+    """The class or function that makes a logger, by name."""
     if ":" in name:
         made_by = import_object(name)
         if not callable(made_by):
@@ -222,7 +222,7 @@ def _made_by(name: str) -> Any:
 
 
 def _hyperparameters(config: Config) -> dict[str, bool | int | float | str]:
-    """Every setting, by names such as data.pad; what is no number or text as text."""
+    """Every setting, by names such as data.pad; other values than numbers as text."""
     return {
         key: value if isinstance(value, bool | int | float | str) else str(value)
         for key, value in flatten(asdict(config))

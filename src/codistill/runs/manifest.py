@@ -1,4 +1,4 @@
-"""Where a run comes from: versions, git, machine; and how large its networks are."""
+"""Where a run comes from (versions, git, machine), and the size of its networks."""
 
 import os
 import platform
@@ -160,7 +160,7 @@ class Manifest:
 
 
 def _commit_of_codistill() -> dict[str, Any] | None:
-    """Commit of this package, and whether it was changed since; None where it is no checkout."""
+    """Commit of this package, and whether it was changed since; None outside a checkout."""
     return _git(Path(__file__).parent, "manifest.py")
 
 

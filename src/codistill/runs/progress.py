@@ -1,4 +1,4 @@
-"""What a training shows: a line per epoch, and a live bar in a terminal."""
+"""Progress of a training: a line per epoch, and live bars in a terminal."""
 
 from collections.abc import Iterable, Iterator
 
@@ -21,7 +21,7 @@ from codistill.training.record import Record
 
 
 def follow(run: Run, console: Console, label: str) -> None:
-    """Trains a run to its end: a line per epoch, and a live bar below where there is a terminal."""
+    """Trains a run to its end, with a line per epoch, and live bars in a terminal."""
     epochs = run.config.epochs
     with live_bars(console) as progress:
         whole = progress.add_task("epochs", total=epochs, completed=len(run.history()))
@@ -37,11 +37,11 @@ def follow(run: Run, console: Console, label: str) -> None:
 
 
 def live_bars(console: Console, speed_estimate_period: float = 30.0) -> Progress:
-    """Bars with counts and times, where there is a terminal.
+    """Bars with counts and times, shown if the console is a terminal.
 
     Args:
-        console: where to.
-        speed_estimate_period: seconds that the time left is estimated from.
+        console: the console to draw on.
+        speed_estimate_period: seconds of progress that the remaining time is estimated from.
     """
     return Progress(
         TextColumn("{task.description}", markup=False),  # with names of folders
@@ -57,7 +57,7 @@ def live_bars(console: Console, speed_estimate_period: float = 30.0) -> Progress
 
 
 def one_line(record: Record) -> str:
-    """An epoch in a line: accuracy of every classifier, on the images held out if there are any."""
+    """An epoch in a line: accuracy of every classifier, on held-out images if there are any."""
     speed = f"{record['images_per_second']:,.0f} images/s"
     if not classifiers_of(record):  # not evaluated
         loss = sum(value for key, value in record.items() if key.startswith("loss/"))

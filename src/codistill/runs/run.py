@@ -1,20 +1,20 @@
-"""A training with a folder: everything that is needed to repeat it, to go on, and to use it.
+"""A training that lives in a folder, with all that is needed to repeat, resume and use it.
 
     RUN/config.yaml            every setting, resolved
     RUN/manifest.json          versions, git, machine, data; one entry per process that trained
     RUN/history.jsonl, .csv    one record per epoch, as `fit` returns them
-    RUN/start.safetensors      the method's first weights, where they were not drawn from the seed
+    RUN/start.safetensors      first weights of the method, if they were not drawn from the seed
     RUN/method_*.safetensors   networks that the method was given, such as KD's teacher
     RUN/checkpoints/*.pt       the last N, for --resume
     RUN/weights.safetensors    the method after the last epoch
     RUN/weights_best.safetensors   and after the epoch that the validation images chose
-    RUN/student.safetensors, student_best.safetensors   one network of each, to take away
-    RUN/result.json            what came out
+    RUN/student.safetensors, student_best.safetensors   the exported network of each
+    RUN/result.json            scores of every classifier
     RUN/broken_images.txt      images that cannot be read, and why, if there are any
-    RUN/loggers.json           what TensorBoard and others were told, as `loggers` says
+    RUN/loggers.json           how far each logger has got
 
-Every file is written atomically. The checkpoint holds the history; the files are written from it,
-so that a log is without gaps and doubles however often a run was killed.
+Every file is written atomically. The checkpoint holds the history, and the history files are
+written from it: they have no gaps or duplicates, however often a run was killed.
 """
 
 import contextlib
@@ -80,11 +80,11 @@ class Run:
     """A training that lives in a folder.
 
     Args:
-        path: the folder of a run that `Run.create` made.
-        device: another than that of its configuration.
-        root: another place of the same images than that of its configuration.
-        workers: another number of processes that read images, which changes nothing else.
-        loggers: others than those of its configuration.
+        path: folder of a run that `Run.create` made.
+        device: device to use in place of the configured one.
+        root: present place of the images, if they were moved.
+        workers: number of processes that read images. It changes no result.
+        loggers: loggers to use in place of the configured ones.
     """
 
     def __init__(
@@ -141,10 +141,10 @@ class Run:
         return run
 
     def train(self, watch: Watch = lambda batches: batches) -> Iterator[Record]:
-        """Trains from the last checkpoint to the end; yields the records of the epochs it trained.
+        """Trains from the last checkpoint to the end, and yields the record of each epoch.
 
         Args:
-            watch: wraps the batches of every epoch, as a progress bar does.
+            watch: wraps the batches of every epoch, for a progress bar.
         """
         config = self.config
         require_loggers(config)
@@ -188,14 +188,14 @@ class Run:
                 RunScores.of(state.history, students).write(self.path)
 
     def history(self) -> list[Record]:
-        """The records of all epochs that are complete."""
+        """The records of all completed epochs."""
         return read_history(self.path)
 
     def finished(self) -> bool:
         return (self.path / RESULT).exists()
 
     def load_weights(self, which: str = "last") -> None:
-        """Puts the weights after the last epoch, or "best" by validation, into `self.method`."""
+        """Loads the weights after the last epoch, or "best" by validation, into `self.method`."""
         name = WEIGHTS[which]
         if not (self.path / name).exists():
             if not self.finished():
@@ -208,7 +208,11 @@ class Run:
         files.load_into(self.method, files.read_weights(self.path / name)[0], self.path / name)
 
     def data(self) -> Data:
-        """The batches of the run, which have to be those that it began with."""
+        """The batches of the run.
+
+        Raises:
+            InputError: the images or their classes are not those that the run began with.
+        """
         data = self._data or build_data(self.config, self.device)
         data.train.views = self.method.views
         if (now := list(data.classes)) != (before := self.manifest.classes):
@@ -239,7 +243,7 @@ class Run:
         return method
 
     def _write_weights(self, suffix: str, state: TrainingState, data: Data) -> None:
-        """The whole method, and the student that the validation images prefer."""
+        """Writes the whole method, and the student that the validation images prefer."""
         record = state.history[-1]
         about = {"epoch": state.epoch, "method": self.config.method["name"]}
         weights = self.path / f"weights{suffix}.safetensors"
@@ -284,7 +288,7 @@ def _write_new_run(path: Path, config: Config, method: Method, manifest: Manifes
 
 
 class _Watched:
-    """Batches that let something happen between two steps: progress, and a checkpoint when due."""
+    """Batches that report progress, and write a checkpoint between two steps when one is due."""
 
     def __init__(self, batches: Any, watch: Watch, run: Run, state: TrainingState):
         self.batches, self.watch, self.run, self.state = batches, watch, run, state
@@ -307,7 +311,7 @@ class _Watched:
 
 @contextlib.contextmanager
 def _deterministic() -> Iterator[None]:
-    """The same bits from the same seed, also on CUDA; settings are put back afterwards."""
+    """Makes CUDA give the same bits for the same seed; restores PyTorch's settings afterwards."""
     if not torch.cuda.is_available():
         yield
         return

@@ -1,8 +1,8 @@
-"""Command-line arguments and recipe files into a `Config`, without PyTorch until a method is named.
+"""Makes a `Config` of command-line arguments and recipes; without PyTorch until a method is named.
 
 jsonargparse turns the typed `Config` and the constructor of the chosen method into options, so
-that `--method.temperature 4` is checked like `--epochs 300`. What this file adds: `--method ffl`
-for `--method.name ffl`, recipes found by name, and unknown names answered with the nearest.
+that `--method.temperature 4` is checked like `--epochs 300`. This file adds `--method ffl` for
+`--method.name ffl`, recipes by name, and the nearest known name where one is not known.
 """
 
 import argparse
@@ -27,7 +27,7 @@ class _Parser(ArgumentParser):
 
 
 def parse_config(argv: Sequence[str], prog: str) -> Config:
-    """The configuration that arguments and the recipe named among them make; arguments win."""
+    """The configuration of arguments and of the recipe that they name; arguments win."""
     argv = list(_expand(argv))
     path = _value(argv, "config")
     recipe = {} if path is None else read_recipe(path)
@@ -46,11 +46,11 @@ def parse_config(argv: Sequence[str], prog: str) -> Config:
 
 
 def config_of(settings: dict[str, Any], where: str) -> Config:
-    """The configuration of settings as `as_settings` returns them, checked like options.
+    """The configuration of settings that `as_settings` returned, checked like options.
 
     Args:
-        settings: with the name of the method.
-        where: what they are, for messages.
+        settings: settings, the name of the method among them.
+        where: their place, for messages.
     """
     name = settings["method"]["name"]
     parser = _parser("codistill", name)
@@ -69,10 +69,14 @@ def _parser(prog: str, method: str | None) -> ArgumentParser:
         allow_abbrev=False,
         exit_on_error=False,
     )
-    parser.add_argument("--config", help="a recipe: a YAML file, or a name of `list recipes`")
+    parser.add_argument(
+        "--config", help="recipe: a YAML file, or a name that codistill list recipes shows"
+    )
     parser.add_class_arguments(Config, None, skip={"method"})
     parser.add_argument(
-        "--method.name", default=method or Config().method["name"], help="or package.module:Class"
+        "--method.name",
+        default=method or Config().method["name"],
+        help="the method's name, or package.module:Class",
     )
     if method:
         from codistill.methods import method_class
@@ -84,7 +88,7 @@ def _parser(prog: str, method: str | None) -> ArgumentParser:
 def _set_defaults(
     parser: ArgumentParser, settings: dict[str, Any], where: str, method: str
 ) -> None:
-    """Makes settings the defaults of a parser, once it has checked them."""
+    """Checks settings and makes them the defaults of a parser."""
     flat = dict(flatten(settings))
     _refuse_unknown(flat, parser, where, method)
     if not flat:

@@ -1,4 +1,4 @@
-"""From a configuration to the things that it names."""
+"""Builds the method, the networks and the optimizer that a configuration names."""
 
 import dataclasses
 import functools
@@ -24,7 +24,7 @@ from codistill.training.state import MakeOptimizer
 def build_method(config: Config, num_classes: int, image_size: tuple[int, int]) -> Method:
     """The method of a configuration with its peers, on the CPU.
 
-    Weights are drawn from the seed, or are those that the configuration starts from.
+    Weights are drawn from the seed, or read from the files that the configuration names.
     """
     if config.shared and len(set(config.start_weights())) > 1:
         raise InputError(
@@ -52,7 +52,7 @@ def build_method(config: Config, num_classes: int, image_size: tuple[int, int]) 
 
 
 def require_held_out(method: Method, name: str, data: Data) -> None:
-    """Raises InputError where a method measures its peers on held-out images and none are."""
+    """Raises InputError if a method needs held-out images and there are none."""
     if method.needs_held_out and "val" not in data.evaluate_on:
         raise InputError(
             f"method {name!r}, as it is set, measures its peers on held-out images: "
@@ -61,7 +61,7 @@ def require_held_out(method: Method, name: str, data: Data) -> None:
 
 
 def resolve(config: Config, data: Data) -> Config:
-    """The configuration with every default written out, whatever it depends on."""
+    """The configuration with every default written out, also those that depend on the data."""
     return dataclasses.replace(
         config,
         method=_method_defaults(config.method["name"])
@@ -81,7 +81,7 @@ def length_of(config: Config, data: Data) -> Length:
 
 
 def network_files(method: dict[str, Any]) -> dict[str, Path]:
-    """Those options of a method that are files of networks, such as KD's teacher: *.safetensors."""
+    """The options of a method that are files of networks (*.safetensors), such as KD's teacher."""
     options = {n: Path(o).expanduser() for n, o in method.items() if isinstance(o, str | Path)}
     return {
         n: path.absolute()
@@ -97,7 +97,7 @@ def _method_defaults(name: str) -> dict[str, Any]:
 
 
 def make_optimizer(config: Config) -> MakeOptimizer:
-    """What builds the optimizer of a configuration, of given parameters."""
+    """The function that makes the optimizer of a configuration for given parameters."""
     return functools.partial(
         sgd,
         lr=config.lr,

@@ -1,4 +1,4 @@
-"""What a run is: every setting with its type, default and meaning. Needs no PyTorch."""
+"""The settings of a run, each with its type, default, limits and meaning. Needs no PyTorch."""
 
 import math
 from collections.abc import Iterator
@@ -20,51 +20,53 @@ class Config:
     """A training.
 
     Args:
-        method: {"name": ..., and the method's own options}
-        network: a network by name, timm/NAME, torchvision/NAME or package.module:callable;
-            several, joined by commas, for peers that differ
+        method: {"name": ...} and the method's own options
+        network: the network's name, timm/NAME, torchvision/NAME or package.module:callable; one for
+            all peers, or one per peer, separated by commas
         pretrained: start from the weights that timm or torchvision publish
-        weights: start from these: files of the networks' weights, joined by commas, - for none, or
-            one for all; a classifier of other classes is begun anew, and so are those of peers that
-            would begin equal
-        peers: K, how many networks learn together
-        shared: how many of the first stages are common to all peers; 0: independent networks
+        weights: initial weights: one file for all peers, or one per peer, separated by commas (-
+            for random). The last layer is drawn anew if the number of classes differs, or if two
+            peers would start out identical
+        peers: number of networks that learn together
+        shared: number of first stages that all peers share; 0 for independent networks
         data: the images
         epochs: passes over the training images
         batch_size: images per step
         lr: learning rate at the start
-        momentum: of SGD
-        nesterov: Nesterov's form of it
-        weight_decay: on all weights, but where a method has its own
-        schedule: of the learning rate: steps at the milestones, or one cosine down to 0
-        milestones: where the learning rate steps down, such as [150,225]: epochs, or parts of all
-            epochs if below 1
-        lr_decay: what each step multiplies it by
+        momentum: momentum of SGD
+        nesterov: use Nesterov momentum
+        weight_decay: weight decay of all weights, unless a method sets its own
+        schedule: schedule of the learning rate: step lowers it at the milestones, cosine lowers it
+            to 0 in one half wave
+        milestones: epochs at which the learning rate is lowered, such as [150,225]; numbers below 1
+            are shares of all epochs
+        lr_decay: factor of the learning rate at each milestone
         warmup_epochs: epochs in which the learning rate rises linearly to its start
-        label_smoothing: share of every label that is spread over all classes
-        mixup: alpha of Mixup, which blends images and labels in pairs; 0 is off, 0.2 usual
-        cutmix: alpha of CutMix, which pastes a box of another image; 0 is off, 1 usual. With mixup
-            too, each batch takes one of them
-        class_weights: balanced lets all classes count the same, however many images they have
-        seed: of weights, order and augmentation
-        precision: of the forward pass in training
-        eval_precision: of the forward pass in evaluation; bf16 shifts accuracies a little
+        label_smoothing: share of each label that is spread over all classes
+        mixup: alpha of Mixup, which blends pairs of images and labels; 0 is off, 0.2 is usual
+        cutmix: alpha of CutMix, which pastes a box from another image; 0 is off, 1 is usual. With
+            mixup as well, each batch uses one of the two
+        class_weights: balanced gives every class the same weight, however many images it has
+        seed: seed of the weights, the order of the images and their augmentation
+        precision: precision of the forward pass in training
+        eval_precision: precision of the forward pass in evaluation; bf16 shifts accuracies a little
         evaluate_every: epochs from one evaluation to the next; the last five are always evaluated
-        recompute: keep only what the stages return and compute the rest again in the backward pass:
-            the same numbers, less memory, more time; not for spectral normalisation. What inspect
-            estimates is without it
-        compile: the stages of the networks by torch.compile; other last bits
-        cuda_graphs: on CUDA, record a step once an epoch and replay it, which spares the host; not
-            with recompute
-        device: auto, cpu, cuda, cuda:1, mps
-        threads: of the CPU. Default: as PyTorch finds it. More or fewer give other last bits
+        recompute: keep only the outputs of the stages and compute the rest again in the backward
+            pass: the same numbers with less memory and more time. Not for spectral normalisation.
+            inspect estimates memory without it
+        compile: compile the stages by torch.compile. Results may differ in the last bits
+        cuda_graphs: on CUDA, record a step once per epoch and replay it, which saves time on the
+            host. Not with recompute
+        device: auto, cpu, cuda, cuda:1 or mps
+        threads: CPU threads. Results may differ in the last bits between thread counts. Default:
+            PyTorch's
         out: folder of the run. Default: runs/METHOD_NETWORKxPEERS_DATA_seedN
-        checkpoint_seconds: a checkpoint is due after every epoch, and within one after so long
-        keep_checkpoints: how many of the last ones to keep
-        loggers: who is told each epoch as it ends: tensorboard, wandb, mlflow, trackio, another of
-            accelerate's, package.module:callable; several joined by commas; none; auto:
-            TensorBoard, if it is installed
-        project: what loggers gather runs under
+        checkpoint_seconds: seconds between checkpoints within an epoch; each epoch ends with one
+        keep_checkpoints: number of checkpoints to keep
+        loggers: loggers that get each epoch: tensorboard, wandb, mlflow, trackio, another of
+            accelerate's or package.module:callable, separated by commas; none turns logging off;
+            auto is TensorBoard if it is installed
+        project: project of the run in the loggers
     """
 
     method: dict[str, Any] = field(default_factory=lambda: {"name": "ffl"})
@@ -137,7 +139,7 @@ class Config:
         return names
 
     def run_folder(self) -> Path:
-        """Where the run goes."""
+        """The folder of the run."""
         if self.out is not None:
             return Path(self.out).expanduser()
         method = self.method["name"].rpartition(":")[2].lower()
@@ -146,7 +148,7 @@ class Config:
         return Path("runs", f"{method}_{network}x{self.peers}_{self.data.name}_seed{self.seed}")
 
     def lr_at(self, epoch: int) -> float:
-        """What the learning rate at the start is multiplied by in an epoch, counted from 0."""
+        """The factor of the learning rate in an epoch, counted from 0."""
         if epoch < self.warmup_epochs:
             return (epoch + 1) / (self.warmup_epochs + 1)
         if self.schedule == "cosine":
@@ -166,12 +168,12 @@ class Config:
 
     @classmethod
     def from_dict(cls, tree: dict[str, Any]) -> "Config":
-        """The configuration with these settings, those of the data in a dict of their own."""
+        """The configuration with these settings; "data" is a dict of the data's settings."""
         return cls(**tree | {"data": DataConfig(**tree.get("data", {}))})
 
     @classmethod
     def from_yaml(cls, text: str) -> "Config":
-        """What `to_yaml` wrote, now or when there were more settings."""
+        """The configuration that `to_yaml` wrote, in this or an earlier version."""
         try:
             return cls.from_dict(without_retired(yaml.safe_load(text)))
         except (yaml.YAMLError, TypeError, AttributeError) as error:
@@ -179,7 +181,7 @@ class Config:
 
 
 def without_retired(tree: dict[Any, Any]) -> dict[Any, Any]:
-    """Settings of a run without those that no longer exist."""
+    """The settings of a run without those that no longer exist."""
     return {key: value for key, value in tree.items() if key not in _RETIRED}
 
 

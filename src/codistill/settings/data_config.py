@@ -1,4 +1,4 @@
-"""What the images of a run are: every setting with its type, default and meaning."""
+"""The settings of the images of a run, each with its type, default, limits and meaning."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -12,28 +12,30 @@ class DataConfig:
     """The images.
 
     Args:
-        name: the data set; `codistill list data` shows all
-        root: where the images are: an archive, a folder of class folders, parquet shards.
-            Default: embedded or downloaded
-        val_fraction: share of the training images held out to choose by; 0 trains on all.
-            Default: the data set's own validation images, else 0.1
-        test_fraction: share of a folder that is not divided that is only tested on. Default: 0.2
-        split_seed: draws which images are held out, the same for all seeds of a comparison
+        name: the data set's name; codistill list data shows all
+        root: place of the images: an archive, a folder of class folders, Parquet shards. Default:
+            embedded or downloaded
+        val_fraction: share of the training images that is held out to choose the epoch; 0 trains on
+            all. Default: the data set's own validation images, or else 0.1
+        test_fraction: share of the images that is only tested on, for a folder without test images.
+            Default: 0.2
+        split_seed: seed of the held-out images, the same for all seeds of a comparison
         images_per_class: images of every class to train on, drawn by split_seed once the others are
             held out. Default: all
-        label_column: of tables, which column has the labels. Default: found by name and type
-        image_size: side of the crops that networks see, in pixels, where images are cut from
+        label_column: column of the labels, for tables. Default: found by name and type
+        image_size: side of the crops that networks see, in pixels, for images that are cut from
             larger ones. Default: 224
-        min_scale: the smallest crop in training, as a share of the image's area. Default: 0.08
-        rand_augment: strength of RandAugment's two operations per image, 1 to 30, such as 9; 0: off
-        workers: processes that read and decode images. Default: one for each core
+        min_scale: smallest crop in training, as a share of the image's area. Default: 0.08
+        rand_augment: strength of RandAugment's two operations per image, 1 to 30, 9 is usual; 0 is
+            off
+        workers: processes that read and decode images. Default: one per core
         pad: pixels added on each side before the random crop. Default: the data set's
-        pad_mode: what the padding is: the mirrored image, or black
-        flip: whether to mirror half of the images left and right. Default: the data set's
-        normalisation: by the mean and standard deviation of the training images (data), or
-            ImageNet's; auto: of images held in memory their own, of others ImageNet's
-        mean: per channel, 0 to 255. Default: as data.normalisation says
-        std: per channel, 0 to 255. Default: as data.normalisation says
+        pad_mode: padding: reflect mirrors the image, zeros is black
+        flip: mirror half of the images left to right. Default: the data set's
+        normalisation: mean and standard deviation of the training images (data) or of ImageNet;
+            auto takes the former for images held in memory and the latter for others
+        mean: mean per channel, 0 to 255. Default: see data.normalisation
+        std: standard deviation per channel, 0 to 255. Default: see data.normalisation
     """
 
     name: str = "digits"

@@ -1,4 +1,4 @@
-"""Recipes: YAML files of settings, found by path or by the name of one that comes along."""
+"""Recipes: YAML files of settings, found by their path, or by name among those of codistill."""
 
 import re
 from pathlib import Path
@@ -13,7 +13,7 @@ GROUPS = {"method", "data"}  # `--method ffl` is short for `--method.name ffl`
 
 
 class Loader(yaml.SafeLoader):
-    """YAML as people write it: 1e-4 is a number too, and a setting given twice is a mistake."""
+    """YAML as people write it: 1e-4 is a number, and a key given twice is an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key) for key, _ in node.value]
@@ -40,7 +40,7 @@ def read_recipe(path: str) -> dict[str, Any]:
 
 
 def read_yaml(file: Path) -> Any:
-    """What a YAML file holds; 1e-4 is a number, and a key given twice a mistake."""
+    """The content of a YAML file; 1e-4 is a number, and a key given twice is an error."""
     try:
         return yaml.load(file.read_text(), Loader)
     except FileNotFoundError as error:
@@ -50,11 +50,11 @@ def read_yaml(file: Path) -> Any:
 
 
 def as_settings(tree: dict[Any, Any], where: str) -> dict[str, Any]:
-    """Settings as people write them, in nested groups: `data: digits`, `data.name: digits`.
+    """Settings in nested groups, from `data: digits`, `data.name: digits` and the like.
 
     Args:
-        tree: as it stands in the file.
-        where: what it is, for messages.
+        tree: the content of a file.
+        where: the file's name, for messages.
     """
     settings = dict(tree)
     for group in GROUPS:

@@ -1,4 +1,4 @@
-"""What each method needs and costs, found by trying it: what `codistill list methods` shows."""
+"""What each method needs and costs, found by trying it, for `codistill list methods`."""
 
 import contextlib
 import copy
@@ -24,9 +24,9 @@ from codistill.networks.network import Network
 from codistill.networks.peers import Peers
 
 ABOUT = (
-    "Parameters, views and cost: of 3 ResNet-20 on 100 classes that share two of their three "
-    "stages where the method allows it. Cost: FLOPs of a training step over those of independent "
-    "with the same peers."
+    "Parameters, views and cost are those of 3 ResNet-20 for 100 classes, which share two of "
+    "their three stages if the method allows it. Cost: FLOPs of a training step divided by those "
+    "of independent with the same peers."
 )
 _NETWORK, _CLASSES, _PEERS, _SHARED = "resnet20", 100, 3, 2
 
@@ -36,20 +36,20 @@ class Overview:
     """A method in a few facts.
 
     Attributes:
-        name: as on the command line.
+        name: its name on the command line.
         idea: the first line of its file.
-        paper: authors and venue; "no paper".
-        year: of the paper.
-        fewest_peers: that it takes.
+        paper: authors and venue, or "no paper".
+        year: year of the paper.
+        fewest_peers: the smallest number of peers that it takes.
         trunk: whether peers must, may or must not share stages.
-        views: augmented views of each image, as ABOUT says.
-        classifiers: those it adds to the peers and their ensemble.
-        keeps: the classifiers of which one is exported.
-        parameters: that the method adds and trains, as ABOUT says.
-        copies: parameters that it holds and does not train, as ABOUT says.
-        forwards: how often the peers compute a batch in a step.
-        cost: FLOPs of a training step over those of `independent` with the same peers.
-        options: of its constructor, with their defaults.
+        views: augmented views of each image.
+        classifiers: classifiers that it adds to the peers and their ensemble.
+        keeps: classifiers of which one is exported.
+        parameters: parameters that it adds and trains, for the peers in ABOUT.
+        copies: parameters that it holds and does not train, for the peers in ABOUT.
+        forwards: number of times that the peers compute a batch in a step.
+        cost: FLOPs of a training step divided by those of `independent` with the same peers.
+        options: options of its constructor, with their defaults.
     """
 
     name: str
@@ -112,7 +112,7 @@ def describe(o: Overview) -> Iterator[str]:
 
 
 def additions(peers: Peers) -> Iterator[tuple[str, dict[str, int] | str]]:
-    """What each method, with its defaults, adds to these peers: `parameter_counts`, or why not."""
+    """For each method with its defaults: `parameter_counts` with these peers, or why it fails."""
     for name in METHODS:
         try:
             yield name, parameter_counts(method_class(name)(copy.deepcopy(peers)))
@@ -145,7 +145,7 @@ def _independent_flops(shared: int) -> int:
 
 
 def _step_flops(method: Method) -> int:
-    """Of a step when distillation is on."""
+    """FLOPs of a step when distillation is on."""
     optimizers = method.optimizers(lambda params: torch.optim.SGD(params, lr=0.1))
     epoch = 10_000
     method.begin_epoch(epoch, None)

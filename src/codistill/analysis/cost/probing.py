@@ -1,4 +1,4 @@
-"""A copy of a method and random images to run it on, to see what it does and costs."""
+"""A copy of a method, and random images to run it on."""
 
 import copy
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from codistill.training.device import device_of
 
 @contextmanager
 def probing(method: Method) -> Iterator[Method]:
-    """A copy of `method` in train mode to run freely, with gradients on and random numbers kept."""
+    """A copy of `method` in train mode with gradients. Random numbers are restored at the end."""
     device = device_of(method)
     devices = [device] if device.type == "cuda" else []
     # inference_mode(False) ends a caller's no_grad too
@@ -24,17 +24,17 @@ def probing(method: Method) -> Iterator[Method]:
 
 
 def random_views(method: Method, image_size: tuple[int, int], images: int) -> list[Tensor]:
-    """What `method` is trained on, drawn at random."""
+    """A list of random views (B, 3, H, W), as many as `method` trains on."""
     device = device_of(method)
     return [random_images(images, image_size, device) for _ in range(method.views)]
 
 
 def some_labels(method: Method, images: int) -> Tensor:
-    """(B,), of different classes as far as there are."""
+    """Labels (B,), of different classes as far as there are."""
     return torch.arange(images, device=device_of(method)) % method.peers.num_classes
 
 
 def random_images(images: int, image_size: tuple[int, int], device: torch.device) -> Tensor:
-    """Images in the layout in which `TrainBatches` has them."""
+    """Random images (B, 3, H, W) in the memory layout of `TrainBatches`."""
     x = torch.randn(images, 3, *image_size)
     return x.to(device, memory_format=torch.channels_last)

@@ -1,4 +1,4 @@
-"""How long a training step takes on this machine."""
+"""The time of a training step on this machine."""
 
 import time
 
@@ -10,13 +10,13 @@ from codistill.settings.config import Config
 from codistill.training.device import autocast
 
 _IMAGES_TIMED = 32
-TIMES = 3  # others on the machine disturb the fastest step least
+TIMES = 3  # other processes disturb the fastest step least
 
 
 def seconds_per_image(
     config: Config, classes: int, image_size: tuple[int, int], device: torch.device, times: int
 ) -> float:
-    """Seconds that a training step takes for an image: the fastest of `times`, after one more.
+    """Seconds per image of a training step: the fastest of `times`, after one that does not count.
 
     On a CPU the batch has at most 32 images.
     """

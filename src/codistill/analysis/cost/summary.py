@@ -1,4 +1,4 @@
-"""What a method is made of and what a training step costs, before anything is trained.
+"""The parts of a method and the cost of a training step, before anything is trained.
 
 FLOPs are counted as `methods.flops` says, without what `training_step` does beside one forward pass
 and its losses, such as AFD's discriminators, and without terms that a method only adds at a later
@@ -30,10 +30,10 @@ class StageSummary:
 
     Attributes:
         name: "stage 0", "stage 1", ..., "head".
-        shape: of its output for one image: (D, H, W), or (C,) of the head.
-        parameters: how many.
-        flops: forward, for one image; 2 per multiply-add.
-        shared: whether all peers have it in common.
+        shape: shape of its output for one image: (D, H, W), or (C,) for the head.
+        parameters: number of parameters.
+        flops: FLOPs forward for one image, 2 per multiply-add.
+        shared: whether all peers share it.
     """
 
     name: str
@@ -45,12 +45,12 @@ class StageSummary:
 
 @dataclass(frozen=True)
 class PeerSummary:
-    """One peer as a network alone, what it shares counted in.
+    """One peer as a network by itself, with the stages that it shares.
 
     Attributes:
-        stages: in order; the last is the head.
-        parameters: of the network.
-        flops: forward, for one image; 2 per multiply-add.
+        stages: stages in order; the last is the head.
+        parameters: number of parameters of the network.
+        flops: FLOPs forward for one image, 2 per multiply-add.
     """
 
     stages: tuple[StageSummary, ...]
@@ -63,20 +63,20 @@ class Summary:
     """A method with its peers.
 
     Attributes:
-        method: the name of its class.
+        method: name of its class.
         image_size: height and width.
         batch_size: images per step.
-        views: how many augmentations of each image the method asks for.
-        forwards: how often the peers compute a batch in a step.
-        peers: each as a network alone.
-        peers_parameters: of all peers, what they share counted once.
-        peers_flops: forward, for one view of one image, what they share counted once.
+        views: augmented views of each image that the method asks for.
+        forwards: number of times that the peers compute a batch in a step.
+        peers: each peer as a network by itself.
+        peers_parameters: parameters of all peers; shared ones count once.
+        peers_flops: FLOPs forward for one view of one image; shared stages count once.
         modules: parameters of each module that the method adds, by name; parameters that it
-            holds itself go by their own names. What belongs to the peers is not counted again.
-        parameters: of the peers and the method.
-        extra: the classifiers beside the peers, by name: "ensemble" and the method's own.
-        flops: forward, for all views of one image, peers and method, its losses in epoch 0.
-        memory: of one training step.
+            holds itself have their own names. Those of the peers do not count again.
+        parameters: parameters of the peers and the method.
+        extra: names of the classifiers beside the peers: "ensemble" and the method's own.
+        flops: FLOPs forward for all views of one image, of peers, method and losses in epoch 0.
+        memory: memory of one training step.
     """
 
     method: str
@@ -100,9 +100,9 @@ def summarise_method(
     batch_size: int,
     precision: Precision = "fp32",
 ) -> Summary:
-    """What `method` is made of and costs. Runs a copy of it on a few random images.
+    """The parts and the cost of `method`, found by running a copy on a few random images.
 
-    The method, its modes and gradients, and the random numbers to come are afterwards as before.
+    The method, its modes and gradients, and the state of random numbers do not change.
     """
     height, width = image_size
     require_positive(height=height, width=width, batch_size=batch_size)
@@ -158,7 +158,7 @@ def _summarise_stages(
 
 
 def _flops_together(peers: Sequence[PeerSummary]) -> int:
-    """The FLOPs of all peers, where only the first one computes what is shared."""
+    """The FLOPs of all peers; shared stages count once."""
     return sum(
         stage.flops
         for k, peer in enumerate(peers)
