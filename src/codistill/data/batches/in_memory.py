@@ -1,9 +1,9 @@
 """Batches of images that live on the device, augmented there in one call.
 
-The whole split is one uint8 tensor on the device. A batch costs a few operations and no copy from
-the host but that of its random numbers, which are drawn on the CPU: every device sees the same
-augmentations. They depend on (seed, epoch, step) alone, so that a training can be taken up at any
-step.
+The whole split is one uint8 tensor on the device. A batch costs a few operations, and the only
+copy from the host is that of its random numbers. They are drawn on the CPU, so that every device
+sees the same augmentations, and depend on (seed, epoch, step) alone, so that a training can resume
+at any step.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from jaxtyping import Bool, Int64, UInt8
 from torch import Tensor
 
 from codistill.data.batch import Batch
-from codistill.data.batches.order import check_batch_size, count_batches, mix
+from codistill.data.batches.order import InOrder, Shuffled, mix
 from codistill.data.batches.rand_augment import RAND_AUGMENT, rand_augment_each
 from codistill.data.dataset import Split
 from codistill.data.normalisation import Normalisation
@@ -27,12 +27,12 @@ PadMode = Literal["reflect", "zeros"]
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Pad, crop back to the old size at a random place, flip every second image, RandAugment.
+    """Pad, crop back to the old size at a random place, mirror every second image, RandAugment.
 
     Attributes:
         pad: pixels added on each side before the crop; 0 leaves images where they are.
-        pad_mode: what the pixels are: the mirrored image (FFL's authors) or black (most others).
-        flip: whether to mirror left and right.
+        pad_mode: content of these pixels: mirrored image (FFL's authors) or black (most others).
+        flip: whether to mirror images left and right.
         rand_augment: strength of RandAugment's two operations, 1 to 30; 0: without.
     """
 
@@ -44,7 +44,7 @@ class Augmentation:
     def draw(
         self, n: int, rng: torch.Generator
     ) -> tuple[Int64[Tensor, "n"], Int64[Tensor, "n"], Bool[Tensor, "n"]]:
-        """Row and column of the crop in the padded image, and whether it is mirrored, n times."""
+        """Row and column of the crop in the padded image, and whether to mirror: for n images."""
         top, left = torch.randint(2 * self.pad + 1, (2, n), generator=rng)
         flips = torch.rand(n, generator=rng) < 0.5 if self.flip else torch.zeros(n).bool()
         return top, left, flips
@@ -59,10 +59,10 @@ def crop_and_flip(
     pad: int,
     pad_mode: PadMode,
 ) -> UInt8[Tensor, "B H W 3"]:
-    """Cuts image `index[b]`, padded, at row `top[b]` and column `left[b]`; then mirrors some.
+    """Pads image `index[b]`, cuts it at row `top[b]`, column `left[b]`; mirrors it if `flips[b]`.
 
-    The padded images are never made: the cut is one gather with the padding written into the
-    indices. Equal, to the bit, to pad, crop and flip one by one.
+    Padded images are never made: one gather cuts the images, with the padding written into its
+    indices. The result equals that of padding, cropping and mirroring one by one, to the bit.
     """
     height, width = images.shape[1:3]
     rows = top[:, None] + torch.arange(height, device=images.device) - pad  # (B, H)
@@ -95,16 +95,15 @@ def _reflect(position: Tensor, size: int) -> Tensor:
     return torch.where(position < size, position, 2 * (size - 1) - position)
 
 
-class TrainBatches:
-    """One pass over a split in random order, augmented; a new order in every epoch.
+class TrainBatches(Shuffled[Split]):
+    """One pass over a split in random order, augmented; each epoch has an order of its own.
 
     Args:
-        split: N images on the device to train on.
-        batch_size: B. The last batch is smaller; a last batch of one image is left out, because
-            batch normalisation cannot learn from it.
+        split: N images on the device that trains.
+        batch_size: B. The last batch may be smaller; one of a single image is left out.
         normalisation: applied last.
-        augmentation: None leaves the images as they are.
-        views: V, differently augmented versions of each image.
+        augmentation: changes each view of an image; None leaves the images as they are.
+        views: V, number of differently augmented versions of each image.
         seed: with the epoch and the step it determines every batch.
     """
 
@@ -117,7 +116,7 @@ class TrainBatches:
         views: int = 1,
         seed: int = 0,
     ):
-        check_batch_size(len(split), batch_size)
+        super().__init__(split, batch_size, normalisation, views, seed)
         smallest = min(split.images.shape[1:3])
         if augmentation and augmentation.pad >= smallest:
             raise InputError(
@@ -125,30 +124,10 @@ class TrainBatches:
             )
         if augmentation and augmentation.rand_augment:
             optional("torchvision", RAND_AUGMENT)
-        self.split = split
-        self.batch_size = batch_size
-        self.normalisation = normalisation
         self.augmentation = augmentation
-        self.views = views
-        self.seed = seed
-        self.start_at(0)
-
-    def __len__(self) -> int:
-        """Steps in a whole epoch."""
-        return count_batches(len(self.split), self.batch_size)
-
-    @property
-    def images(self) -> int:
-        """How many there are in the split."""
-        return len(self.split)
-
-    def start_at(self, epoch: int, step: int = 0) -> None:
-        """Chooses the epoch that the next pass is, and the step at which it begins."""
-        self._epoch, self._start = epoch, step
 
     def __iter__(self) -> Iterator[Batch]:
-        order = torch.randperm(len(self.split), generator=self._rng(0))
-        order = order.to(self.split.labels.device)
+        order = self._order().to(self.split.labels.device)
         for step in range(self._start, len(self)):
             index = order[step * self.batch_size : (step + 1) * self.batch_size]
             yield Batch(self._views(index, step), self.split.labels[index])
@@ -168,11 +147,8 @@ class TrainBatches:
             views.append(self.normalisation(cut))
         return views
 
-    def _rng(self, *purpose: int) -> torch.Generator:
-        return torch.Generator().manual_seed(mix(self.seed, self._epoch, *purpose))
 
-
-class EvalBatches:
+class EvalBatches(InOrder[Split]):
     """One pass over a split in its own order, not augmented.
 
     Args:
@@ -181,19 +157,6 @@ class EvalBatches:
         normalisation: that of the training.
     """
 
-    def __init__(self, split: Split, batch_size: int, normalisation: Normalisation):
-        self.split = split
-        self.batch_size = batch_size
-        self.normalisation = normalisation
-
-    def __len__(self) -> int:
-        return -(-len(self.split) // self.batch_size)
-
-    @property
-    def images(self) -> int:
-        """How many there are in the split."""
-        return len(self.split)
-
     def __iter__(self) -> Iterator[Batch]:
         for start in range(0, len(self.split), self.batch_size):
             part = slice(start, start + self.batch_size)
@@ -201,9 +164,9 @@ class EvalBatches:
             yield Batch([images], self.split.labels[part])
 
     def take(self, index: Int64[Tensor, "n"]) -> "EvalBatches":
-        """Batches of some images of the split, in that order."""
+        """Batches of the n images at these places of the split, in this order."""
         return EvalBatches(self.split.take(index), self.batch_size, self.normalisation)
 
     def unbroken(self) -> Int64[Tensor, "N"]:
-        """The places in the split of the images that a pass yields: all."""
+        """Places in the split of the images that a pass yields: all of them."""
         return torch.arange(len(self.split))

@@ -1,25 +1,83 @@
-"""How many batches an epoch has, and the seeds of what is drawn for them."""
+"""What all batches of a split share: their order, their number, and the seeds of what is drawn."""
 
+from typing import Generic
+
+import torch
+
+from codistill.data.dataset import S
+from codistill.data.normalisation import Normalisation
 from codistill.errors import InputError
 
 
-def check_batch_size(images: int, batch_size: int) -> None:
-    """Raises InputError where nothing can be learnt from batches of that size."""
-    if images < 2 or batch_size < 2:
-        raise InputError(
-            f"training needs 2 images or more, and batches of 2 or more: there are "
-            f"{images} images and batch_size is {batch_size}"
-        )
+class InOrder(Generic[S]):
+    """Base of batches in the split's own order, for evaluation.
+
+    Args:
+        split: N labelled images.
+        batch_size: B. The last batch may be smaller.
+        normalisation: applied to the images last.
+    """
+
+    def __init__(self, split: S, batch_size: int, normalisation: Normalisation):
+        self.split = split
+        self.batch_size = batch_size
+        self.normalisation = normalisation
+
+    def __len__(self) -> int:
+        """Batches in a pass."""
+        return -(-len(self.split) // self.batch_size)
+
+    @property
+    def images(self) -> int:
+        """Images in the split."""
+        return len(self.split)
 
 
-def count_batches(images: int, batch_size: int) -> int:
-    """Steps in an epoch: batch normalisation cannot learn from a last batch of one image."""
-    full, rest = divmod(images, batch_size)
-    return full + (rest > 1)
+class Shuffled(InOrder[S]):
+    """Base of batches in random order, for training; each epoch has an order of its own.
+
+    A last batch of one image is left out, because batch normalisation cannot learn from it.
+
+    Args:
+        split: N labelled images.
+        batch_size: B.
+        normalisation: applied to the images last.
+        views: V, number of differently augmented versions of each image.
+        seed: with the epoch and the step it determines every batch.
+    """
+
+    def __init__(
+        self, split: S, batch_size: int, normalisation: Normalisation, views: int, seed: int
+    ):
+        if len(split) < 2 or batch_size < 2:
+            raise InputError(
+                f"training needs 2 images or more, and batches of 2 or more: there are "
+                f"{len(split)} images and batch_size is {batch_size}"
+            )
+        super().__init__(split, batch_size, normalisation)
+        self.views = views
+        self.seed = seed
+        self.start_at(0)
+
+    def __len__(self) -> int:
+        """Steps in a whole epoch."""
+        full, rest = divmod(len(self.split), self.batch_size)
+        return full + (rest > 1)
+
+    def start_at(self, epoch: int, step: int = 0) -> None:
+        """Sets the epoch of the next pass, and the step at which the pass begins."""
+        self._epoch, self._start = epoch, step
+
+    def _order(self) -> torch.Tensor:
+        """The N places in the split, in the order of the epoch."""
+        return torch.randperm(len(self.split), generator=self._rng(0))
+
+    def _rng(self, *purpose: int) -> torch.Generator:
+        return torch.Generator().manual_seed(mix(self.seed, self._epoch, *purpose))
 
 
 def mix(*numbers: int) -> int:
-    """One seed out of several numbers, so that neighbours have nothing to do with each other."""
+    """One seed made of several numbers; seeds of neighbouring numbers are unrelated."""
     state = 0
     for number in numbers:  # splitmix64
         state = (state + number + 0x9E3779B97F4A7C15) & (2**64 - 1)

@@ -1,7 +1,7 @@
-"""Batches of encoded images: read, decoded, cut and augmented by workers, normalised on the device.
+"""Batches of encoded images. Workers read, decode, cut and augment; the device normalises.
 
-What is drawn for an image depends on (seed, epoch, its place in the split, view) alone: neither the
-number of workers nor a training that is taken up again changes a batch.
+The random numbers of an image depend on (seed, epoch, its place in the split, view) alone. So
+neither the number of workers nor an interruption changes a batch.
 """
 
 import functools
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from codistill.data.batch import Batch
 from codistill.data.batches.broken import BrokenImages
-from codistill.data.batches.order import check_batch_size, count_batches, mix
+from codistill.data.batches.order import InOrder, Shuffled, mix
 from codistill.data.batches.photograph import (
     EVAL_CROP,
     EVAL_SPARE,
@@ -34,7 +34,7 @@ from codistill.data.normalisation import Normalisation
 from codistill.errors import InputError
 from codistill.importing import optional
 
-_TRIES = 20  # images to take in place of a broken one; a tenth may be broken: 1 in 10**20 fails
+_TRIES = 20  # for an image that is not broken: if a tenth are, 1 of 10**20 draws fails
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class CropAugmentation:
     """A random part of the image, resized, perhaps mirrored.
 
     Attributes:
-        image_size: S, height and width of what the networks see, in pixels.
-        min_scale: the least share of the image's area that is cut out; the largest is 1.
+        image_size: S, height and width of the networks' input, in pixels.
+        min_scale: smallest share of the image's area that is cut out; the largest is 1.
         flip: whether to mirror every second image.
         rand_augment: strength of RandAugment's two operations, 1 to 30; 0: without.
     """
@@ -54,21 +54,57 @@ class CropAugmentation:
     rand_augment: int = 0
 
 
-class StreamedTrainBatches:
-    """One pass over encoded images in random order, augmented; a new order in every epoch.
+class _Key(NamedTuple):
+    """What a batch is made of: places in the split, and for training the epoch and views."""
 
-    A broken image is replaced by another of the split, with that one's label.
+    places: Sequence[int]
+    epoch: int = 0
+    views: int = 1
+
+
+# Places of the images that were read, the images (V, B, S, S, 3), and the broken ones with reasons.
+_Loaded = tuple[list[int], Any, list[tuple[int, str]]]
+
+
+class _Streamed(InOrder[EncodedSplit]):
+    """What training and evaluation share: workers that read, and a record of broken images."""
+
+    device: torch.device
+    broken: BrokenImages
+    _workers: Workers
+
+    def _read(self, keys: Sequence[_Key]) -> Iterator[tuple[list[int], Tensor]]:
+        """The places and the images (V, b, S, S, 3) of each batch."""
+        for places, images, broken in self._workers(keys):
+            self._note(broken)
+            yield places, images
+
+    def _batches(self, keys: Sequence[_Key]) -> Iterator[Batch]:
+        for places, images in self._read(keys):
+            if places:
+                views = images.to(self.device, non_blocking=True)
+                labels = self.split.labels[places].to(self.device, non_blocking=True)
+                yield Batch([self.normalisation(view) for view in views], labels)
+
+    def _note(self, broken: list[tuple[int, str]]) -> None:
+        self.broken.add((self.split.name(place), reason) for place, reason in broken)
+
+
+class StreamedTrainBatches(Shuffled[EncodedSplit], _Streamed):
+    """One pass over encoded images in random order, augmented; each epoch has an order of its own.
+
+    A broken image is replaced by another one of the split, with the label of that one.
 
     Args:
-        split: N images to train on.
-        batch_size: B. The last batch is smaller; one of a single image is left out.
+        split: N images.
+        batch_size: B. The last batch may be smaller; one of a single image is left out.
         normalisation: applied last, on the device.
-        augmentation: of every view.
-        views: V, differently augmented versions of each image, which is decoded once.
+        augmentation: changes each view of an image.
+        views: V, number of differently augmented versions of each image, which is decoded once.
         seed: with the epoch and the step it determines every batch.
-        workers: processes that read; 0: none but this one. See `Workers`.
-        device: where the batches go.
-        broken: where broken images are noted.
+        workers: number of processes that read; 0: this process reads. See `Workers`.
+        device: device of the batches.
+        broken: record of the broken images.
     """
 
     def __init__(
@@ -83,14 +119,9 @@ class StreamedTrainBatches:
         device: torch.device | str = "cpu",
         broken: BrokenImages | None = None,
     ):
-        check_batch_size(len(split), batch_size)
+        super().__init__(split, batch_size, normalisation, views, seed)
         optional("PIL", "reading encoded images")
-        self.split = split
-        self.batch_size = batch_size
-        self.normalisation = normalisation
         self.augmentation = augmentation or CropAugmentation()
-        self.views = views
-        self.seed = seed
         self.device = torch.device(device)
         self.broken = BrokenImages(len(split)) if broken is None else broken
         if self.augmentation.rand_augment:
@@ -98,33 +129,17 @@ class StreamedTrainBatches:
         work = _Augmented(split.store, split.index, self.augmentation, seed)
         pin = self.device.type == "cuda"
         self._workers = Workers(work, min(workers, len(self)), pin, keep=True)
-        self.start_at(0)
-
-    def __len__(self) -> int:
-        """Steps in a whole epoch."""
-        return count_batches(len(self.split), self.batch_size)
-
-    @property
-    def images(self) -> int:
-        """How many there are in the split."""
-        return len(self.split)
-
-    def start_at(self, epoch: int, step: int = 0) -> None:
-        """Chooses the epoch that the next pass is, and the step at which it begins."""
-        self._epoch, self._start = epoch, step
 
     def __iter__(self) -> Iterator[Batch]:
-        rng = torch.Generator().manual_seed(mix(self.seed, self._epoch, 0))
-        order = torch.randperm(len(self.split), generator=rng).tolist()
-        B = self.batch_size
+        order, B = self._order().tolist(), self.batch_size
         keys = [
             _Key(order[step * B : (step + 1) * B], self._epoch, self.views)
             for step in range(self._start, len(self))
         ]
-        yield from _batches(self, self._workers(keys))
+        yield from self._batches(keys)
 
 
-class StreamedEvalBatches:
+class StreamedEvalBatches(_Streamed):
     """One pass over encoded images in their own order: the middle of each, not augmented.
 
     Broken images are left out.
@@ -133,10 +148,10 @@ class StreamedEvalBatches:
         split: N images.
         batch_size: B.
         normalisation: that of the training.
-        image_size: S, height and width of what the networks see, in pixels: the middle 7/8.
-        workers: processes that read; 0: none but this one. See `Workers`.
-        device: where the batches go.
-        broken: where broken images are noted.
+        image_size: S, height and width of the networks' input, in pixels: the middle 7/8.
+        workers: number of processes that read; 0: this process reads. See `Workers`.
+        device: device of the batches.
+        broken: record of the broken images.
     """
 
     def __init__(
@@ -149,10 +164,8 @@ class StreamedEvalBatches:
         device: torch.device | str = "cpu",
         broken: BrokenImages | None = None,
     ):
+        super().__init__(split, batch_size, normalisation)
         optional("PIL", "reading encoded images")
-        self.split = split
-        self.batch_size = batch_size
-        self.normalisation = normalisation
         self.image_size = image_size
         self.workers = workers
         self.device = torch.device(device)
@@ -161,25 +174,16 @@ class StreamedEvalBatches:
         work = _Centred(split.store, split.index, image_size)
         self._workers = Workers(work, min(workers, len(self)), self.device.type == "cuda")
 
-    def __len__(self) -> int:
-        return -(-len(self.split) // self.batch_size)
-
-    @property
-    def images(self) -> int:
-        """How many there are in the split."""
-        return len(self.split)
-
     def __iter__(self) -> Iterator[Batch]:
-        yield from _batches(self, self._workers(self._keys()))
+        yield from self._batches(self._keys())
 
     def pixels(self) -> Iterator[Tensor]:
-        """The images of each batch before they are normalised: uint8, (b, S, S, 3)."""
-        for _, images, broken in self._workers(self._keys()):
-            _note(self, broken)
+        """The images of each batch before normalisation: uint8, (b, S, S, 3)."""
+        for _, images in self._read(self._keys()):
             yield images[0]
 
     def take(self, index: Int64[Tensor, "n"]) -> "StreamedEvalBatches":
-        """Batches of some images of the split, in that order."""
+        """Batches of the n images at these places of the split, in this order."""
         return StreamedEvalBatches(
             self.split.take(index),
             self.batch_size,
@@ -191,48 +195,22 @@ class StreamedEvalBatches:
         )
 
     def unbroken(self) -> Int64[Tensor, "N"]:
-        """The places in the split of the images that a pass, which is over, has yielded."""
+        """Places in the split of the images that a finished pass has yielded."""
         places = (place for place in range(len(self.split)) if place not in self._left_out)
         return torch.tensor(list(places), dtype=torch.int64)
 
-    def _keys(self) -> list["_Key"]:
+    def _keys(self) -> list[_Key]:
         places, B = list(range(len(self.split))), self.batch_size
         return [_Key(places[start : start + B]) for start in range(0, len(places), B)]
 
-
-class _Key(NamedTuple):
-    """What a batch is made of: places in the split, and for training the epoch and views."""
-
-    places: Sequence[int]
-    epoch: int = 0
-    views: int = 1
-
-
-# The places of the images that came out, the images (V, B, S, S, 3), the broken and why.
-_Loaded = tuple[list[int], Any, list[tuple[int, str]]]
-
-
-def _batches(
-    of: StreamedTrainBatches | StreamedEvalBatches, results: Iterator[_Loaded]
-) -> Iterator[Batch]:
-    for places, images, broken in results:
-        _note(of, broken)
-        if not places:
-            continue
-        views = images.to(of.device, non_blocking=True)
-        labels = of.split.labels[places].to(of.device, non_blocking=True)
-        yield Batch([of.normalisation(view) for view in views], labels)
-
-
-def _note(of: StreamedTrainBatches | StreamedEvalBatches, broken: list[tuple[int, str]]) -> None:
-    of.broken.add((of.split.name(place), reason) for place, reason in broken)
-    if isinstance(of, StreamedEvalBatches):
-        of._left_out.update(place for place, _ in broken)
+    def _note(self, broken: list[tuple[int, str]]) -> None:
+        super()._note(broken)
+        self._left_out.update(place for place, _ in broken)
 
 
 @dataclass(frozen=True)
 class _Augmented:
-    """What a worker does for training."""
+    """The work of a training's workers."""
 
     store: Store
     index: np.ndarray
@@ -281,7 +259,7 @@ class _Augmented:
 
 @dataclass(frozen=True)
 class _Centred:
-    """What a worker does for evaluation."""
+    """The work of an evaluation's workers."""
 
     store: Store
     index: np.ndarray
