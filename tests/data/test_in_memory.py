@@ -381,5 +381,5 @@ def test_a_part_of_every_class_is_taken_of_what_is_not_held_out():
     assert part.train.split.labels.bincount().tolist() == [7] * 10
     assert torch.equal(part.val.split.labels, whole.val.split.labels)
     assert part.fingerprint == whole.fingerprint
-    with pytest.raises(InputError, match="images_per_class is 0: give 1 or more"):
+    with pytest.raises(InputError, match="images_per_class is 0: it has to be above 0"):
         load_data("digits", images_per_class=0)
