@@ -92,7 +92,9 @@ def test_hidden_and_other_files_are_left_out_and_others_told(tmp_path):
     (tmp_path / "dog" / "c.txt").write_text("")
     found = open_dataset("folder", tmp_path)
     assert len(found.splits["all"]) == 3
-    assert found.notes == ("files that are not taken for images: 2 .txt, 1 .heic",)
+    assert found.notes == (
+        "files without the suffix of an image, which are not used: 2 .txt, 1 .heic",
+    )
 
 
 def test_suffixes_count_in_any_case(tmp_path):
@@ -252,7 +254,12 @@ def test_what_is_not_divided_is_divided_three_ways():
     ("splits", "val", "test", "answer"),
     [
         ({"all": 4}, None, 0.1, "data.test_fraction 0.1 of 4 images is not one per class"),
-        ({"train": 4, "test": 4}, None, 0.1, "data.test_fraction divides what is not divided"),
+        (
+            {"train": 4, "test": 4},
+            None,
+            0.1,
+            "data.test_fraction is for data sets without test images",
+        ),
         ({"train": 4, "test": 4}, 0.1, None, "data.val_fraction 0.1 of 4 images is not one per"),
         ({"train": 4, "test": 0}, None, None, "not one image to test on"),
         ({"train": 0, "test": 4}, None, None, "not one image to train on"),
@@ -319,7 +326,7 @@ def test_an_imagenet_that_is_not_complete_is_refused(imagenet):
     listing = imagenet / "LOC_val_solution.csv"
     text = listing.read_text()
     listing.write_text(text.replace("00000003,", "00000009,"))
-    assert "does not say of which class" in refusal("imagenet", imagenet)
+    assert "has no class for" in refusal("imagenet", imagenet)
     listing.write_text(text.replace("n03 ", "n77 "))
     assert "has the class 'n77', which is not in train/" in refusal("imagenet", imagenet)
     listing.write_text("a,b\n1,2\n")

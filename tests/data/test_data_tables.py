@@ -207,7 +207,7 @@ def test_the_path_of_a_file_says_its_split(files, splits):
 def test_files_that_do_not_say_their_split_beside_others_that_do_are_refused():
     from pathlib import PurePath
 
-    with pytest.raises(InputError, match=r"more\.tar does not say"):
+    with pytest.raises(InputError, match=r"more\.tar has no train, val or test in its path"):
         splits_of([PurePath("train-0.tar"), PurePath("more.tar")])
     with pytest.raises(InputError, match="for test and val, but none for train"):
         splits_of([PurePath("val-0.tar"), PurePath("test-0.tar")])

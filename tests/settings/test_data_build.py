@@ -239,7 +239,7 @@ def test_settings_that_cannot_be_used_are_refused(settings, answer):
 def test_a_test_fraction_for_what_is_divided_is_refused(tmp_path):
     for split in ("train", "test"):
         write_classes(tmp_path / split, {"cat": 4, "dog": 4})
-    assert "data.test_fraction divides what is not divided" in refusal(
+    assert "data.test_fraction is for data sets without test images" in refusal(
         name="folder", root=str(tmp_path), test_fraction=0.5
     )
 

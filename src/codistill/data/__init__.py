@@ -1,4 +1,4 @@
-"""Data sets: where they are read from, how they are held, and the batches made of them."""
+"""Data sets: reading them, holding them, and making batches of them."""
 
 from codistill.data.batches.in_memory import Augmentation, EvalBatches, TrainBatches, crop_and_flip
 from codistill.data.batches.streamed import (

@@ -1,18 +1,18 @@
-"""How many images each class has, and what is remarkable about it."""
+"""Images per class, and notes on their balance."""
 
 from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-FEW = 5  # images, fewer than which there is a note
-IMBALANCE = 10.0  # largest class over smallest, above which there is a note
+FEW = 5  # images: classes with fewer get a note
+IMBALANCE = 10.0  # largest class over smallest: a larger ratio gets a note
 
-_SHOWN = 5  # classes that a note names
+_SHOWN = 5  # names in a note
 
 
 def count_classes(labels: Tensor, num_classes: int) -> list[int]:
-    """The number of images of each class, of labels (N,)."""
+    """The number of images of each class, from labels (N,)."""
     return torch.bincount(labels.cpu(), minlength=num_classes).tolist()
 
 
@@ -23,7 +23,7 @@ def imbalance(counts: Sequence[int]) -> float:
 
 
 def balance_notes(counts: Sequence[int], classes: Sequence[str]) -> Iterator[str]:
-    """What the counts of the training images give to think, one line each."""
+    """Notes on the number of training images per class, one line each."""
     absent = [name for name, count in zip(classes, counts, strict=True) if not count]
     few = [name for name, count in zip(classes, counts, strict=True) if 0 < count < FEW]
     if absent:
@@ -35,6 +35,6 @@ def balance_notes(counts: Sequence[int], classes: Sequence[str]) -> Iterator[str
 
 
 def shorten(names: Sequence[str]) -> str:
-    """The first few names, and how many more there are."""
+    """The first few names, and the number of the others."""
     more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more

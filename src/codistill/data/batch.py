@@ -1,4 +1,4 @@
-"""Labelled images, as a training step takes them."""
+"""Labelled images as a training step takes them."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -29,7 +29,7 @@ Batches = Iterable[Any]
 
 
 def as_batch(batch: Any) -> Batch:
-    """A batch as it is, or made of a pair (images or list of views, labels)."""
+    """Returns a batch as it is, and makes one of a pair (images or list of views, labels)."""
     if isinstance(batch, Batch):
         return batch
     if not (isinstance(batch, list | tuple) and len(batch) == 2):

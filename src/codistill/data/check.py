@@ -1,4 +1,4 @@
-"""Reads every image of a data set once and says what is in it, and what has to be mended."""
+"""Reads every image of a data set once, and reports what it holds and what to mend."""
 
 import hashlib
 from collections import Counter, defaultdict
@@ -18,14 +18,14 @@ _TOGETHER = 16  # images that a worker takes at once
 
 @dataclass(frozen=True)
 class Image:
-    """What is known of an image that was read.
+    """Facts on an image that was read.
 
     Attributes:
-        split: that it is in.
-        label: its class.
-        name: for messages.
-        size: width and height in pixels, as it is shown; None where it is broken.
-        mode: as it is stored, such as "RGB" or "L"; what is wrong where it is broken.
+        split: split of the image.
+        label: class of the image.
+        name: name for messages.
+        size: width and height in pixels, turned as EXIF says; None if the image is broken.
+        mode: mode of its pixels, such as "RGB" or "L"; if it is broken, the reason.
         contents: SHA-256 of the file.
         pixels: SHA-256 of size and pixels.
     """
@@ -41,13 +41,13 @@ class Image:
 
 @dataclass(frozen=True)
 class Findings:
-    """What is in a data set.
+    """The contents of a data set.
 
     Attributes:
-        counts: split -> images of each of the C classes, broken ones too.
-        images: all that were read.
-        mend: what has to be mended, one line each.
-        consider: what is remarkable, one line each.
+        counts: split -> number of images of each of the C classes, including broken ones.
+        images: all images.
+        mend: faults to mend, one line each.
+        consider: remarks, one line each.
     """
 
     counts: dict[str, list[int]]
@@ -59,12 +59,12 @@ class Findings:
 def check_dataset(
     dataset: EncodedDataset, workers: int, watch: Callable[[int], None] = lambda done: None
 ) -> Findings:
-    """Reads all images.
+    """Reads all images and reports on them.
 
     Args:
-        dataset: C classes.
-        workers: processes that read; 0: none but this one.
-        watch: is told how many images more were read.
+        dataset: data set of C classes.
+        workers: number of processes that read; 0: this process reads.
+        watch: called with the number of images read since the last call.
     """
     optional("PIL", "reading encoded images")
     images = []
@@ -96,7 +96,7 @@ _Facts = tuple[tuple[int, int] | None, str, bytes, bytes]
 
 @dataclass(frozen=True)
 class _Look:
-    """What a worker does."""
+    """The work of a worker."""
 
     store: Store
 
@@ -136,7 +136,7 @@ def _missing(counts: dict[str, list[int]], classes: Sequence[str]) -> Iterator[s
 
 
 def _groups(images: Sequence[Image]) -> Iterator[tuple[str, list[Image]]]:
-    """Images that are the same: in every byte, or in their pixels only."""
+    """Groups of images that are the same in every byte, or only in their pixels."""
     of_pixels: dict[bytes, list[Image]] = defaultdict(list)
     for image in images:
         if image.size is not None:
@@ -155,7 +155,7 @@ def _contradictions(images: Sequence[Image], dataset: EncodedDataset) -> Iterato
 
 
 def _duplicates(images: Sequence[Image]) -> Iterator[str]:
-    """The number of images too many, by where they are, each with an example."""
+    """The number of superfluous images, by split, each with an example."""
     extra: Counter[tuple[str, str]] = Counter()
     examples: dict[tuple[str, str], str] = {}
     for what, group in _groups(images):

@@ -1,4 +1,4 @@
-"""A labelled set of images that fits into memory, and how a part of a set is held out."""
+"""A labelled set of images in memory, and how to hold out or take a part of any set."""
 
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar, runtime_checkable
@@ -15,8 +15,8 @@ class Split:
     """N images and their labels, decoded.
 
     Attributes:
-        images: (N, H, W, 3), RGB, 0 to 255. Channels come last because a batch cut out of it is
-            then in PyTorch's `channels_last` layout with no copy.
+        images: (N, H, W, 3), RGB, 0 to 255. Channels come last, so that a batch cut out of them is
+            in PyTorch's `channels_last` layout without a copy.
         labels: (N,), 0 to C - 1.
     """
 
@@ -40,15 +40,15 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Everything that is known of a data set.
+    """A data set in memory.
 
     Attributes:
-        name: as on the command line.
-        train: the images to learn from.
-        test: the images that never choose anything.
-        classes: the C names, in the order of the labels.
+        name: name on the command line.
+        train: training images.
+        test: test images, which never choose anything.
+        classes: C names, in the order of the labels.
         fingerprint: SHA-256 over images and labels of all splits, hexadecimal.
-        val: images that the data set has to choose by, if it has any.
+        val: the data set's own validation images, if it has any.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Dataset:
 
     @property
     def splits(self) -> dict[str, Split]:
-        """Those that there are of "train", "val" and "test"."""
+        """Those of "train", "val" and "test" that the data set has."""
         found = {"train": self.train, "val": self.val, "test": self.test}
         return {name: split for name, split in found.items() if split is not None}
 
@@ -88,16 +88,16 @@ S = TypeVar("S", bound=Labelled)
 def hold_out(
     split: S, fraction: float, seed: int, option: str = "data.val_fraction"
 ) -> tuple[S, S]:
-    """Divides a split into one to train on and one to choose by, class by class.
+    """Divides a split into training and held-out images, class by class.
 
     Args:
         split: N labelled images.
-        fraction: the share of every class that is held out, 0 (nothing) to below 1.
-        seed: draws which. The same seed gives the same images on every machine.
-        option: what `fraction` is called where it was given.
+        fraction: share of every class that is held out, 0 (nothing) to below 1.
+        seed: draws the images. The same seed gives the same ones on every machine.
+        option: name of the setting that `fraction` comes from, for messages.
 
     Returns:
-        What is left to train on, and what is held out.
+        The images to train on, and the held-out ones.
     """
     if not 0 <= fraction < 1:
         raise InputError(f"{option} is {fraction}: give a number from 0 to below 1")
@@ -114,12 +114,12 @@ def hold_out(
 
 
 def take_per_class(split: S, images: int, seed: int) -> S:
-    """So many images of every class, in their order; all of a class that has fewer.
+    """Takes some images of every class, in their order, or all of a class that has fewer.
 
     Args:
         split: N labelled images.
-        images: how many of every class.
-        seed: draws which. More images with the same seed hold the fewer ones.
+        images: number of images per class.
+        seed: draws the images. With the same seed, a larger number includes those of a smaller one.
     """
     taken = torch.zeros(len(split), dtype=torch.bool)
     rng = torch.Generator().manual_seed(seed)

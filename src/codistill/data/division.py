@@ -1,4 +1,4 @@
-"""Which images train, which choose, and which report: of any data set, in memory or not."""
+"""Divides any data set, in memory or not, into images to train, validate and test on."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,20 +7,20 @@ from typing import Generic
 from codistill.data.dataset import S, hold_out
 from codistill.errors import InputError
 
-VAL_FRACTION = 0.1  # held out where nothing is said, and the data set has no validation images
-TEST_FRACTION = 0.2  # of a data set that is not divided
+VAL_FRACTION = 0.1  # default, for a data set without validation images
+TEST_FRACTION = 0.2  # default, for a data set that is not divided
 
 
 @dataclass(frozen=True)
 class Division(Generic[S]):
-    """What each image is for.
+    """The splits of a data set.
 
     Attributes:
-        train: learnt from.
-        val: chosen by; None where nothing is held out.
-        test: reported, and never chosen by.
-        val_fraction: the share that was held out; None where the data set's own images choose.
-        test_fraction: the share that was made the test split; None where there was one.
+        train: training images.
+        val: validation images, which choose an epoch; None if nothing is held out.
+        test: test images, which are reported and never choose.
+        val_fraction: share that was held out; None if the data set has validation images.
+        test_fraction: share that became the test split; None if the data set has test images.
     """
 
     train: S
@@ -38,16 +38,16 @@ def divide(
 ) -> Division[S]:
     """Divides a data set.
 
-    - Its own validation images choose, unless `val_fraction` is given: then they join the training
-      images, and that share of all is held out.
-    - With training and validation images only, the latter are the test split.
-    - What is not divided at all gives a share of every class for testing first.
+    - The data set's own validation images are `val`, unless `val_fraction` is given. Then they join
+      the training images, and this share of all of them is held out.
+    - If there are only training and validation images, the validation images are `test`.
+    - A data set that is not divided first gives a share of every class to `test`.
 
     Args:
-        splits: those that there are of "train", "val" and "test"; or "all".
-        val_fraction: share of the training images to choose by; 0: none. None: as above.
+        splits: those of "train", "val" and "test" that the data set has; or "all".
+        val_fraction: share of the training images to validate on; 0: none. None: as above.
         test_fraction: share of "all" to test on.
-        seed: draws what is held out.
+        seed: draws the held-out images.
     """
     train, val, test = (splits.get(name) for name in ("train", "val", "test"))
     if "all" in splits:
@@ -64,8 +64,8 @@ def divide(
             )
     elif test_fraction is not None:
         raise InputError(
-            "data.test_fraction divides what is not divided, but here there are images to test "
-            "on: leave it out"
+            "data.test_fraction is for data sets without test images, and this one has some: "
+            "leave it out"
         )
     if train is None or not len(train):
         raise InputError("there is not one image to train on")

@@ -1,4 +1,4 @@
-"""Labelled images that stay encoded where they are: in files, in tars, in tables."""
+"""Labelled images that stay encoded in their files, tars or tables."""
 
 import hashlib
 import os
@@ -13,9 +13,9 @@ from torch import Tensor
 
 
 class Packed:
-    """N strings in two arrays: of a million Python strings every worker would have its own copies.
+    """N strings in two arrays. Workers share arrays, but each would copy a million Python strings.
 
-    They may be names of files that are no valid UTF-8.
+    Names of files that are no valid UTF-8 are kept as they are.
     """
 
     def __init__(self, strings: Iterable[str]):
@@ -32,16 +32,16 @@ class Packed:
 
 @runtime_checkable
 class Store(Protocol):
-    """N encoded images; every worker has a copy of this, but not of the images."""
+    """N encoded images. Every worker has a copy of the store, but not of the images."""
 
     def __len__(self) -> int: ...
 
     def read(self, i: int) -> bytes:
-        """The contents of image i, as a file of it has them. Raises OSError."""
+        """The bytes of image i, as in a file. Raises OSError."""
         ...
 
     def name(self, i: int) -> str:
-        """What a message calls image i."""
+        """The name of image i, for messages."""
         ...
 
 
@@ -50,7 +50,7 @@ class Files:
     """One image, one file.
 
     Attributes:
-        root: folder.
+        root: folder of the files.
         names: N paths relative to it.
     """
 
@@ -68,7 +68,7 @@ class Files:
         return self.names[i]
 
     def path(self, i: int) -> str:
-        """Where image i is."""
+        """The path of image i."""
         return os.path.join(self.root, self.names[i])
 
 
@@ -76,14 +76,14 @@ class Files:
 class Slices:
     """Images that lie one after the other in a few large files, such as tars.
 
-    A file is opened for each image: no worker keeps one open, however many there are.
+    The file is opened for each image, so that workers keep no files open, however many there are.
 
     Attributes:
         files: paths.
         names: N names.
-        which: (N,), each image's place in `files`.
-        starts: (N,), its first byte.
-        sizes: (N,), how many bytes.
+        which: (N,), place of each image's file in `files`.
+        starts: (N,), first byte of each image in its file.
+        sizes: (N,), bytes of each image.
     """
 
     files: tuple[str, ...]
@@ -132,8 +132,8 @@ class EncodedSplit:
 
     Attributes:
         labels: (N,), 0 to C - 1.
-        store: where the images are, and perhaps others.
-        index: (N,), the place in `store` of each.
+        store: holds these images, and perhaps others.
+        index: (N,), place of each image in `store`.
     """
 
     labels: Int64[Tensor, "N"]
@@ -144,15 +144,15 @@ class EncodedSplit:
         return len(self.labels)
 
     def read(self, i: int) -> bytes:
-        """The contents of image i, as a file of it has them. Raises OSError."""
+        """The bytes of image i, as in a file. Raises OSError."""
         return self.store.read(int(self.index[i]))
 
     def name(self, i: int) -> str:
-        """What a message calls image i."""
+        """The name of image i, for messages."""
         return self.store.name(int(self.index[i]))
 
     def take(self, index: Int64[Tensor, "n"]) -> "EncodedSplit":
-        """Those of the images, in this order."""
+        """The n images at these places, in this order."""
         return replace(self, labels=self.labels[index], index=self.index[index.numpy()])
 
     def join(self, other: "EncodedSplit") -> "EncodedSplit":
@@ -163,14 +163,14 @@ class EncodedSplit:
 
 @dataclass(frozen=True)
 class EncodedDataset:
-    """Everything that is known of a data set before an image of it is decoded.
+    """A data set whose images are not decoded.
 
     Attributes:
-        name: as on the command line.
-        splits: those that it has of "train", "val" and "test"; or "all", to be divided.
-        classes: the C names, in the order of the labels.
+        name: name on the command line.
+        splits: those of "train", "val" and "test" that the data set has; or "all", to be divided.
+        classes: C names, in the order of the labels.
         fingerprint: SHA-256 over split, label, size in bytes and name of every image, hexadecimal.
-        notes: what was remarkable in the listing, one line each.
+        notes: remarks on the listing, one line each.
     """
 
     name: str
@@ -187,8 +187,8 @@ class Listed:
     Attributes:
         split: "train", "val", "test" or "all".
         label: 0 to C - 1.
-        size: in bytes.
-        name: relative to the root of the data set, the same wherever that is.
+        size: size in bytes.
+        name: path relative to the root of the data set.
     """
 
     split: str
@@ -204,14 +204,14 @@ def make_dataset(
     classes: Iterable[str],
     notes: Iterable[str] = (),
 ) -> EncodedDataset:
-    """The data set of a listing.
+    """Makes the data set of a listing.
 
     Args:
-        name: of the data set.
-        listing: the N images in the order of `store`.
-        store: reads them.
+        name: name of the data set.
+        listing: N images, in the order of `store`.
+        store: reads the images.
         classes: C names.
-        notes: what was remarkable.
+        notes: remarks on the listing.
     """
     digest = hashlib.sha256()
     labels: dict[str, list[int]] = {}

@@ -1,4 +1,4 @@
-"""Pixels to numbers around zero: mean and standard deviation per channel."""
+"""Normalisation of pixels by the mean and standard deviation of each channel."""
 
 import functools
 from collections.abc import Iterable, Sequence
@@ -20,7 +20,7 @@ class Normalisation:
     mean: Sequence[float]
     std: Sequence[float]
 
-    def __post_init__(self) -> None:  # lists, as files hold them, are welcome
+    def __post_init__(self) -> None:  # files hold lists
         object.__setattr__(self, "mean", tuple(map(float, self.mean)))
         object.__setattr__(self, "std", tuple(map(float, self.std)))
 
@@ -31,13 +31,13 @@ class Normalisation:
 
     @classmethod
     def of_pixels(cls, parts: Iterable[UInt8[Tensor, "..."]]) -> "Normalisation":
-        """The mean and standard deviation of images in parts (b, H, W, 3), per channel."""
+        """The mean and standard deviation per channel of images, in parts (b, H, W, 3)."""
         counts = torch.zeros(3, 256, dtype=torch.float64)
         for part in parts:
             for c in range(3):
                 counts[c] += torch.bincount(part[..., c].flatten().int(), minlength=256).cpu()
         values = torch.arange(256, dtype=torch.float64)
-        share = counts / counts.sum(dim=1, keepdim=True)  # exact however many there are
+        share = counts / counts.sum(dim=1, keepdim=True)  # exact for any number of pixels
         mean = share @ values
         std = ((share @ values**2) - mean**2).clamp(min=1e-12).sqrt()
         return cls(tuple(mean.tolist()), tuple(std.tolist()))
@@ -50,11 +50,11 @@ class Normalisation:
 
 @functools.lru_cache
 def _row_on_device(normalisation: Normalisation, width: int, device: torch.device) -> Tensor:
-    """Mean and standard deviation of a row of pixels, (2, 3 W).
+    """Mean and standard deviation for a row of pixels, (2, 3 W).
 
-    Copied to the device once: a copy would wait in every step.
+    They are copied to the device once, because every copy waits for the device.
     """
-    with torch.inference_mode(False):  # an evaluation may be the first that asks
+    with torch.inference_mode(False):  # an evaluation may be the first to ask
         values = torch.tensor([normalisation.mean, normalisation.std], device=device)
         return values.repeat(1, width)
 

@@ -1,4 +1,4 @@
-"""Which images of a data set turned out to be broken, said once and written down."""
+"""A record of the broken images of a data set, each reported once."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -7,18 +7,18 @@ from codistill import files
 from codistill.errors import InputError
 from codistill.messages import note
 
-LIMIT = 0.1  # of all images; with more, something else is wrong
-_NAMED = 5  # of the first ones there is a note
+LIMIT = 0.1  # share of all images: if more are broken, something else is wrong
+_NAMED = 5  # images that get a note
 
 
 class BrokenImages:
     """The broken images of one data set.
 
     Args:
-        total: how many images it has, broken or not.
+        total: number of images in the data set, broken or not.
 
     Attributes:
-        found: name -> what is wrong with it, in the order in which they were found.
+        found: name -> reason, in the order in which they were found.
     """
 
     def __init__(self, total: int):
@@ -27,7 +27,7 @@ class BrokenImages:
         self._path: Path | None = None
 
     def keep_in(self, path: Path) -> None:
-        """Writes what is found to a file from now on; what the file has counts as found."""
+        """Keeps the record in a file from now on, and adds what the file has to it."""
         self._path = path
         if path.exists():
             lines = path.read_text(encoding="utf-8").splitlines()
@@ -37,10 +37,10 @@ class BrokenImages:
             self._write()
 
     def add(self, images: Iterable[tuple[str, str]]) -> None:
-        """Notes images by name and reason; what is known already is passed over.
+        """Records images by name and reason, and reports the new ones.
 
         Raises:
-            InputError: where more than a tenth of all images are broken.
+            InputError: more than a tenth of all images are broken.
         """
         new = {_one_line(name): _one_line(reason) for name, reason in images}
         new = {name: reason for name, reason in new.items() if name not in self.found}
@@ -69,6 +69,6 @@ class BrokenImages:
 
 
 def _one_line(text: str) -> str:
-    """Without tabs, ends of lines, and what is no UTF-8."""
+    """Escapes tabs, ends of lines, and bytes that are no UTF-8."""
     shown = text.encode("utf-8", "backslashreplace").decode()
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)

@@ -1,6 +1,6 @@
-"""What makes distributions of labels: Mixup, CutMix, label smoothing, class weights.
+"""Mixup, CutMix, label smoothing and class weights, which turn labels into distributions.
 
-On the device, between the batches and the method, so that every method has them.
+They run on the device between the batches and the method, so that every method has them.
 """
 
 from collections.abc import Iterator
@@ -18,17 +18,17 @@ from codistill.errors import InputError, require_fraction, require_not_negative
 
 @dataclass(frozen=True)
 class Mixing:
-    """Which, and how much.
+    """Strengths of what is mixed.
 
     Attributes:
         label_smoothing: share of every label that is spread over all classes, 0 to 1. Szegedy et
             al., arXiv:1512.00567.
-        mixup: alpha of the Beta distribution that a batch's images are blended by, each with the
-            one before it; 0 is off. Zhang et al., arXiv:1710.09412.
-        cutmix: the same for a rectangle of the other image; 0 is off. With Mixup too, each batch
-            takes one of them. Yun et al., arXiv:1905.04899.
-        class_weights: how much the label of each class counts; a batch's loss is their weighted
-            mean. None: all alike.
+        mixup: alpha of the Beta distribution of the share that an image keeps when it is blended
+            with the one before it in the batch; 0 is off. Zhang et al., arXiv:1710.09412.
+        cutmix: the same for a rectangle of the other image; 0 is off. If Mixup is on too, each
+            batch takes one of them at random. Yun et al., arXiv:1905.04899.
+        class_weights: (C,), weights of the classes; a batch's loss is the weighted mean. None:
+            all are equal.
     """
 
     label_smoothing: float = 0.0
@@ -49,13 +49,13 @@ class Mixing:
 class MixedBatches:
     """Batches whose labels are distributions.
 
-    What is drawn depends on (seed, epoch, step) alone.
+    The random numbers depend on (seed, epoch, step) alone.
 
     Args:
-        batches: those to train on, with `start_at`.
+        batches: training batches, with `start_at`.
         num_classes: C.
-        mixing: what to do with them.
-        seed: of the blending.
+        mixing: strengths of what is mixed.
+        seed: seed of the blending.
     """
 
     def __init__(self, batches: Any, num_classes: int, mixing: Mixing, seed: int = 0):
@@ -72,7 +72,7 @@ class MixedBatches:
         return len(self.batches)
 
     def start_at(self, epoch: int, step: int = 0) -> None:
-        """Chooses the epoch that the next pass is, and the step at which it begins."""
+        """Sets the epoch of the next pass, and the step at which the pass begins."""
         self._epoch, self._start = epoch, step
         self.batches.start_at(epoch, step)
 
@@ -83,7 +83,7 @@ class MixedBatches:
             views, y = self._blend(views, y, np.random.default_rng([self.seed, self._epoch, step]))
             if weights is not None:
                 if step == self._start:
-                    weights = weights.to(y)  # once: a copy waits for the device
+                    weights = weights.to(y)  # once, because a copy waits for the device
                 y = weigh(y, weights)
             yield Batch(views, y)
 
@@ -110,14 +110,14 @@ class MixedBatches:
 
 
 def smooth(labels: Int64[Tensor, "B"], num_classes: int, share: float) -> Float[Tensor, "B C"]:
-    """One-hot rows, of which `share` is spread evenly over all classes."""
+    """One-hot rows, with `share` of each spread evenly over all classes."""
     one_hot = torch.zeros(len(labels), num_classes, device=labels.device)
     one_hot.scatter_(1, labels[:, None], 1.0)
     return (1 - share) * one_hot + share / num_classes
 
 
 def weigh(y: Float[Tensor, "B C"], weights: Float[Tensor, "C"]) -> Float[Tensor, "B C"]:
-    """Rows times the classes' weights, scaled so that the batch counts as much as before."""
+    """Rows times the classes' weights, scaled so that the batch keeps its sum."""
     weighed = y * weights
     return weighed * (len(y) / weighed.sum().clamp(min=1e-12))
 
@@ -125,9 +125,9 @@ def weigh(y: Float[Tensor, "B C"], weights: Float[Tensor, "C"]) -> Float[Tensor,
 def cut_box(
     height: int, width: int, keep: float, rng: np.random.Generator
 ) -> tuple[int, int, int, int]:
-    """Top, bottom, left, right of a box of the share 1 - `keep`, about a centre drawn anywhere.
+    """Top, bottom, left, right of a box of the share 1 - `keep` of the image, at a random centre.
 
-    What reaches over the edge is lost, as in the paper.
+    The part of the box beyond the edge is lost, as in the paper.
     """
     side = (1 - keep) ** 0.5
     row, column = int(rng.integers(height)), int(rng.integers(width))
@@ -141,7 +141,7 @@ def cut_box(
 
 
 def balanced_weights(labels: Int64[Tensor, "N"], num_classes: int) -> Float[Tensor, "C"]:
-    """N / (C n_c): every class counts the same in all; a class without images has no weight."""
+    """N / (C n_c), so that all classes count the same; 0 for a class without images."""
     counts = torch.bincount(labels, minlength=num_classes).float()
     weights = len(labels) / (num_classes * counts)
     return torch.where(counts > 0, weights, 0.0)

@@ -1,8 +1,8 @@
-"""One encoded photograph into the pixels of a crop, whatever kind of file it is.
+"""Crops of one encoded image of any kind of file.
 
-Pillow decodes, cuts and resizes: its `resize(box=...)` makes no more pixels than the crop has, and
-`draft` lets libjpeg decode a large JPEG at a half, a quarter or an eighth of its size where the
-crop still has as many pixels as it needs: for all crops of an image, the smallest one decides.
+Pillow decodes, cuts and resizes. Its `resize(box=...)` makes no more pixels than the crop has, and
+its `draft` decodes a large JPEG at a half, a quarter or an eighth of its size if the smallest crop
+still has enough pixels.
 """
 
 import contextlib
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Box = tuple[int | float, int | float, int | float, int | float]
-"""Left, top, right and bottom in pixels of the whole image, as it is shown."""
+"""Left, top, right and bottom in pixels of the whole image, turned as EXIF says."""
 
-EVAL_CROP = 0.875  # of the short side, as 224 of 256
+EVAL_CROP = 0.875  # share of the short side, as 224 of 256
 
-EVAL_SPARE = 2.0  # what is measured should not depend on how it is decoded: see `load_crops`
+EVAL_SPARE = 2.0  # so that decoding hardly changes what is measured: see `load_crops`
 _ORIENTATION = 274  # EXIF's tag
-_QUARTER_TURNS = 5  # orientations from here on have width and height exchanged
-_OF_THE_MACHINE = {  # no image is to blame for these
+_QUARTER_TURNS = 5  # orientations from 5 on exchange width and height
+_OF_THE_MACHINE = {  # errors that no image is to blame for
     errno.ENOMEM,
     errno.EMFILE,
     errno.ENFILE,
@@ -47,7 +47,7 @@ _OF_THE_MACHINE = {  # no image is to blame for these
 
 
 class BrokenImageError(ValueError):
-    """An image that cannot be had. The message says why."""
+    """An image that cannot be read or decoded. The message says why."""
 
 
 def load_crops(
@@ -59,15 +59,15 @@ def load_crops(
     """Crops of one image, RGB, each resized to size x size; the image is decoded once.
 
     Args:
-        read: gives the contents of the image's file.
-        choose: what to cut out, of the image's width and height in pixels.
-        size: of the crops, in pixels.
-        spare: how many times as wide as the crops what they are cut from has at least to be, where
-            a JPEG is decoded at a reduced size. 1 gives what thumbnails are made of; 2 is hardly to
-            be told from the full size; infinity decodes that.
+        read: returns the bytes of the image's file.
+        choose: returns the boxes to cut out, given the image's width and height in pixels.
+        size: height and width of the crops, in pixels.
+        spare: smallest ratio of a decoded box's width to that of its crop, if a JPEG is decoded
+            at a reduced size. 1 gives the quality of thumbnails, 2 nearly that of the full
+            size, and infinity decodes the full size.
 
     Raises:
-        BrokenImageError: where the image cannot be read, decoded, or trusted.
+        BrokenImageError: the image cannot be read or decoded, or is too large.
     """
     from PIL.Image import Resampling
 
@@ -76,29 +76,29 @@ def load_crops(
         with _blamed_on_the_image():
             shrink = _draft(image, boxes, spare * size)
             rgb = _to_rgb(image)
-    # The reduced size is rounded up, so that a box which lies inside the whole stays inside.
+    # The reduced size is rounded up, so that a box inside the whole image stays inside.
     scaled = [(a / shrink, b / shrink, c / shrink, d / shrink) for a, b, c, d in boxes]
     return [rgb.resize((size, size), Resampling.BILINEAR, box=box) for box in scaled]
 
 
 def load_whole(read: Callable[[], bytes]) -> tuple[str, UInt8[np.ndarray, "H W 3"]]:
-    """The mode that an image is stored in, such as "RGB" or "L", and all of its pixels in RGB.
+    """The mode of a stored image, such as "RGB" or "L", and all of its pixels in RGB.
 
     Raises:
-        BrokenImageError: as `load_crops`.
+        BrokenImageError: the image cannot be read or decoded, or is too large.
     """
     with _opened(read) as image, _blamed_on_the_image():
         return image.mode, np.asarray(_to_rgb(image))
 
 
 def random_box(width: int, height: int, min_scale: float, rng: random.Random) -> Box:
-    """A crop of random area and aspect: that of torchvision's `RandomResizedCrop`.
+    """A crop of random area and aspect, as torchvision's `RandomResizedCrop` draws it.
 
     Args:
-        width: of the image, in pixels.
-        height: of the image, in pixels.
-        min_scale: the least share of its area; the largest is 1. Aspects are 3/4 to 4/3.
-        rng: draws it.
+        width: width of the image, in pixels.
+        height: height of the image, in pixels.
+        min_scale: smallest share of its area; the largest is 1. Aspects are 3/4 to 4/3.
+        rng: draws the crop.
     """
     for _ in range(10):
         area = width * height * rng.uniform(min_scale, 1)
@@ -107,16 +107,16 @@ def random_box(width: int, height: int, min_scale: float, rng: random.Random) ->
         if 0 < w <= width and 0 < h <= height:
             left, top = rng.randint(0, width - w), rng.randint(0, height - h)
             return left, top, left + w, top + h
-    return centre_box(width, height, 1.0, (3 / 4, 4 / 3))  # of a very long image
+    return centre_box(width, height, 1.0, (3 / 4, 4 / 3))  # for a very long image
 
 
 def centre_box(
     width: int, height: int, share: float, aspects: tuple[float, float] = (1.0, 1.0)
 ) -> Box:
-    """The crop in the middle, that share of the largest which has one of these aspects.
+    """The crop in the middle: a share of the largest one whose aspect lies in this range.
 
-    To resize the short side to S / share and then to cut out S x S is the same, but of a very long
-    image it would make a very large one.
+    Resizing the short side to S / share and then cutting out S x S gives the same crop, but makes a
+    very large image of a very long one.
     """
     aspect = min(max(width / height, aspects[0]), aspects[1])
     w, h = min(width, height * aspect) * share, min(height, width / aspect) * share
@@ -124,7 +124,7 @@ def centre_box(
 
 
 def shown_size(image: "Image") -> tuple[int, int]:
-    """Width and height, turned as EXIF says."""
+    """Width and height of an image, turned as EXIF says."""
     width, height = image.size
     return (height, width) if _orientation(image) >= _QUARTER_TURNS else (width, height)
 
@@ -135,8 +135,8 @@ def _opened(read: Callable[[], bytes]) -> Iterator["Image"]:
     from PIL import Image
 
     with warnings.catch_warnings():
-        # Of damaged EXIF and the like, and of images larger than 89 million pixels: at twice that
-        # Pillow raises an error.
+        # Pillow warns of damaged EXIF and the like, and of images larger than 89 million pixels.
+        # At twice that it raises an error.
         warnings.simplefilter("ignore")
         with _blamed_on_the_image():
             encoded = read()
@@ -144,14 +144,14 @@ def _opened(read: Callable[[], bytes]) -> Iterator["Image"]:
                 raise BrokenImageError("the file is empty")
             image = Image.open(io.BytesIO(encoded), formats=FORMATS)
             if image.format == "TIFF":
-                image.load()  # newer versions of Pillow turn it then, and take the tag away
+                image.load()  # newer versions of Pillow turn it here, and remove the tag
         with image:
             yield image
 
 
 @contextlib.contextmanager
 def _blamed_on_the_image() -> Iterator[None]:
-    """Whatever goes wrong inside: the image is broken. A damaged one can raise nearly anything."""
+    """Blames the image for any error inside: a damaged image can raise nearly anything."""
     try:
         yield
     except (BrokenImageError, MemoryError):
@@ -176,13 +176,13 @@ def _why(error: Exception) -> str:
 def _orientation(image: "Image") -> int:
     try:
         found = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # damaged EXIF, which Pillow reports in many ways
+    except Exception:  # Pillow reports damaged EXIF in many ways
         return 1
     return found if isinstance(found, int) and 1 <= found <= 8 else 1
 
 
 def _draft(image: "Image", boxes: Sequence[Box], size: float) -> int:
-    """Has a JPEG decoded at a reduced size; returns by what its sides are divided."""
+    """Makes Pillow decode a JPEG at a reduced size, and returns the factor of the reduction."""
     if image.format != "JPEG":
         return 1
     needed = max(size / min(right - left, bottom - top) for left, top, right, bottom in boxes)
@@ -194,7 +194,7 @@ def _draft(image: "Image", boxes: Sequence[Box], size: float) -> int:
 
 
 def _to_rgb(image: "Image") -> "Image":
-    """The first frame in 8-bit RGB, turned as EXIF says; what is transparent is white."""
+    """The first frame in 8-bit RGB, turned as EXIF says. Transparent pixels become white."""
     from PIL import Image
 
     turn = _orientation(image)
@@ -223,7 +223,7 @@ def _to_rgb(image: "Image") -> "Image":
 
 
 def load_image(path: Path | str, about: dict[str, Any]) -> Float[Tensor, "1 3 H W"]:
-    """An image as the evaluation of a run shows it to the student: cut, resized, normalised.
+    """An image cut, resized and normalised as in the evaluation of a run.
 
     Args:
         path: an image file of any kind and size.

@@ -1,4 +1,4 @@
-"""RandAugment, as torchvision has it, drawn from a seed and nothing else."""
+"""torchvision's RandAugment, drawn from a seed and nothing else."""
 
 import functools
 from typing import Any, TypeVar
@@ -16,10 +16,10 @@ Image = TypeVar("Image")
 
 
 def rand_augment(image: Image, strength: int, seed: int) -> Image:
-    """Two operations drawn from `seed`; PyTorch's own random numbers are as before.
+    """Applies two operations drawn from `seed`. PyTorch's random numbers stay as they were.
 
     Args:
-        image: of Pillow, or a uint8 tensor (3, H, W).
+        image: image of Pillow, or uint8 tensor (3, H, W).
         strength: 1 to 30.
         seed: draws the operations and their directions.
     """
@@ -31,7 +31,7 @@ def rand_augment(image: Image, strength: int, seed: int) -> Image:
 def rand_augment_each(
     images: UInt8[Tensor, "B H W 3"], strength: int, seed: int
 ) -> UInt8[Tensor, "B H W 3"]:
-    """Each image by operations of its own, all drawn from `seed`."""
+    """Applies to each image two operations of its own, all drawn from `seed`."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         transform = _transform(strength)

@@ -1,14 +1,13 @@
-"""A function called on many keys, by worker processes that read ahead; results in order.
+"""Worker processes that call a function on many keys, reading ahead. Results come in order.
 
-PyTorch's DataLoader does it. What is added here:
+PyTorch's DataLoader does the work. This file adds:
 
-- Workers come from a fork server, not out of this process: what has started threads (PyTorch, a
-  progress bar) or has a GPU open must not fork. They end when this process does, however that was,
-  and leave Ctrl-C to it.
-- No random number of this process is drawn.
-- A worker that dies, or reports an error, gives one line.
-- On Linux results lie in memory without a name (memfd), passed on as a file that is closed at once:
-  /dev/shm, which has 64 MB in a container, and the limit of open files play no part.
+- Workers come from a fork server, because a process that has threads (PyTorch, a progress bar) or
+  an open GPU must not fork. They end when this process ends, however it ends, and ignore Ctrl-C.
+- No random numbers of this process are drawn.
+- A worker that dies or reports an error gives one line.
+- On Linux, results are passed in memory without a name (memfd), through a file that is closed at
+  once. So neither the 64 MB of /dev/shm in a container nor the limit of open files is in the way.
 """
 
 import math
@@ -28,12 +27,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from codistill.errors import InputError
 
-_AHEAD = 2  # results that each worker makes ahead
+_AHEAD = 2  # results that each worker makes in advance
 _PRELOAD = ["codistill.data.batches.streamed", "codistill.data.check", "PIL.Image"]
 
 
 def available_cores() -> int:
-    """How many cores this process may use."""
+    """The number of cores that this process may use."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # not on macOS and Windows
@@ -41,14 +40,14 @@ def available_cores() -> int:
 
 
 class Workers:
-    """Calls `work(key)` for every key; for one sequence of keys after the other.
+    """Calls `work(key)` for every key of a sequence, for one sequence after the other.
 
     Args:
-        work: picklable; returns a tuple, whose uint8 arrays arrive as tensors.
-        workers: processes; 0 calls it in this one. A program that asks for processes has to begin
-            under `if __name__ == "__main__":`, as everywhere with Python's multiprocessing.
-        pin: whether tensors come in pinned memory, for a GPU.
-        keep: whether the processes wait for the next keys, or end with the last.
+        work: picklable function. It returns a tuple, whose uint8 arrays arrive as tensors.
+        workers: number of processes; 0: this process calls it. A program that asks for processes
+            must begin under `if __name__ == "__main__":`, as always with multiprocessing.
+        pin: whether tensors lie in pinned memory, for a GPU.
+        keep: whether the processes wait for further keys, or end after the last one.
     """
 
     def __init__(
@@ -58,7 +57,7 @@ class Workers:
         self._loader = _make_loader(_Calls(work, workers > 0), self._keys, workers, pin, keep)
 
     def __call__(self, keys: Sequence[Any]) -> Iterator[Any]:
-        """The results in the order of the keys. Raises the InputError or OSError of `work`.
+        """The results, in the order of the keys. Raises the InputError or OSError of `work`.
 
         Raises:
             ChildProcessError: a worker has died.
@@ -79,7 +78,7 @@ class Workers:
 
 
 class _Keys:
-    """What is to be done next; the loader, made once, goes through it again and again."""
+    """The present keys: the loader is made once, and goes through them again and again."""
 
     present: Sequence[Any] = ()
 
@@ -91,7 +90,7 @@ class _Keys:
 
 
 class _Calls(Dataset[Any]):
-    """The function as the data set that DataLoader asks for."""
+    """The function in the form of a data set, as DataLoader wants it."""
 
     def __init__(self, work: Callable[[Any], Any], travels: bool):
         self.work = work
@@ -136,7 +135,7 @@ def _unpack(sent: Any, shape: tuple[int, ...]) -> Tensor:
 def _make_loader(
     calls: _Calls, keys: _Keys, workers: int, pin: bool, keep: bool
 ) -> DataLoader[Any]:
-    with warnings.catch_warnings():  # of more workers than cores: whoever asks for them
+    with warnings.catch_warnings():  # it warns of more workers than cores
         warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)
         return DataLoader(
             calls,
@@ -166,7 +165,7 @@ def _as_it_is(result: Any) -> Any:
 
 
 def _begin(_: int) -> None:
-    """What a worker does first."""
+    """The first thing that a worker does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

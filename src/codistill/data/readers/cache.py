@@ -1,4 +1,4 @@
-"""Decoded data sets on disk, so that they are decoded once."""
+"""Decoded data sets in the cache, so that they are decoded once."""
 
 import hashlib
 import json
@@ -11,15 +11,15 @@ from codistill.data.dataset import Dataset, Split
 from codistill.files import cache_folder, written
 from codistill.messages import note
 
-LAYOUT = 1  # to be raised when decoding or the file's layout changes
+LAYOUT = 1  # raise it when decoding or the file's layout changes
 
 
 def cache_file(name: str, files: list[Path]) -> Path:
-    """Where the data set decoded from these files is kept; a file that changes changes it.
+    """The path in the cache of a decoded data set. It changes if one of the files changes.
 
     Args:
-        name: of the data set.
-        files: absolute paths.
+        name: name of the data set.
+        files: absolute paths of the files it is decoded from.
     """
     facts: list[object] = [LAYOUT, name]
     for file in files:
@@ -30,7 +30,7 @@ def cache_file(name: str, files: list[Path]) -> Path:
 
 
 def fingerprint(train: Split, test: Split, val: Split | None = None) -> str:
-    """SHA-256 of the pixels and labels: the same for every form that they were read from."""
+    """SHA-256 of pixels and labels, hexadecimal: the same for every form of a data set."""
     digest = hashlib.sha256()
     for split in (train, test, val):
         if split is None:
@@ -41,7 +41,7 @@ def fingerprint(train: Split, test: Split, val: Split | None = None) -> str:
 
 
 def load_cached(path: Path) -> Dataset | None:
-    """The data set in a cache file, or None where there is no file or not a sound one."""
+    """Reads a data set from the cache. Returns None if there is no file, or a damaged one."""
     if not path.exists():
         return None
     try:
@@ -50,7 +50,7 @@ def load_cached(path: Path) -> Dataset | None:
             train = Split(file.get_tensor("train.images"), file.get_tensor("train.labels"))
             test = Split(file.get_tensor("test.images"), file.get_tensor("test.labels"))
             val = None
-            if "val.labels" in file.keys():  # noqa: SIM118  it is no dict
+            if "val.labels" in file.keys():  # noqa: SIM118  not a dict
                 val = Split(file.get_tensor("val.images"), file.get_tensor("val.labels"))
         classes = tuple(json.loads(facts["classes"]))
         dataset = Dataset(facts["name"], train, test, classes, facts["fingerprint"], val)
@@ -64,7 +64,7 @@ def load_cached(path: Path) -> Dataset | None:
 
 
 def save_cached(path: Path, dataset: Dataset) -> None:
-    """Writes the cache file whole or not at all; a folder that cannot be written is no error."""
+    """Writes a data set to the cache. A folder that cannot be written only gives a warning."""
     tensors = {
         f"{name}.{field}": getattr(split, field).contiguous()
         for name, split in dataset.splits.items()

@@ -1,4 +1,4 @@
-"""CIFAR's "python version": pickles of flat images, in an archive or extracted from it."""
+"""CIFAR's "python version": pickles of flat images, in an archive or extracted."""
 
 import gzip
 import tarfile
@@ -21,19 +21,19 @@ ARCHIVE_LIMIT = 1_000_000_000  # bytes once unpacked; the real archives have 190
 
 @dataclass(frozen=True)
 class Cifar:
-    """How one of the two is published.
+    """How CIFAR-10 or CIFAR-100 is published.
 
     Attributes:
-        classes: how many.
-        archive: its file name.
-        md5: of the archive, as published.
-        folder: the one folder in the archive.
-        train: files in it, in order.
-        test: file in it.
-        meta: file in it with the class names.
+        classes: number of classes.
+        archive: file name of the archive.
+        md5: published checksum of the archive.
+        folder: the only folder in the archive.
+        train: its files of training images, in order.
+        test: its file of test images.
+        meta: its file of class names.
         labels: key of the labels in `train` and `test`.
         names: key of the class names in `meta`.
-        columns: what the labels are called elsewhere, the likeliest first.
+        columns: names of the column of labels in tables, the likeliest first.
     """
 
     classes: int
@@ -85,7 +85,7 @@ CIFARS = {
 
 
 def read_extracted(cifar: Cifar, files: list[Path]) -> tuple[Split, Split, tuple[str, ...]]:
-    """Train, test and class names from the files that the archive holds."""
+    """Train, test and class names from the files that were extracted from the archive."""
     contents = {}
     for file in files:
         contents[file.name] = read_pickle(file.read_bytes(), str(file))
@@ -93,7 +93,7 @@ def read_extracted(cifar: Cifar, files: list[Path]) -> tuple[Split, Split, tuple
 
 
 def read_archive(cifar: Cifar, archive: Path) -> tuple[Split, Split, tuple[str, ...]]:
-    """Train, test and class names straight from the archive: nothing is extracted."""
+    """Train, test and class names from the archive. Nothing is extracted to the disk."""
     wanted = {f"{cifar.folder}/{member}": member for member in cifar.members}
     contents = {}
     try:
@@ -110,7 +110,7 @@ def read_archive(cifar: Cifar, archive: Path) -> tuple[Split, Split, tuple[str, 
 
 
 class _Limited:
-    """A stream that refuses to unpack without end."""
+    """A stream that refuses to unpack more than ARCHIVE_LIMIT bytes."""
 
     def __init__(self, stream: gzip.GzipFile, path: Path):
         self.stream = stream
@@ -126,7 +126,7 @@ class _Limited:
 
 
 def _regular_files(archive: Path, wanted: set[str]) -> Iterator[tuple[str, bytes]]:
-    """Those of the wanted members that are plain files. Links are never followed."""
+    """Name and content of the wanted members that are plain files. Links are not followed."""
     with gzip.open(archive) as unpacked:
         stream = _Limited(unpacked, archive)
         with tarfile.open(fileobj=stream, mode="r|") as tar:  # type: ignore[call-overload]
@@ -137,7 +137,7 @@ def _regular_files(archive: Path, wanted: set[str]) -> Iterator[tuple[str, bytes
                 content = tar.extractfile(member) if member.isreg() and name in wanted else None
                 if content is not None:
                     yield name, content.read()
-        while stream.read(1 << 20):  # gzip compares its checksum only at the very end
+        while stream.read(1 << 20):  # gzip compares its checksum at the very end
             pass
 
 
@@ -158,7 +158,7 @@ def _assemble(
 def _batch(cifar: Cifar, content: dict[bytes, object], where: str) -> Split:
     rows = pixel_rows(content.get(b"data"), where)
     labels = content.get(cifar.labels)
-    # `type` and a range, because True is an int to Python, and 2**70 is none to torch.
+    # `type` and a range, because True is an int in Python, and 2**70 is too large for torch.
     if not isinstance(labels, list) or not all(
         type(label) is int and 0 <= label < cifar.classes for label in labels
     ):
@@ -172,5 +172,5 @@ def _batch(cifar: Cifar, content: dict[bytes, object], where: str) -> Split:
 
 
 def _channels_last(rows: UInt8[np.ndarray, "n 3072"]) -> UInt8[np.ndarray, "n 32 32 3"]:
-    """The rows hold all of red, then green, then blue."""
+    """Images with channels last, from rows of all red, then green, then blue pixels."""
     return rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1).copy(order="C")

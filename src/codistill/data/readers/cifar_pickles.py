@@ -1,4 +1,4 @@
-"""Reads the pickles that CIFAR is published as without running anything that they ask for."""
+"""Reads CIFAR's pickles without running any code that they name."""
 
 import io
 import pickle
@@ -11,7 +11,7 @@ from codistill.errors import InputError
 
 
 class _Recorded:
-    """What a pickle wanted to build, and with what: only written down."""
+    """A record of what a pickle asked to build; nothing is built."""
 
     def __init__(self, *args: object):
         self.args = args
@@ -21,9 +21,9 @@ class _Recorded:
         self.state = state
 
 
-# Not even NumPy sees the contents: its arrays restore themselves from any state that they are
-# given, object arrays included, and warn of what Python 2 wrote. A pickle cannot alter these
-# values for the next one: to set an attribute it would have to get past `__setstate__`.
+# NumPy does not see the contents: its arrays restore themselves from any state, even as arrays of
+# objects, and warn of what Python 2 wrote. A pickle cannot change these values for the next one,
+# because `__setstate__` stands in the way of setting an attribute.
 _KNOWN: dict[tuple[str, str], object] = {
     ("numpy.core.multiarray", "_reconstruct"): _Recorded,
     ("numpy._core.multiarray", "_reconstruct"): _Recorded,
@@ -48,11 +48,11 @@ class _Unpickler(pickle.Unpickler):
 
 
 def read_pickle(data: bytes, where: str) -> dict[bytes, object]:
-    """The dict in a pickle, with arrays unread: see `pixel_rows`.
+    """The dict in a pickle. `pixel_rows` reads its arrays.
 
     Args:
-        data: the pickle.
-        where: the file's name, for messages.
+        data: bytes of the pickle.
+        where: name of the file, for messages.
     """
     try:
         content = _Unpickler(data, where).load()
@@ -66,7 +66,7 @@ def read_pickle(data: bytes, where: str) -> dict[bytes, object]:
 
 
 def pixel_rows(value: object, where: str) -> UInt8[np.ndarray, "n 3072"]:
-    """The array of bytes that a pickle describes."""
+    """The array of bytes that a pickle describes. Raises InputError if it is none."""
     match getattr(value, "state", None):
         case (_, (int(n), 3072), _Recorded(args=((b"u1" | "u1"), *_)), fortran, bytes(raw)):
             if len(raw) == n * 3072:

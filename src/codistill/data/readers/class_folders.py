@@ -1,4 +1,4 @@
-"""Folders of photographs: one folder per class, with or without a split above."""
+"""Class folders of images, perhaps inside folders for the splits."""
 
 import os
 import unicodedata
@@ -21,13 +21,13 @@ SPLIT_NAMES = {
 
 @dataclass
 class Tree:
-    """What was found in folders of classes.
+    """The contents of class folders.
 
     Attributes:
         images: split -> class -> name relative to the root and size in bytes, in order.
-        ignored: how many files had each suffix that no image has.
-        loose: how many images lie in no class folder.
-        unused: folders beside those of the splits.
+        ignored: number of files by suffix, for suffixes that no image has.
+        loose: number of images that lie in no class folder.
+        unused: names of folders beside those of the splits.
     """
 
     images: dict[str, dict[str, list[tuple[str, int]]]] = field(default_factory=dict)
@@ -41,7 +41,7 @@ class Tree:
         return sorted({name for kinds in self.images.values() for name in kinds})
 
     def notes(self) -> Iterator[str]:
-        """What was left out, and names that may be meant to be one."""
+        """Remarks on what was left out, and on names that may mean the same class."""
         empty = [
             name if split == "all" else f"{split}/{name}"
             for split, kinds in self.images.items()
@@ -52,7 +52,7 @@ class Tree:
             yield f"no images in the class folder {shorten(empty)}"
         if self.ignored:
             kinds = ", ".join(f"{n:,} {suffix}" for suffix, n in self.ignored.most_common(5))
-            yield f"files that are not taken for images: {kinds}"
+            yield f"files without the suffix of an image, which are not used: {kinds}"
         if self.loose:
             yield f"images that lie in no class folder, and are not used: {self.loose:,}"
         if self.unused:
@@ -66,7 +66,7 @@ class Tree:
 
 
 def list_folder(root: Path) -> EncodedDataset:
-    """Your own photographs: train/, val/ and test/ with class folders, or class folders."""
+    """Any images in class folders, perhaps inside train/, val/ and test/."""
     tree = list_tree(root, find_splits(root))
     filled = [name for name in tree.classes if any(k.get(name) for k in tree.images.values())]
     if len(filled) < 2:
@@ -79,7 +79,7 @@ def list_folder(root: Path) -> EncodedDataset:
 
 
 def find_splits(root: Path) -> dict[str, Path]:
-    """The folders of the splits that there are; {"all": ...} where nothing is divided."""
+    """The folder of each split that exists; {"all": ...} if the images are not divided."""
     inside = subfolders(root)
     found: dict[str, Path] = {}
     for folder in inside:
@@ -113,11 +113,11 @@ def find_splits(root: Path) -> dict[str, Path]:
 
 
 def list_tree(root: Path, folders: Mapping[str, Path]) -> Tree:
-    """All images in the class folders of these folders.
+    """Lists all images in class folders.
 
     Args:
-        root: what names are relative to.
-        folders: split -> the folder with its class folders.
+        root: folder that names are relative to.
+        folders: split -> folder that holds its class folders.
     """
     tree = Tree()
     places = {root, *folders.values()}
@@ -134,12 +134,12 @@ def list_tree(root: Path, folders: Mapping[str, Path]) -> Tree:
 
 
 def list_images(root: Path, folder: Path, ignored: Counter[str]) -> Iterator[tuple[str, int]]:
-    """Name relative to root and size of every image in a folder, and in the folders inside it.
+    """Name relative to root and size in bytes of every image in a folder, at any depth.
 
     Args:
-        root: what names are relative to.
-        folder: in root.
-        ignored: counts the suffixes of other files. Hidden files count nowhere.
+        root: folder that names are relative to.
+        folder: folder inside root.
+        ignored: counts the suffixes of other files. Hidden files are not counted.
     """
     above = tuple((stat.st_dev, stat.st_ino) for stat in map(os.stat, {root, folder.parent}))
     yield from _walk(str(folder), folder.relative_to(root).as_posix(), ignored, above)
@@ -149,7 +149,7 @@ def _walk(
     path: str, name: str, ignored: Counter[str], above: tuple[tuple[int, int], ...]
 ) -> Iterator[tuple[str, int]]:
     stat = os.stat(path)
-    if (here := (stat.st_dev, stat.st_ino)) in above:  # a link to a folder that it is in
+    if (here := (stat.st_dev, stat.st_ino)) in above:  # a link to a folder above it
         return
     with os.scandir(path) as entries:
         for entry in entries:
@@ -160,7 +160,7 @@ def _walk(
                 yield from _walk(entry.path, inner, ignored, (*above, here))
                 continue
             suffix = os.path.splitext(entry.name)[1].lower()
-            # A pipe would be waited for; a link to nothing is broken, as will be found.
+            # Reading a pipe would wait. A link to nothing is listed, and found to be broken later.
             if suffix in SUFFIXES and (entry.is_file() or entry.is_symlink()):
                 yield inner, _size(entry)
             else:
@@ -179,12 +179,12 @@ def _has_images(folder: Path) -> bool:
 def _size(entry: os.DirEntry[str]) -> int:
     try:
         return entry.stat().st_size
-    except OSError:  # a link to nothing: broken, as will be found
+    except OSError:  # a link to nothing
         return 0
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """The folders inside a folder that are not hidden, sorted."""
+    """The folders inside a folder, sorted, without hidden ones."""
     inside = (path for path in folder.iterdir() if not path.name.startswith("."))
     return sorted(path for path in inside if path.is_dir() and path.name != "__MACOSX")
 
@@ -192,14 +192,14 @@ def subfolders(folder: Path) -> list[Path]:
 def dataset_of_tree(
     name: str, root: Path, tree: Tree, kinds: list[str], classes: list[str]
 ) -> EncodedDataset:
-    """The data set of a listing.
+    """Makes the data set of a listing.
 
     Args:
-        name: of the data set.
-        root: that the listing's names are relative to.
-        tree: the listing.
-        kinds: what the C classes are called in it.
-        classes: what they are called elsewhere.
+        name: name of the data set.
+        root: folder that names in the listing are relative to.
+        tree: listing.
+        kinds: names of the C class folders.
+        classes: names of the C classes.
     """
     labels = {kind: label for label, kind in enumerate(kinds)}
     listing = [

@@ -1,4 +1,4 @@
-"""Turns encoded images into pixels, several at a time."""
+"""Decodes images of one size, several at a time."""
 
 import io
 from concurrent.futures import ThreadPoolExecutor
@@ -13,11 +13,11 @@ from codistill.data.encoded import EncodedSplit
 from codistill.errors import InputError
 from codistill.importing import optional
 
-# Named one by one because Pillow knows more, among them EPS, for which it runs Ghostscript.
+# Named one by one, because Pillow knows more: for EPS it runs Ghostscript.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "PPM", "TIFF")
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".ppm", ".tif", ".tiff"))
 
-CHUNK = 256  # images that a thread takes at once: one at a time, handing over costs more
+CHUNK = 256  # images that a thread takes at once, because handing over one costs more
 
 
 def decode_images(

@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face Hub, through the library `datasets`, which keeps them on disk."""
+"""Data sets of the Hugging Face Hub. The library `datasets` fetches them and keeps them on disk."""
 
 import os
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ from codistill.importing import optional
 
 @dataclass(frozen=True)
 class Rows:
-    """Images in tables of the library `datasets`, which reads a row from where it lies.
+    """Images in tables of the library `datasets`, which reads single rows.
 
     Attributes:
-        tables: the library's data sets.
-        column: where their images are.
-        splits: what each is called.
-        ends: (T + 1,), how many rows come before each table.
+        tables: T data sets of the library.
+        column: name of their column of images.
+        splits: name of each table's split.
+        ends: (T + 1,), number of rows before each table, and of all rows.
     """
 
     tables: tuple[Any, ...]
@@ -53,11 +53,11 @@ class Rows:
 
 
 def list_hub(name: str, label_column: str | None) -> EncodedDataset:
-    """A data set of the Hub: its splits train, validation and test, or train alone.
+    """A data set of the Hub, with the splits train, validation and test, or train alone.
 
     Args:
-        name: as "ylecun/mnist", with a configuration after a colon; or a folder on this machine.
-        label_column: its name. Default: found by its name and type.
+        name: name such as "ylecun/mnist", with a configuration after a colon; or a local folder.
+        label_column: name of the column of labels. Default: found by its name and type.
     """
     tables, notes = _load(name)
     first = next(iter(tables.values()))
@@ -92,7 +92,7 @@ def list_hub(name: str, label_column: str | None) -> EncodedDataset:
 
 
 def _load(name: str) -> tuple[dict[str, Any], list[str]]:
-    """The splits by our names for them."""
+    """The tables by our names for their splits, and notes on the others."""
     datasets = optional("datasets", "data set 'hub'")
     path, _, configuration = name.partition(":")
     folder = Path(path).expanduser()
@@ -100,7 +100,7 @@ def _load(name: str) -> tuple[dict[str, Any], list[str]]:
         loaded = datasets.load_dataset(
             str(folder.absolute()) if folder.is_dir() else path, configuration or None
         )
-    except Exception as error:  # of the network, of files, of configurations: there are many
+    except Exception as error:  # there are many: network, files, configurations
         reason = " ".join(str(error).split())
         raise InputError(f"the data set {name!r} cannot be loaded: {reason}") from error
     tables, notes = {}, []
@@ -131,7 +131,7 @@ def _columns(features: Any, label_column: str | None, name: str) -> tuple[str, s
     label = label_column or next(iter([*likely, *numbered, *labels]), None)
     if len(images) != 1 or label is None:
         raise InputError(
-            f"{name} has the columns {', '.join(features)}: there have to be one of images and one "
+            f"{name} has the columns {', '.join(features)}: it needs one column of images and one "
             "of labels"
         )
     return images[0], label
@@ -144,7 +144,7 @@ def _undecoded(table: Any, image: str) -> Any:
 
 
 def _sizes(table: Any, image: str) -> list[int]:
-    """Bytes of every image, as the fingerprint needs them: of the row, or of the file it names."""
+    """Bytes of every image, for the fingerprint: in the row, or in the file that the row names."""
     import pyarrow.compute as pc
 
     column = table.data.column(image)

@@ -1,4 +1,4 @@
-"""Where each image lies in a few large files, found once and kept beside the decoded data sets."""
+"""An index of the images in a few large files, made once and kept in the cache."""
 
 import contextlib
 import hashlib
@@ -17,21 +17,21 @@ from codistill.errors import InputError
 from codistill.files import cache_folder, written
 from codistill.messages import note
 
-LAYOUT = 1  # to be raised when what is kept changes
+LAYOUT = 1  # raise it when the index changes
 
 
 @dataclass(frozen=True)
 class Index:
-    """N images in large files.
+    """The places of N images in large files.
 
     Attributes:
-        which: (N,), the place of each one's file.
-        starts: (N,), its first byte.
-        sizes: (N,), how many bytes.
+        which: (N,), number of each image's file.
+        starts: (N,), first byte of each image in its file.
+        sizes: (N,), bytes of each image.
         labels: (N,), 0 to C - 1.
         names: N names, relative to the root of the data set.
-        splits: for each file that was listed, "train", "val", "test" or "all".
-        members: how many images each of these has, in order.
+        splits: split of each listed file: "train", "val", "test" or "all".
+        members: number of images in each listed file, in order.
         classes: C names.
     """
 
@@ -52,14 +52,14 @@ class Index:
 
 
 def index_key(name: str, files: list[Path], *facts: object) -> Path:
-    """The stem of what is kept of these files; a file that changes changes it."""
+    """The stem of an index's path in the cache. It changes if one of the files changes."""
     stats = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
     key = hashlib.sha256(json.dumps([LAYOUT, name, stats, *facts]).encode()).hexdigest()[:16]
     return cache_folder() / f"{name}-{key}"
 
 
 def kept_index(path: Path, build: Callable[[], Index]) -> Index:
-    """The index in a file; built and kept there where there is none that can be read."""
+    """Reads an index; builds and writes it if there is none that can be read."""
     unusable = contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile)
     with unusable, open(path, "rb") as kept, np.load(kept, allow_pickle=False) as stored:
         about = json.loads(stored["about"].tobytes())
@@ -96,16 +96,16 @@ def indexed_dataset(name: str, index: Index, store: Store, notes: list[str]) -> 
 
 
 def splits_of(files: list[PurePath]) -> list[str]:
-    """For each file the split that its path names; "all" where none does.
+    """The split that each file's path names, or "all" for each if none does.
 
     Args:
-        files: relative to the root of the data set.
+        files: paths relative to the root of the data set.
     """
     found = [_split_of(file) for file in files]
     if "" in found and any(found):
         raise InputError(
-            f"{files[found.index('')]} does not say by its path whether it is for train, val or "
-            "test, but other files do: rename or remove it"
+            f"{files[found.index('')]} has no train, val or test in its path, "
+            "but other files have: rename or remove it"
         )
     named = set(found)
     if named & {"val", "test"} and "train" not in named:
@@ -114,7 +114,7 @@ def splits_of(files: list[PurePath]) -> list[str]:
 
 
 def _split_of(file: PurePath) -> str:
-    """By the last word of the path that names a split: in train/test_photos/0.tar, "test"."""
+    """The split that the last such word of a path names: "test" for train/test_photos/0.tar."""
     words = "".join(c if c.isalpha() else " " for c in str(file.with_suffix(""))).lower().split()
     for word in reversed(words):
         for split, names in SPLIT_NAMES.items():

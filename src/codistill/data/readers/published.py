@@ -18,7 +18,7 @@ from codistill.names import DATASETS
 
 
 def list_imagenet(root: Path) -> EncodedDataset:
-    """ILSVRC 2012: train/WNID/, and val/ in folders or flat; its val is the test split."""
+    """ILSVRC 2012: train/WNID/, and val/ with class folders or flat. Its val is the test split."""
     base = _base(root, "ILSVRC/Data/CLS-LOC", "Data/CLS-LOC")
     val = _folder(base, "val")
     tree = list_tree(base, {"train": base / "train"})
@@ -41,7 +41,7 @@ def list_imagenet(root: Path) -> EncodedDataset:
 
 
 def list_tiny_imagenet(root: Path) -> EncodedDataset:
-    """200 classes, 64 x 64: its val is the test split; its own test images have no labels."""
+    """200 classes, 64 x 64. Its val is the test split, because its test images have no labels."""
     base = _base(root, "tiny-imagenet-200")
     val = _folder(base, "val")
     tree = list_tree(base, {"train": base / "train"})
@@ -55,7 +55,7 @@ def list_tiny_imagenet(root: Path) -> EncodedDataset:
         tree.images["val"] = _sorted_by(of, base, val / "images", listing, tree.ignored)
     else:
         tree.images["val"] = list_tree(base, {"val": val}).images["val"]
-    tree.ignored.clear()  # the boxes, which are published beside the images
+    tree.ignored.clear()  # files of boxes, published beside the images
     _refuse_unknown(tree, kinds, val)
     names = _class_names(_find([base], "words.txt"), kinds, "\t")
     return dataset_of_tree("tiny_imagenet", base, tree, kinds, names)
@@ -90,11 +90,11 @@ def list_cifar(name: str, root: Path) -> EncodedDataset:
 
 
 def _base(root: Path, *inside: str) -> Path:
-    """The folder that has train/ in it: root, or one of those inside root."""
+    """The folder that holds train/: root, or one of these folders inside root."""
     for folder in (root, *(root / name for name in inside)):
         if (folder / "train").is_dir():
             return folder
-    raise InputError(f"{root} has no folder train/: give the folder that it is in")
+    raise InputError(f"{root} has no folder train/: give the folder that holds it")
 
 
 def _folder(base: Path, name: str) -> Path:
@@ -104,7 +104,7 @@ def _folder(base: Path, name: str) -> Path:
 
 
 def _checked(tree: Tree, name: str, base: Path) -> list[str]:
-    """The classes of the training images, as many as there have to be."""
+    """The classes of the training images. Raises InputError if there are too few or too many."""
     kinds, expected = sorted(tree.images["train"]), DATASETS[name].num_classes
     if len(kinds) != expected:
         raise InputError(
@@ -121,7 +121,7 @@ def _refuse_unknown(tree: Tree, kinds: list[str], where: Path) -> None:
 
 
 def _read_solution(listing: Path) -> dict[str, str]:
-    """Image -> class, of LOC_val_solution.csv; behind the class there are boxes."""
+    """Image -> class, from LOC_val_solution.csv, which has boxes behind the class."""
     with open(listing, newline="") as file:
         rows = list(csv.DictReader(file))
     try:
@@ -135,12 +135,12 @@ def _read_solution(listing: Path) -> dict[str, str]:
 def _sorted_by(
     of: dict[str, str], base: Path, folder: Path, listing: Path, ignored: Counter[str]
 ) -> dict[str, list[tuple[str, int]]]:
-    """The images of a flat folder by class, which a listing says for each file's stem."""
+    """The images of a flat folder by class. A listing gives the class of each file's stem."""
     kinds: dict[str, list[tuple[str, int]]] = {}
     for name, size in sorted(list_images(base, folder, ignored)):
         kind = of.get(Path(name).stem)
         if kind is None:
-            raise InputError(f"{listing} does not say of which class {base / name} is")
+            raise InputError(f"{listing} has no class for {base / name}")
         kinds.setdefault(kind, []).append((name, size))
     return {kind: kinds[kind] for kind in sorted(kinds)}
 
@@ -150,7 +150,7 @@ def _find(places: Iterable[Path], name: str) -> Path | None:
 
 
 def _class_names(file: Path | None, kinds: list[str], separator: str) -> list[str]:
-    """What people call the classes; with the folder's name where two have the same name."""
+    """The classes' names; names that occur twice get the folder's name added."""
     if file is None:
         return kinds
     rows = (line.partition(separator) for line in file.read_text().splitlines())

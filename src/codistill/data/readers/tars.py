@@ -1,9 +1,8 @@
-"""Tar shards as `webdataset` reads them: the files of one image have one name up to the first dot.
+"""Tar shards as `webdataset` reads them: the files of one image share a name up to the first dot.
 
-The shards are not streamed but indexed: the headers are read once, and every image is then read
-from its place. So images are shuffled over all shards, not within a buffer, and an epoch can be
-taken up at any image, whatever the number of workers, neither of which a stream allows. What it
-takes are files that can be seeked in: on a disk, not behind HTTP.
+The shards are indexed, not streamed: their headers are read once, and then every image is read from
+its place. So images are shuffled over all shards instead of within a buffer, and an epoch can
+resume at any image with any number of workers. The files must lie on a disk, not behind HTTP.
 """
 
 import tarfile
@@ -29,10 +28,10 @@ _NAMES = "classnames.txt"
 
 
 def list_tars(root: Path) -> EncodedDataset:
-    """KEY.jpg and KEY.cls in *.tar; class names from classnames.txt, one in a line, if it is there.
+    """KEY.jpg and KEY.cls in *.tar. Class names come from classnames.txt, if it exists, one a line.
 
     Args:
-        root: a folder with tars in it, at any depth, or one tar.
+        root: folder that holds tars at any depth, or one tar.
     """
     if root.is_file():
         files, root = [root], root.parent
@@ -83,14 +82,14 @@ def _list_tar(file: Path) -> list[tuple[str, int, int, str]]:
                     images[key] = member.name, member.offset_data, member.size
                 elif suffix == _LABEL and member.size <= _LABEL_LIMIT:
                     content = tar.extractfile(member)
-                    assert content is not None  # of a regular file there is one
+                    assert content is not None  # a regular file has one
                     labels[key] = content.read().decode("utf-8", "replace").strip()
             end = tar.offset
     except (tarfile.TarError, EOFError) as error:
         raise InputError(f"{file} is damaged, cut off or compressed ({error})") from error
-    if file.stat().st_size < end + tarfile.BLOCKSIZE:  # tarfile does without its end
+    if file.stat().st_size < end + tarfile.BLOCKSIZE:  # tarfile does not need the end
         raise InputError(f"{file} is cut off: fetch it again")
     for key, image in images.items():
         if not labels.get(key):
-            raise InputError(f"{file} has {image[0]} but no {key}{_LABEL} to say its class")
+            raise InputError(f"{file} has {image[0]} but no {key}{_LABEL} for its class")
     return [(*image, labels[key]) for key, image in images.items()]
