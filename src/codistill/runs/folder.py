@@ -7,6 +7,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from codistill.errors import InputError
+from codistill.runs.start_logger import FOLDERS
 from codistill.settings.config import Config
 
 CONFIG = "config.yaml"
@@ -60,7 +61,7 @@ def refuse_occupied(path: Path) -> None:
     empty_run |= {"broken_images.txt", "loggers.json"}
     if path.exists():
         for entry in path.iterdir():
-            known = entry.name in empty_run | {"checkpoints", "tensorboard", "wandb"} or (
+            known = entry.name in empty_run | FOLDERS | {"checkpoints"} or (
                 (entry.name == START or entry.match(copy_name("*")))
                 and (path / "manifest.json").exists()
             )

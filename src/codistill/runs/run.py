@@ -44,7 +44,7 @@ from codistill.runs.folder import (
     refuse_occupied,
 )
 from codistill.runs.history import read_history, write_history
-from codistill.runs.loggers import TOLD, logging_to, require_loggers
+from codistill.runs.loggers import SENT, logging_to, require_loggers
 from codistill.runs.manifest import Manifest, Process
 from codistill.runs.results import RESULT, RunScores, best_epoch, preferred
 from codistill.settings.build_data import Data, build_data, mix_labels
@@ -176,13 +176,13 @@ class Run:
             )
             students = self.method.students()
             write_history(self.path, state.history)
-            with logging_to(self.path, config, state.history) as tell:
+            with logging_to(self.path, config, state.history) as send:
                 for record in records:
                     if best_epoch(state.history, students) == state.epoch:
                         self._write_weights("_best", state, data)
                     checkpoints.save(self.path, state, config.keep_checkpoints)
                     write_history(self.path, state.history)
-                    tell(record)
+                    send(record)
                     yield record
                 self._write_weights("", state, data)
                 RunScores.of(state.history, students).write(self.path)
@@ -277,7 +277,7 @@ def _write_new_run(path: Path, config: Config, method: Method, manifest: Manifes
     path.mkdir(parents=True, exist_ok=True)
     with locked(path):
         refuse_occupied(path)
-        for old in (path / START, path / TOLD, *path.glob(copy_name("*"))):
+        for old in (path / START, path / SENT, *path.glob(copy_name("*"))):
             old.unlink(missing_ok=True)  # of a run that never began
         manifest.write(path)
         for option, file in network_files(config.method).items():

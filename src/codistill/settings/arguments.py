@@ -140,8 +140,7 @@ def _value(argv: Sequence[str], name: str) -> str | None:
 
 
 def _refuse_unknown(keys: Any, parser: ArgumentParser, where: str, method: str) -> None:
-    known = {o.removeprefix("--") for a in parser._actions for o in a.option_strings}
-    known = {k for k in known if not k.startswith("-") and not k.endswith("+")}
+    known = {"help", *GROUPS, *parser.get_defaults().keys()}
     for key in keys:
         if key in known:
             continue
