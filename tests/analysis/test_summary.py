@@ -6,7 +6,6 @@ from dataclasses import asdict
 
 import pytest
 import torch
-from rich.console import Console
 from torch import nn
 
 from codistill.analysis.cost.summary import summarise_method
@@ -352,10 +351,7 @@ def test_a_size_that_is_not_positive_is_refused(size, batch_size):
 
 
 def text_of(summary):
-    console = Console(width=80, color_system=None)
-    with console.capture() as capture:
-        console.print(render(summary))
-    return capture.get()
+    return render(summary)
 
 
 def test_the_text_has_exact_and_readable_numbers(paper):

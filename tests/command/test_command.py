@@ -223,7 +223,7 @@ def test_evaluate_measures_what_training_reported(
     assert main(["evaluate", str(run)]) == 0
     table = capsys.readouterr().out
     for name, metrics in result["last"].items():
-        (line,) = [x for x in table.splitlines() if f" {name} " in x]
+        (line,) = [x for x in table.splitlines() if x.split()[:1] == [name]]
         assert f"{metrics['test/top1']:.2f}" in line
         assert f"{metrics['test/nll']:.4f}" in line
 

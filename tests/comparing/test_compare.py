@@ -134,7 +134,7 @@ def test_a_comparison_from_its_first_run_to_its_last_table(
         pairs.append(dml["last"]["ensemble"]["test/top1"] - alone["last"]["ensemble"]["test/top1"])
     assert f"| dml | ensemble | ensemble | 2 | {sum(pairs) / 2:+.2f} [" in text
     printed = capsys.readouterr().out
-    assert max(len(x) for x in printed.splitlines() if "─" in x) <= 80
+    assert max(len(x) for x in printed.splitlines() if "---" in x) <= 80
     # A run that is taken away is missed, and said to be.
     (out / "runs" / "dml_resnet8_seed1").rename(out / "runs" / "else")
     assert compare(tmp_path, tree, "--report-only") == 0
@@ -154,12 +154,12 @@ def _columns(file: Path, *places: int) -> str:
 def test_a_run_that_fails_is_tried_twice_and_named_and_the_others_go_on(
     tmp_path: Path, launcher: InThisProcess, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    methods = {"bad": {"name": "dml", "temperature": 1e-38}, "dml": {}}
+    methods = {"bad": {"name": "dml", "temperature": 1e-38}, "dml | mine": {"name": "dml"}}
     assert compare(tmp_path, TREE | {"seeds": [0], "methods": methods}) == 1
     assert launcher.started == [
         "independent_resnet8_seed0",
         *["bad_resnet8_seed0"] * 2,
-        "dml_resnet8_seed0",
+        "dml_mine_resnet8_seed0",
     ]
     error = capsys.readouterr().err
     (line,) = [x for x in error.splitlines() if x.startswith("codistill: failed: ")]
@@ -170,7 +170,7 @@ def test_a_run_that_fails_is_tried_twice_and_named_and_the_others_go_on(
     assert log.read_text().count("is not finite") == 2
     text = (tmp_path / "out" / "differences.md").read_text()
     assert "- bad: seed 0 missing" in text
-    assert "| dml | mean peer |" in text
+    assert "| dml \\| mine | mean peer |" in text
 
 
 def test_a_changed_file_is_told_before_anything_is_trained(

@@ -119,7 +119,7 @@ def test_a_run_keeps_its_folder_when_a_network_is_added(tmp_path: Path) -> None:
         ({"methods": {"dlm": {}}}, "methods: dlm: method 'dlm' is not known: did you mean 'dml'?"),
         ({"methods": {"dml": {"temperature": "hot"}}}, "methods: dml: method.temperature"),
         ({"methods": {"dml": 3}}, "dml is 3: give options"),
-        ({"methods": {"a|b": {"name": "dml"}}}, "give a name without |"),
+        ({"methods": {"a\nb": {"name": "dml"}}}, "give a name of one line"),
         ({"methods": {"independent": {"shared": 2}}}, "'independent' is the label of the networks"),
         ({"methods": {"alone": {"name": "independent"}}}, "it is the same as 'independent'"),
         ({"methods": {"dml": {}, "again": {"name": "dml"}}}, "again: it is the same as 'dml'"),

@@ -10,6 +10,7 @@ import torch
 from codistill.command.main import main
 from codistill.errors import InputError
 from codistill.reporting.tables import compared, rows, write_report
+from codistill.reporting.text import markdown_table, text_table
 from codistill.runs.finished import load_result, load_results, version_notes
 from codistill.runs.manifest import Manifest, Process
 from codistill.settings.config import Config
@@ -314,3 +315,24 @@ def test_parameters_are_those_of_the_classifier(tmp_path: Path) -> None:
         "fused": "",
         "added": "5 (+ 1,200)",
     }
+
+
+def test_a_table_for_the_terminal_is_aligned() -> None:
+    rows = [["a heading over all columns"], ["日本", "1.00", ""], ["c", "10.00", "x"]]
+    assert text_table(("class", "value", ""), rows, "A caption.").splitlines() == [
+        "class  value",
+        "---------------",
+        "a heading over all columns",
+        "日本    1.00",
+        "c      10.00  x",
+        "",
+        "A caption.",
+    ]
+
+
+def test_markdown_shows_text_as_it_is() -> None:
+    assert markdown_table(("a|b", "*c*"), [["x_y _z_ [d]", "<i>\n`[e](f)`"]]).splitlines() == [
+        "| a\\|b | \\*c\\* |",
+        "| --- | --- |",
+        "| x_y \\_z\\_ [d] | &lt;i&gt; \\`[e\\](f)\\` |",
+    ]

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _WIDTH = 80
 _CLASSES = 20  # up to so many are all counted, of more the smallest and largest
+_NAME = 40  # letters of a class's name
 _LINES = 20  # of one kind of finding
 
 
@@ -61,7 +62,7 @@ def _check_options() -> Parser:
 
 
 def _report(found: "Findings", classes: Sequence[str]) -> Iterator[str]:
-    yield from _counts(found, classes)
+    yield from _counts(found, classes).splitlines()
     readable = [image for image in found.images if image.size is not None]
     if readable:
         yield ""
@@ -78,21 +79,23 @@ def _report(found: "Findings", classes: Sequence[str]) -> Iterator[str]:
         yield "Nothing has to be mended."
 
 
-def _counts(found: "Findings", classes: Sequence[str]) -> Iterator[str]:
+def _counts(found: "Findings", classes: Sequence[str]) -> str:
+    from codistill.reporting.text import text_table
+
     splits = list(found.counts)
-    titles = ["images" if split == "all" else split for split in splits]
-    rows = sorted(range(len(classes)), key=lambda c: (-found.counts[splits[0]][c], c))
-    cut = len(rows) > _CLASSES
-    shown = [*rows[: _CLASSES // 2], *rows[-(_CLASSES // 2) :]] if cut else rows
-    width = min(max(map(len, [*(classes[c] for c in shown), "5,000 classes"])), _WIDTH - 11 * 3)
-    yield f"{'class':<{width}}" + "".join(f"{title:>11}" for title in titles)
-    for i, c in enumerate(shown):
-        if cut and i == _CLASSES // 2:
-            yield f"... and {len(rows) - len(shown):,} classes between these"
-        name = textwrap.shorten(classes[c], width, placeholder="...") or classes[c][:width]
-        yield f"{name:<{width}}" + "".join(f"{found.counts[s][c]:>11,}" for s in splits)
-    total = f"{len(classes):,} classes"
-    yield f"{total:<{width}}" + "".join(f"{sum(found.counts[s]):>11,}" for s in splits)
+
+    def row(c: int) -> list[str]:
+        name = textwrap.shorten(classes[c], _NAME, placeholder="...") or classes[c][:_NAME]
+        return [name, *(f"{found.counts[split][c]:,}" for split in splits)]
+
+    ordered = sorted(range(len(classes)), key=lambda c: (-found.counts[splits[0]][c], c))
+    rows = [row(c) for c in ordered]
+    if (between := len(rows) - _CLASSES) > 0:
+        half = _CLASSES // 2
+        rows = [*rows[:half], [f"... and {between:,} classes between these"], *rows[-half:]]
+    total = [f"{len(classes):,} classes", *(f"{sum(found.counts[split]):,}" for split in splits)]
+    head = ["class", *("images" if split == "all" else split for split in splits)]
+    return text_table(head, [*rows, total])
 
 
 def _sizes(images: "Sequence[Image]") -> Iterator[str]:

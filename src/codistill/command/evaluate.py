@@ -1,5 +1,7 @@
 """`codistill evaluate`: measures every classifier of a run."""
 
+from collections.abc import Iterator
+
 from codistill.command.options import Parser, add_places, open_run
 from codistill.errors import InputError
 
@@ -22,6 +24,7 @@ def main(argv: list[str]) -> int:
     add_places(parser)
     options = parser.parse_args(argv)
 
+    from codistill.reporting.text import text_table
     from codistill.training.evaluate import evaluate
 
     run = open_run(options.run, options)
@@ -35,23 +38,15 @@ def main(argv: list[str]) -> int:
     count += f", without {broken:,} broken ones" if broken else ""
     title = f"{run.path}: {options.weights} weights, {count}"
     title += ", in bf16" if options.precision == "bf16" else ""
-    print_metrics(title, metrics)
+    print(
+        title, text_table(("classifier", "top-1 %", "top-5 %", "NLL"), _rows(metrics)), sep="\n\n"
+    )
     return 0
 
 
-def print_metrics(title: str, metrics: dict[str, float]) -> None:
-    """A table of what `evaluate` returned."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table("classifier", title=Text(title), title_justify="left", box=SIMPLE_HEAD)
-    for column in ("top-1 %", "top-5 %", "NLL"):
-        table.add_column(column, justify="right")
-    for key in metrics:
+def _rows(metrics: dict[str, float]) -> Iterator[tuple[str, ...]]:
+    for key, top1 in metrics.items():
         kind, _, name = key.partition("/")
         if kind == "top1":
-            top1, top5, nll = (metrics[f"{m}/{name}"] for m in ("top1", "top5", "nll"))
-            table.add_row(name, f"{top1:.2f}", f"{top5:.2f}", f"{nll:.4f}")
-    Console().print(table)
+            top5, nll = (metrics[f"{metric}/{name}"] for metric in ("top5", "nll"))
+            yield name, f"{top1:.2f}", f"{top5:.2f}", f"{nll:.4f}"

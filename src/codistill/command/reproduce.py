@@ -71,7 +71,7 @@ def main(argv: list[str]) -> int:
         raise InputError("this table is short for images of yours: give --data.root DIR")
     comparison = scaled.comparison()
     if options.dry_run:
-        _show(scaled, comparison, console)
+        _show(scaled, comparison)
         return 0
     status = compare(comparison, folder, *launch)
     _head(console, scaled)
@@ -99,46 +99,42 @@ def _over(options: dict[str, Any]) -> dict[str, Any]:
     return settings
 
 
-def _show(plan: "ScaledTable", comparison: "Comparison", console: "Console") -> None:
+def _show(plan: "ScaledTable", comparison: "Comparison") -> None:
     """The rows, and what each would cost on this machine."""
     import torch
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-    from rich.text import Text
 
     from codistill.analysis.cost.step_time import TIMES
+    from codistill.reporting.text import text_table, wrapped
     from codistill.runs.loggers import require_loggers
     from codistill.training.device import choose_device
 
     require_loggers(comparison.rows[0].config)  # the same for all rows
     rows, seeds = comparison.rows, len(comparison.seeds)
-    table = Table(box=SIMPLE_HEAD)
-    for name in ("row", "networks"):
-        table.add_column(name, overflow="fold")
-    for name in ("peers", "shared", "published", "h a run" if plan.images else "s per 1,000"):
-        table.add_column(name, justify="right")
+    table: list[list[str]] = []
     total = 0.0
     for row, seconds in zip(rows, _seconds_per_image(rows), strict=True):
         c = row.config
         cost = seconds * (plan.images * plan.epochs / 3600 if plan.images else 1000)
         total += cost * seeds
         published = comparison.published.get(row.label, {}).get("value", "-")
-        cells = [c.network, str(c.peers), str(c.shared), published, f"{cost:,.2f}"]
-        table.add_row(Text(row.label), *cells)
-    console.print(table)
+        facts = [f"  {c.network}", str(c.peers), str(c.shared), published, f"{cost:,.2f}"]
+        table += [[row.label], facts]
+    unit = "h a run" if plan.images else "s per 1,000"
+    print(text_table(("  networks", "peers", "shared", "published", unit), table))
     device = choose_device(rows[0].config.device)
     where = (
         f"{device}, {torch.get_num_threads()} thread(s)" if device.type == "cpu" else str(device)
     )
     together = f", together about {total:,.1f} h one after the other" if plan.images else ""
     images = f"{plan.images:,} images" if plan.images else "your images"
+    print()
     text = (
         f"{len(rows) * seeds} runs: seeds {', '.join(map(str, comparison.seeds))}; {plan.epochs} "
         f"epochs of {images} of {plan.data}{together}. Estimated from the fastest of {TIMES} "
         f"training steps of each row, timed now ({where}); without evaluation and reading of "
         "images. Nothing was trained."
     )
-    say(console, text)
+    print(wrapped(text))
 
 
 def _seconds_per_image(rows: "list[Row]") -> Iterator[float]:

@@ -104,8 +104,10 @@ def methods_in(methods: Any) -> dict[str, dict[str, Any]]:
         raise InputError("methods are missing: give a label and options of each, such as dml: {}")
     found = {}
     for label, entry in methods.items():
-        if not isinstance(label, str) or not slug(label) or re.search(r"[|\n]", label):
-            raise InputError(f"methods: the label {label!r} cannot be used: give a name without |")
+        if not isinstance(label, str) or not slug(label) or "\n" in label:
+            raise InputError(
+                f"methods: the label {label!r} cannot be used: give a name of one line"
+            )
         entry = {"name": entry} if isinstance(entry, str) else entry or {}
         if not isinstance(entry, dict) or not isinstance(entry.get("name", ""), str):
             raise InputError(f"methods: {label} is {entry!r}: give options, such as {{name: ffl}}")

@@ -6,15 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from codistill import files
 from codistill.analysis.differences import EPOCHS, Difference, Epoch
-from codistill.messages import say
-from codistill.reporting.tables import markdown, spread_of
+from codistill.reporting.tables import spread_of
+from codistill.reporting.text import markdown_table, text_table
 from codistill.runs.finished import Result
 
 _HALF = ("difference [95 % CI]", "sd", "g", "p", "verdict")
@@ -47,39 +42,30 @@ _SHORT_CAPTION = (
 def print_differences(
     alone: Mapping[str, Sequence[Result]], found: Sequence[Difference], notes: Iterable[str]
 ) -> None:
-    """The table in the terminal, 80 columns wide.
+    """Prints the table for a terminal of 80 columns.
 
     Args:
         alone: the runs of the networks alone, by label, which stand first with their accuracies.
         found: all comparisons.
         notes: what the reader has to know of them.
     """
-    table = Table(
-        caption=_SHORT_CAPTION, caption_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
-    )
-    table.add_column("classifier", max_width=16, overflow="fold")
-    for column in ("last epoch", "by val", "p", "verdict", "n"):
-        table.add_column(column, justify="right", overflow="fold")
+    rows: list[list[str]] = []
     for label, results in alone.items():
-        table.add_row(Text(f"{label}, %", style="bold"))
+        rows.append([f"{label}, %"])
         for classifier in ("mean peer", "ensemble"):
             cells = [_accuracy(results, epoch, classifier) for epoch in EPOCHS]
             if cells != ["-", "-"]:
-                table.add_row(Text(f" {classifier}"), *cells, "", "", str(len(results)))
+                rows.append([f"  {classifier}", *cells, "", "", str(len(results))])
     for label, of_row in groupby(_side_by_side(found), key=lambda pair: pair[0].label):
-        table.add_row(Text(label, style="bold"))
+        rows.append([label])
         for last, best in of_row:
-            table.add_row(
-                Text(f" {last.classifier}"),
-                _interval(last, short=True),
-                _interval(best, short=True) if best else "-",
-                _p(last.p),
-                last.verdict,
-                str(last.statistics.n),
-            )
-    Console().print(table)
+            intervals = [_interval(d, short=True) if d else "-" for d in (last, best)]
+            n = str(last.statistics.n)
+            rows.append([f"  {last.classifier}", *intervals, _p(last.p), last.verdict, n])
+    head = ("  classifier", "last epoch", "by val", "p", "verdict", "n")
+    print(text_table(head, rows, _SHORT_CAPTION))
     for note in notes:
-        say(Console(), f"note: {note}")
+        print(f"note: {note}")
 
 
 def write_differences(
@@ -93,7 +79,7 @@ def write_differences(
         published: lines on figures of others.
         folder: where to.
     """
-    text = markdown(HEAD, difference_rows(found), CAPTION)
+    text = f"{markdown_table(HEAD, difference_rows(found))}\n\n{CAPTION}\n"
     for title, lines in (("Notes", notes), ("Published", published)):
         if lines:
             text += f"\n**{title}**\n\n" + "".join(f"- {line}\n" for line in lines)

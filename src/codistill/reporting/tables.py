@@ -7,14 +7,16 @@ nothing here.
 
 import csv
 import io
-import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from statistics import mean, stdev
 
 from codistill import files
 from codistill.reporting.curves import draw_curves
 from codistill.reporting.page.setting import settings_of
+from codistill.reporting.text import markdown_table, text_table
 from codistill.runs.finished import Result, version_notes
 from codistill.runs.results import Metrics
 
@@ -90,29 +92,13 @@ def _parameters(parameters: dict[str, int], classifier: str) -> int | str:
 
 
 def print_table(settings: dict[str, list[Result]]) -> None:
-    """The table in the terminal: 80 columns wide, so without the top-5 accuracy."""
-    left_out = COLUMNS.index("top-5 %")
-    table = [[*row] for row in (COLUMNS, *rows(settings))]
-    for row in table:
-        del row[left_out]
-    widths = [max(map(len, column)) for column in list(zip(*table, strict=True))[1:]]
-
-    def line(row: list[str]) -> str:
-        name, *cells = (
-            f"{cell:>{width}}" if i else f"{cell:<{width}}"
-            for i, (cell, width) in enumerate(zip(row[1:], widths, strict=True))
-        )
-        return "  ".join([f"  {name}", *cells])
-
-    head, *lines = table
-    print(line(head), "-" * len(line(head)), sep="\n")
-    before = None
-    for row in lines:
-        if row[0] != before:
-            print(*textwrap.wrap(row[0], 79, subsequent_indent="    "), sep="\n")
-        print(line(row))
-        before = row[0]
-    print("", *textwrap.wrap(CAPTION, 79), sep="\n")
+    """Prints the table for a terminal of 80 columns, so without the top-5 accuracy."""
+    shown = [i for i, column in enumerate(COLUMNS) if column not in ("setting", "top-5 %")]
+    lines: list[list[str]] = []
+    for label, of_setting in groupby(rows(settings), key=itemgetter(0)):
+        lines += [[label], *(["  " + row[1], *(row[i] for i in shown[1:])] for row in of_setting)]
+    head = ["  classifier", *(COLUMNS[i] for i in shown[1:])]
+    print(text_table(head, lines, CAPTION))
     for note in version_notes(settings):
         print(f"note: {note}")
 
@@ -135,21 +121,16 @@ def write_report(
     all_notes = [note] * bool(note) + version_notes(settings)
     notes = "".join(f"\n\nNote: {text}." for text in all_notes)
     draw_curves(settings_of(settings), folder / "curves.png")
-    files.write_text(folder / "table.md", markdown(COLUMNS, rows(settings), CAPTION + notes))
+    text = f"{markdown_table(COLUMNS, rows(settings))}\n\n{CAPTION}{notes}\n"
+    files.write_text(folder / "table.md", text)
     head, table = list(COMPARED), list(compared(settings))
     if published:
         head.append("published")
         table = [[*row, published.get(row[0], "-")] for row in table]
-    text = markdown(head, table, COMPARED_CAPTION + notes)
+    text = f"{markdown_table(head, table)}\n\n{COMPARED_CAPTION}{notes}\n"
     files.write_text(folder / "compared.md", text)
     files.write_text(folder / "runs.csv", _csv(settings))
     return [folder / name for name in ("table.md", "compared.md", "runs.csv", "curves.png")]
-
-
-def markdown(head: Sequence[str], rows: Iterable[Sequence[str]], caption: str) -> str:
-    """A table for people who read the text, with its caption below."""
-    lines = ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows)]
-    return "\n".join([*lines, "", caption]) + "\n"
 
 
 def spread_of(values: list[float], digits: int = 2) -> str:
