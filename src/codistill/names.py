@@ -40,7 +40,7 @@ NETWORKS: dict[str, tuple[str, tuple[int, ...]]] = {
     "resnet110_bottleneck": ("bottleneck_resnet", (110, 1)),
     "resnet164": ("bottleneck_resnet", (164, 1)),
     **{f"wrn_16_{width}": ("wide_resnet", (16, width)) for width in (1, 2, 4, 8)},
-    "wrn_20_8": ("bottleneck_resnet", (20, 8)),
+    "okddip_wrn_20_8": ("bottleneck_resnet", (20, 8)),
     **{f"wrn_28_{width}": ("wide_resnet", (28, width)) for width in (2, 4, 10)},
     **{f"wrn_40_{width}": ("wide_resnet", (40, width)) for width in (1, 2)},
     "vgg16": ("vgg", (16,)),

@@ -117,6 +117,8 @@ class Peers(nn.Module):
         stages = [stage for part in (self.trunk, *self.branches) for stage in part]
         # All stages are calls of one function to PyTorch, which gives up on a function after 8
         # versions: the later stages, or a smaller last batch, would silently not be compiled.
+        # There is no public setting. It stays raised, because stages are compiled when they are
+        # first called; and the attribute is the one that `Module.compile` sets: see `_call_of`.
         limits = torch._dynamo.config
         limits.cache_size_limit = max(limits.cache_size_limit, 8 * len(stages))
         for stage in stages:

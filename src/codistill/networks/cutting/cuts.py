@@ -34,9 +34,9 @@ class _Call(NamedTuple):
     returned: Any
 
 
-Plan = Callable[[nn.Module], tuple[list[nn.Module], nn.Module]]
+Cut = Callable[[nn.Module], tuple[list[nn.Module], nn.Module]]
 """Cuts a model into stages and a head."""
-Found = tuple[Plan, list[Shape]]
+Found = tuple[Cut, list[Shape]]
 
 
 def random_images(probe: nn.Module, size: tuple[int, int]) -> Tensor:

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from codistill.errors import InputError, reason
 from codistill.networks.cutting.cuts import (
     IMAGES,
+    Cut,
     Found,
     Part,
-    Plan,
     Shape,
     chain,
     clone,
@@ -68,7 +68,7 @@ def from_module(model: nn.Module, image_size: tuple[int, int] = (224, 224)) -> N
 
 def _plan(
     probe: nn.Module, image_size: tuple[int, int], num_classes: int
-) -> tuple[Plan, list[Shape], list[bool]]:
+) -> tuple[Cut, list[Shape], list[bool]]:
     """How to cut, the shapes at that size, and which parts write on what they are given."""
     height, width = image_size
     small = [(side, side) for side in _SMALL if (side, side) != image_size]
@@ -177,10 +177,10 @@ def _names(parts: Sequence[nn.Module], model: nn.Module) -> dict[str, str]:
 # Whether to believe it
 
 
-def _same(probe: nn.Module, plan: Plan, images: Tensor) -> bool:
+def _same(probe: nn.Module, cut: Cut, images: Tensor) -> bool:
     """Whether the parts are the whole: see the top of this file."""
     whole, other = copy.deepcopy(probe), copy.deepcopy(probe)
-    stages, head = plan(other)
+    stages, head = cut(other)
     parts = nn.Sequential(*stages, head)
     if set(_names([*parts], other).values()) != set(other.state_dict()):
         return False
