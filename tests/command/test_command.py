@@ -36,9 +36,16 @@ def parsed(*arguments: str) -> Config:
     [
         ["--help"],
         ["train", "--help"],
-        ["list", "--help"],
+        ["train", "--resume", "RUN", "--help"],
+        ["inspect", "--help"],
+        ["list"],
+        ["list", "methods", "--help"],
         ["evaluate", "--help"],
+        ["report", "--help"],
         ["compare", "-h"],
+        ["reproduce", "--help"],
+        ["data", "check", "--help"],
+        ["demo", "--help"],
     ],
 )
 def test_help_comes_without_pytorch(arguments: list[str]) -> None:

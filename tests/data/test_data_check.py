@@ -25,7 +25,7 @@ def check(root, workers=0):
 
 
 def report(capsys, *arguments):
-    status = main(["data", "check", *map(str, arguments), "--workers", "0"])
+    status = main(["data", "check", *map(str, arguments), "--data.workers", "0"])
     text = capsys.readouterr().out
     assert max(map(len, text.splitlines())) <= 80
     return status, text
@@ -172,7 +172,7 @@ def test_other_data_sets_are_checked_by_name(tmp_path, capsys):
         (["check", "DIR", "--data", "digits"], "digits is held in memory"),
         (["check", "DIR", "--data", "foldr"], "did you mean 'folder'?"),
         (["check", "/nowhere"], "/nowhere does not exist"),
-        (["check", "DIR", "--workers", "-1"], "--workers is -1"),
+        (["check", "DIR", "--data.workers", "-1"], "--data.workers: '-1' is not a whole number"),
     ],
 )
 def test_bad_input_gets_one_line_that_helps(arguments, answer, capsys):
@@ -183,7 +183,7 @@ def test_bad_input_gets_one_line_that_helps(arguments, answer, capsys):
 
 def test_help_comes_without_arguments(capsys):
     assert main(["data"]) == 0
-    assert "usage: codistill data check DIR" in capsys.readouterr().out
+    assert "usage: codistill data [-h] COMMAND" in capsys.readouterr().out
 
 
 def test_nothing_is_written_into_the_folder(good):

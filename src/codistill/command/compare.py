@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 from codistill.command.options import (
     Parser,
     add_launch_options,
+    add_out,
     add_page_options,
-    how_to_measure,
+    measure_options,
 )
 
 if TYPE_CHECKING:
@@ -16,18 +17,19 @@ if TYPE_CHECKING:
 
 
 def main(argv: list[str]) -> int:
-    """`codistill compare FILE [--out DIR] [--parallel N] [--launcher NAME] [--report-only]`."""
+    """`codistill compare FILE`."""
     parser = Parser(
         prog="codistill compare",
-        description="Trains methods x networks x seeds, beside the networks alone, all else equal; "
-        "goes on where it was; ends with what helped and what hurt.",
+        description="Trains methods x networks x seeds and the networks alone, with all other "
+        "settings equal, and reports what helped and what hurt. Runs that are finished are not "
+        "trained again; interrupted runs continue.",
     )
-    parser.add_argument("file", help="what is compared, in YAML; docs/compare.md has the format")
-    parser.add_argument("--out", help="folder (default: runs/NAME of the file)")
+    parser.add_argument("file", help="comparison in YAML; docs/compare.md describes the format")
+    add_out(parser, "folder of the runs and the report (default: runs/NAME of the file)")
     add_launch_options(parser)
     add_page_options(parser)
     options = parser.parse_args(argv)
-    how = how_to_measure(options)
+    how = measure_options(options)
 
     from codistill.comparing.comparison import read_comparison
 
@@ -51,10 +53,10 @@ def compare(
 
     Args:
         comparison: what is compared.
-        folder: where its runs and its report go.
-        parallel: how many runs train at a time. Default: one; on a cluster all of them.
+        folder: folder of its runs and its report.
+        parallel: number of runs that train at a time. Default: one; on a cluster all of them.
         launcher: one of `launchers.LAUNCHERS`.
-        report_only: train nothing.
+        report_only: whether nothing is trained.
         how: how the networks are measured for the page; None: not at all.
     """
     from rich.console import Console

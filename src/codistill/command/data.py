@@ -6,8 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from codistill.command.options import Parser
-from codistill.errors import InputError, did_you_mean
+from codistill.command.options import Parser, add_workers, refuse_unknown
 
 if TYPE_CHECKING:
     from codistill.data.check import Findings, Image
@@ -19,15 +18,30 @@ _LINES = 20  # of one kind of finding
 
 
 def main(argv: list[str]) -> int:
-    """`codistill data check DIR [--data NAME]`; 1 where something has to be mended."""
-    if argv in ([], ["-h"], ["--help"]):
-        print("usage: codistill data check DIR [--data NAME] [--workers N]")
+    """`codistill data check DIR`; 1 where something has to be mended."""
+    parser = Parser(prog="codistill data", description="Looks at images before training.")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    check = commands.add_parser(
+        "check",
+        help="read every image of a data set once",
+        description="Reads every image once. Reports what there is and what has to be mended.",
+    )
+    check.add_argument("dir", metavar="DIR", help="folder or file, as for --data.root")
+    check.add_argument(
+        "--data", metavar="NAME", default="folder", help="name of the data set (default: folder)"
+    )
+    check.add_argument(
+        "--data.label_column",
+        metavar="COLUMN",
+        dest="label_column",
+        help="column of the labels in a table (default: found by its name)",
+    )
+    add_workers(check, default="one for each core")
+    refuse_unknown("command", argv, ["check"])
+    options = parser.parse_args(argv)
+    if options.command is None:
+        parser.print_help()
         return 0
-    if argv[0] != "check":
-        raise InputError(f"there is no 'data {argv[0]}': {did_you_mean(argv[0], ['check'])}")
-    options = _check_options().parse_args(argv[1:])
-    if options.workers is not None and options.workers < 0:
-        raise InputError(f"--workers is {options.workers}: give 0 or more")
 
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -45,20 +59,6 @@ def main(argv: list[str]) -> int:
         found = check_dataset(dataset, workers, lambda n: progress.advance(task, n))
     print("\n".join(_wrapped(_report(found, dataset.classes))))
     return 1 if found.mend else 0
-
-
-def _check_options() -> Parser:
-    options = Parser(
-        prog="codistill data check",
-        description="Reads every image once: what there is, and what has to be mended.",
-    )
-    options.add_argument("dir", metavar="DIR", help="as --data.root")
-    options.add_argument("--data", metavar="NAME", default="folder", help="default: folder")
-    options.add_argument(
-        "--data.label_column", metavar="COLUMN", dest="label_column", help="of tables"
-    )
-    options.add_argument("--workers", type=int, metavar="N", help="default: one for each core")
-    return options
 
 
 def _report(found: "Findings", classes: Sequence[str]) -> Iterator[str]:

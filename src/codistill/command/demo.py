@@ -4,7 +4,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from codistill.command.options import Parser, positive
+from codistill.command.options import Parser, add_out, positive
 
 # 898 images of 8x8 pixels need no more than a ResNet-8. One recipe for both; nothing was tuned on
 # the test images.
@@ -21,9 +21,14 @@ def main(argv: list[str]) -> int:
         prog="codistill demo",
         description="Trains FFL and the same network alone on scikit-learn's handwritten digits.",
     )
-    parser.add_argument("--seeds", type=positive, default=5, help="runs of each (default: 5)")
-    parser.add_argument("--epochs", type=positive, default=30, help="of each run (default: 30)")
-    parser.add_argument("--out", default="runs/demo", help="folder (default: runs/demo)")
+    for name, default, about in (
+        ("seeds", 5, "runs of each"),
+        ("epochs", 30, "epochs of each run"),
+    ):
+        parser.add_argument(
+            f"--{name}", type=positive, metavar="N", default=default, help=f"{about} (default: {default})"
+        )
+    add_out(parser, "folder of the runs and the report (default: runs/demo)", "runs/demo")
     options = parser.parse_args(argv)
     return run_demo(Path(options.out), options.seeds, options.epochs)
 

@@ -10,17 +10,22 @@ def main(argv: list[str]) -> int:
     """`codistill evaluate RUN`."""
     parser = Parser(
         prog="codistill evaluate",
-        description="How good every classifier of a run is, measured now from its weights.",
+        description="Measures every classifier of a run from its weights.",
     )
-    parser.add_argument("run", help="the folder of a finished run")
+    parser.add_argument("run", help="folder of the run")
     parser.add_argument(
         "--weights",
         choices=["last", "best"],
         default="last",
-        help="those after the last epoch, or after the one that validation chose",
+        help="weights after the last epoch (default), or after the epoch with the best "
+        "validation accuracy",
     )
-    parser.add_argument("--split", choices=["test", "val"], default="test")
-    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
+    parser.add_argument(
+        "--split", choices=["test", "val"], default="test", help="images (default: test)"
+    )
+    parser.add_argument(
+        "--precision", choices=["fp32", "bf16"], default="fp32", help="default: fp32"
+    )
     add_places(parser)
     options = parser.parse_args(argv)
 

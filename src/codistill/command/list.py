@@ -1,35 +1,36 @@
 """`codistill list`: what there is by name."""
 
 import textwrap
-from collections.abc import Callable
 
-from codistill.errors import InputError, did_you_mean
+from codistill.command.options import Parser, refuse_unknown
 from codistill.names import DATASETS, FAMILIES, METHODS, NETWORKS
 from codistill.settings.recipes import recipes
 
 
 def main(argv: list[str]) -> int:
-    """`codistill list {methods,networks,data,recipes,tables}`."""
-    listings: dict[str, Callable[[], None]] = {
-        "methods": _list_methods,
-        "networks": _list_networks,
-        "data": _list_data,
-        "recipes": _list_recipes,
-        "tables": _list_tables,
+    """`codistill list KIND`."""
+    kinds = {
+        "methods": (_list_methods, "methods, with what each needs and costs"),
+        "networks": (_list_networks, "networks, and how to name one of another library"),
+        "data": (_list_data, "data sets"),
+        "recipes": (_list_recipes, "recipes for codistill train --config"),
+        "tables": (_list_tables, "tables of papers for codistill reproduce"),
     }
-    if argv in ([], ["-h"], ["--help"]):
-        print(f"usage: codistill list {{{','.join(listings)}}}")
-        return 0
-    if len(argv) != 1 or argv[0] not in listings:
-        raise InputError(
-            f"nothing to list under {' '.join(argv)!r}: {did_you_mean(argv[0], listings)}"
-        )
-    listings[argv[0]]()
+    parser = Parser(prog="codistill list", description="Lists what can be given by name.")
+    commands = parser.add_subparsers(dest="kind", metavar="KIND", title="kinds")
+    for kind, (_, about) in kinds.items():
+        commands.add_parser(kind, help=about, description=f"Lists {about}.")
+    refuse_unknown("kind", argv, kinds)
+    options = parser.parse_args(argv)
+    if options.kind is None:
+        parser.print_help()
+    else:
+        kinds[options.kind][0]()
     return 0
 
 
 def _list_methods() -> None:
-    """Each as soon as it is known: they are tried out, which takes some seconds."""
+    """Prints each method as soon as it is known: they are tried, which takes some seconds."""
     from codistill.analysis.cost.overview import ABOUT, describe, overview
 
     indent = " " * (max(map(len, METHODS)) + 2)

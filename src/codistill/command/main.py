@@ -1,33 +1,27 @@
 """The command `codistill`: finds the file of a command, and turns errors into one line."""
 
-import argparse
 import errno
 import io
 import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import NoReturn
 
-from codistill.errors import InputError, MissingExtraError, did_you_mean
+from codistill.command.options import Parser, refuse_unknown
+from codistill.errors import InputError, MissingExtraError
 
 COMMANDS = {
     "train": "train peers together, from a recipe, from options, or from both",
     "evaluate": "measure every classifier of a run",
     "report": "show tables of runs; with --out also write a page on them",
-    "compare": "train methods x networks x seeds beside the networks alone: what helps, what hurts",
-    "reproduce": "train a paper's table, at its scale or short",
+    "compare": "train methods x networks x seeds and the networks alone; report what helped",
+    "reproduce": "train a table of a paper, at the paper's scale or short",
     "inspect": "show what train would build: stages, parameters, FLOPs, memory",
-    "list": "list methods, networks, data, recipes or tables",
-    "data": "check a folder of images",
-    "demo": "train FFL and the same network alone on handwritten digits, a few minutes",
+    "list": "list methods, networks, data sets, recipes or tables",
+    "data": "check the images of a data set",
+    "demo": "train FFL and the same network alone on handwritten digits (a few minutes)",
 }
 """What each command does. Its file is codistill/command/NAME.py, with a function `main(argv)`."""
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message} (see codistill --help)")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -67,11 +61,10 @@ def exit_status(run: Callable[[], int], traceback: bool = False) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    parser = _Parser(
+    parser = Parser(
         prog="codistill",
         usage="codistill COMMAND ...",
-        description="Trains several image classifiers that teach each other, and gives you the one "
-        "you ship.",
+        description="Trains image classifiers that teach each other, and keeps one of them to use.",
         epilog="`codistill COMMAND --help` shows the options of a command.",
         allow_abbrev=False,
     )
@@ -80,10 +73,8 @@ def _run(arguments: list[str]) -> int:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     for name, about in COMMANDS.items():
         commands.add_parser(name, help=about, add_help=False)  # its file parses what follows
+    refuse_unknown("command", arguments, COMMANDS)
     at = next((i for i, a in enumerate(arguments) if not a.startswith("-")), len(arguments))
-    if at < len(arguments) and arguments[at] not in COMMANDS:
-        known = did_you_mean(arguments[at], COMMANDS)
-        raise InputError(f"command {arguments[at]!r} is not known: {known}")
     options = parser.parse_args(arguments[: at + 1])
     if options.version:
         from importlib.metadata import version

@@ -1,9 +1,10 @@
 """Options that several commands share. PyTorch is imported where it is needed."""
 
 import argparse
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
-from codistill.errors import InputError
+from codistill.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
     from codistill.reporting.page.measure import MeasureOptions
@@ -17,36 +18,11 @@ class Parser(argparse.ArgumentParser):
         raise InputError(f"{self.prog}: {message} (see {self.prog} --help)")
 
 
-def add_places(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", help="another than the run was made with")
-    parser.add_argument("--data.root", metavar="ROOT", help="where the same images are now")
-    parser.add_argument(
-        "--data.workers", metavar="N", type=int, help="processes that read images now"
-    )
-
-
-def open_run(path: str, options: argparse.Namespace) -> "Run":
-    """A run, with the places that options tell."""
-    from codistill.runs.run import Run
-
-    root, workers = (getattr(options, f"data.{name}") for name in ("root", "workers"))
-    return Run(path, options.device, root, workers, getattr(options, "loggers", None))
-
-
-def add_launch_options(parser: argparse.ArgumentParser) -> None:
-    """Where runs are trained, and how many at a time."""
-    parser.add_argument(
-        "--parallel", type=positive, metavar="N", help="runs at a time (default: 1)"
-    )
-    parser.add_argument(
-        "--launcher",
-        choices=["processes", "slurm", "submitit-local"],
-        default="processes",
-        help="processes of this machine; jobs of a SLURM cluster; submitit's own processes",
-    )
-    parser.add_argument(
-        "--report-only", action="store_true", help="report on what is there; train nothing"
-    )
+def refuse_unknown(what: str, argv: Sequence[str], known: Iterable[str]) -> None:
+    """Raises InputError where the first word of the arguments is no known name."""
+    word = next((argument for argument in argv if not argument.startswith("-")), None)
+    if word is not None and word not in (known := list(known)):
+        raise InputError(f"{what} {word!r} is not known: {did_you_mean(word, known)}")
 
 
 def positive(text: str) -> int:
@@ -56,8 +32,76 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def not_negative(text: str) -> int:
+    """A whole number, 0 or more."""
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 0 or more")
+    return int(text)
+
+
+def add_out(parser: argparse.ArgumentParser, about: str, default: str | None = None) -> None:
+    parser.add_argument("--out", metavar="DIR", help=about, default=default)
+
+
+def add_workers(parser: argparse.ArgumentParser, default: str) -> None:
+    parser.add_argument(
+        "--data.workers",
+        dest="workers",
+        metavar="N",
+        type=not_negative,
+        help=f"processes that read images; 0: none besides this one (default: {default})",
+    )
+
+
+def add_places(parser: argparse.ArgumentParser, of: str = "the run") -> None:
+    """Where to compute and where the images are.
+
+    Args:
+        parser: gets the options.
+        of: what has these settings already.
+    """
+    parser.add_argument(
+        "--device", help=f"device to compute on, such as cpu or cuda:1 (default: {of}'s)"
+    )
+    parser.add_argument(
+        "--data.root",
+        dest="root",
+        metavar="DIR",
+        help=f"folder or file that now holds the images (default: {of}'s)",
+    )
+    add_workers(parser, default=f"{of}'s")
+
+
+def open_run(path: str, options: argparse.Namespace) -> "Run":
+    """A run, with the places that the options of `add_places` give."""
+    from codistill.runs.run import Run
+
+    loggers = getattr(options, "loggers", None)
+    return Run(path, options.device, options.root, options.workers, loggers)
+
+
+def add_launch_options(parser: argparse.ArgumentParser) -> None:
+    """Where runs are trained, and how many at a time."""
+    parser.add_argument(
+        "--parallel",
+        type=positive,
+        metavar="N",
+        help="runs that train at the same time (default: 1; on a cluster all)",
+    )
+    parser.add_argument(
+        "--launcher",
+        choices=["processes", "slurm", "submitit-local"],
+        default="processes",
+        help="what starts the runs: processes of this machine (default), jobs of a SLURM cluster, "
+        "or submitit's own processes",
+    )
+    parser.add_argument(
+        "--report-only", action="store_true", help="train nothing; report on the finished runs"
+    )
+
+
 def add_page_options(parser: argparse.ArgumentParser) -> None:
-    """What the page is to measure of the networks."""
+    """What is measured of the networks for the page."""
     parser.add_argument(
         "--no-analysis",
         action="store_true",
@@ -65,29 +109,26 @@ def add_page_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--images",
+        type=_places,
+        default=(),
         metavar="3,17",
-        help="test images to show with Grad-CAM (default: some on which classifiers disagree)",
+        help="test images to show with Grad-CAM, counted from 0 (default: some on which "
+        "classifiers disagree)",
     )
 
 
-def _places(text: str | None) -> tuple[int, ...]:
-    if text is None:
-        return ()
-    try:
-        places = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        places = (-1,)
-    if min(places) < 0:
-        raise InputError(f"--images is {text!r}: give places from 0, with commas, such as 3,17")
-    return tuple(dict.fromkeys(places))
+def _places(text: str) -> tuple[int, ...]:
+    parts = text.split(",")
+    if not all(part.strip().isdigit() for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r}: give places from 0, with commas, such as 3,17")
+    return tuple(dict.fromkeys(map(int, parts)))
 
 
-def how_to_measure(options: argparse.Namespace) -> "MeasureOptions | None":
-    """How the networks are to be measured; None where they are not."""
+def measure_options(options: argparse.Namespace) -> "MeasureOptions | None":
+    """How the networks are measured for the page; None: not at all."""
     from codistill.reporting.page.measure import MeasureOptions
 
     if options.no_analysis:
         return None
-    given = vars(options)
-    root, workers = given.get("data.root"), given.get("data.workers")
-    return MeasureOptions(_places(options.images), given.get("device"), root, workers)
+    device, root, workers = (getattr(options, n, None) for n in ("device", "root", "workers"))
+    return MeasureOptions(options.images, device, root, workers)

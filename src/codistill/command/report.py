@@ -2,26 +2,32 @@
 
 from pathlib import Path
 
-from codistill.command.options import Parser, add_page_options, add_places, how_to_measure
+from codistill.command.options import (
+    Parser,
+    add_out,
+    add_page_options,
+    add_places,
+    measure_options,
+)
 
 
 def main(argv: list[str]) -> int:
-    """`codistill report RUN ... [--out DIR] [--no-analysis] [--images 3,17]`."""
+    """`codistill report RUN ...`."""
     parser = Parser(
         prog="codistill report",
-        description="Tables and a page on runs; runs that differ in the seed stand together.",
+        description="Prints a table of finished runs and, with --out, writes a page on them. Runs "
+        "that differ only in the seed are one row, with mean and standard deviation.",
     )
     parser.add_argument("runs", nargs="+", help="folders of finished runs")
-    parser.add_argument(
-        "--out",
-        metavar="DIR",
-        help="also write report.html, a page that needs no other file; report.md; table.md, "
-        "compared.md, runs.csv, curves.png",
+    add_out(
+        parser,
+        "folder to write report.html to, a page that needs no other file, with report.md, "
+        "table.md, compared.md, runs.csv and curves.png (default: print the table only)",
     )
     add_page_options(parser)
     add_places(parser)
     options = parser.parse_args(argv)
-    how = how_to_measure(options)
+    how = measure_options(options)
 
     from codistill.reporting.page.measure import refuse_places
     from codistill.reporting.page.write import require_page, write_page

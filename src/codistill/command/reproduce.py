@@ -1,12 +1,13 @@
 """`codistill reproduce`: the papers' tables, as comparisons that are ready to run."""
 
+import argparse
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from codistill.command.compare import compare
-from codistill.command.options import Parser, add_launch_options
+from codistill.command.options import Parser, add_launch_options, add_out, add_places
 from codistill.errors import InputError
 from codistill.messages import say
 
@@ -16,36 +17,39 @@ if TYPE_CHECKING:
     from codistill.comparing.comparison import Comparison, Row
     from codistill.comparing.published_tables import ScaledTable
 
-_SETTINGS = ("device", "precision", "threads", "loggers", "data.root", "data.workers")
-
 
 def main(argv: list[str]) -> int:
-    """`codistill reproduce [TABLE] [--scale short] [--seeds ...] [--dry-run]`."""
+    """`codistill reproduce [TABLE]`."""
     parser = Parser(
         prog="codistill reproduce",
-        description="A paper's table, as a comparison that is ready to run: codistill compare "
-        "with the table's networks, methods and seeds, beside the published figures.",
+        description="Runs a table of a paper as a comparison: codistill compare with the table's "
+        "networks, methods and seeds, beside the published figures.",
     )
-    parser.add_argument("table", nargs="?", help="which; without one, all are listed")
+    parser.add_argument("table", nargs="?", help="name of the table; without one, all are listed")
     parser.add_argument(
         "--scale",
         choices=["paper", "short"],
         default="paper",
-        help="the paper's; or smaller networks and few epochs, which a CPU can finish, and whose "
-        "numbers are not comparable to published ones",
+        help="the paper's scale (default), or smaller networks and few epochs, which a CPU can "
+        "finish; its numbers are not comparable to published ones",
     )
-    parser.add_argument("--seeds", type=int, nargs="+", metavar="SEED", help="others than its own")
-    parser.add_argument("--out", help="folder (default: runs/TABLE or runs/TABLE_short)")
-    parser.add_argument("--dry-run", action="store_true", help="show the runs and their cost")
+    parser.add_argument("--seeds", type=int, nargs="+", metavar="SEED", help="default: the table's")
+    add_out(parser, "folder of the runs and the report (default: runs/TABLE or runs/TABLE_short)")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="show the runs and their cost; train nothing"
+    )
     add_launch_options(parser)
-    for name in _SETTINGS:
-        number = int if name in ("threads", "data.workers") else str
-        parser.add_argument(f"--{name}", type=number, help="as of `codistill train`")
+    add_places(parser, "the table")
+    for name, kind in (("precision", str), ("threads", int), ("loggers", str)):
+        text = f"as in codistill train --{name} (default: the table's)"
+        parser.add_argument(f"--{name}", type=kind, metavar="X", help=text)
     options = parser.parse_args(argv)
     if options.table is None:
         list_tables()
         return 0
-    over = _over({name: getattr(options, name) for name in _SETTINGS})
+    over = _given(options, "device", "precision", "threads", "loggers")
+    if data := _given(options, "root", "workers"):
+        over["data"] = data
 
     from rich.console import Console
 
@@ -68,7 +72,9 @@ def main(argv: list[str]) -> int:
     console = Console(stderr=not options.dry_run)
     _head(console, scaled)
     if scaled.data == "folder" and not over.get("data", {}).get("root"):
-        raise InputError("this table is short for images of yours: give --data.root DIR")
+        raise InputError(
+            "the short version of this table uses your own images: give --data.root DIR"
+        )
     comparison = scaled.comparison()
     if options.dry_run:
         _show(scaled, comparison)
@@ -79,7 +85,7 @@ def main(argv: list[str]) -> int:
 
 
 def list_tables() -> None:
-    """Each table with how long it is at both scales."""
+    """Prints each table and its length at both scales."""
     from codistill.comparing.published_tables import tables
 
     for name, table in tables().items():
@@ -89,18 +95,12 @@ def list_tables() -> None:
     print("\ncodistill reproduce TABLE --dry-run estimates the hours on your machine")
 
 
-def _over(options: dict[str, Any]) -> dict[str, Any]:
-    """Those that were given, in groups."""
-    settings: dict[str, Any] = {}
-    for name, value in options.items():
-        if value is not None:
-            group, _, key = name.rpartition(".")
-            (settings.setdefault(group, {}) if group else settings)[key] = value
-    return settings
+def _given(options: argparse.Namespace, *names: str) -> dict[str, Any]:
+    return {n: value for n in names if (value := getattr(options, n)) is not None}
 
 
 def _show(plan: "ScaledTable", comparison: "Comparison") -> None:
-    """The rows, and what each would cost on this machine."""
+    """Prints the rows and the estimated cost of each on this machine."""
     import torch
 
     from codistill.analysis.cost.step_time import TIMES
@@ -138,7 +138,7 @@ def _show(plan: "ScaledTable", comparison: "Comparison") -> None:
 
 
 def _seconds_per_image(rows: "list[Row]") -> Iterator[float]:
-    """Of a training step of each row on its device: the fastest after a first one."""
+    """Seconds per image of a training step of each row: the fastest after a first step."""
     from codistill.analysis.cost.step_time import TIMES, seconds_per_image
     from codistill.settings.build_data import describe_data
     from codistill.training.device import use_device

@@ -1,4 +1,4 @@
-"""`codistill train`: trains a run to its end and shows how it goes."""
+"""`codistill train`: trains a run to its end and shows its progress."""
 
 import argparse
 from typing import TYPE_CHECKING
@@ -26,7 +26,7 @@ def main(argv: list[str]) -> int:
 
 
 def train_with_display(run: "Run") -> int:
-    """Trains a run to its end, shows how it goes, and then what came out."""
+    """Trains a run to its end, shows its progress, and prints its scores."""
     from rich.console import Console
 
     from codistill.reporting.tables import print_table
@@ -50,11 +50,15 @@ def train_with_display(run: "Run") -> int:
 
 
 def _resume_options(argv: list[str]) -> argparse.Namespace:
-    """What `--resume RUN` may be given with: where the images and the device are now."""
-    parser = Parser(prog="codistill train", allow_abbrev=False)
-    parser.add_argument("--resume", metavar="RUN")
+    """The options beside `--resume RUN`: the device, and where the images are now."""
+    parser = Parser(
+        prog="codistill train",
+        description="Continues a run that was interrupted, to the same weights.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--resume", metavar="RUN", help="folder of the run")
     add_places(parser)
-    parser.add_argument("--loggers", metavar="NAMES", help="others than before")
+    parser.add_argument("--loggers", metavar="NAMES", help="loggers (default: the run's)")
     options, rest = parser.parse_known_args(argv)
     if rest:
         raise InputError(
