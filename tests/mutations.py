@@ -54,21 +54,30 @@ EDITS: list[Edit] = [
         "methods/papers/kd.py",
         (
             "KL reversed",
-            'kd_loss(out.logits, out.extra["teacher"].detach(), self.temperature)',
-            'kd_loss(out.extra["teacher"].detach().expand_as(out.logits), out.logits, self.temperature)',
+            'kd_loss(out.logits, out.extra["teacher"].detach(), self',
+            'kd_loss(out.extra["teacher"].detach().expand_as(out.logits), out.logits, self',
         ),
         (
             "the teacher is trained",
-            "self.teacher = Frozen(copy.deepcopy(network))",
-            "self.teacher = network",
+            'self.teacher = Frozen(teacher_of(peers, teacher, "KD"))',
+            'self.teacher = teacher_of(peers, teacher, "KD")',
         ),
         ("the weight is lost", "self.kd_weight * kd", "kd"),
-        ("the temperature is lost", "self.temperature)", "3.0)"),
+        ("the temperature is lost", "self.temperature, self", "3.0, self"),
         ("no labels", '{"ce": ce_loss(out.logits, labels), ', "{"),
+    ),
+    *_edits(
+        "kd",
+        "methods/teacher.py",
         (
             "teachers of other classes are taken",
             "if network.num_classes != peers.num_classes:",
             "if False:",
+        ),
+        (
+            "the teacher is taken over, not copied",
+            "copy.deepcopy(teacher) if",
+            "teacher if",
         ),
     ),
     *_edits(
@@ -88,11 +97,11 @@ EDITS: list[Edit] = [
         ("students held fixed", "z[:, None], z.detach()[None]", "z.detach()[:, None], z[None]"),
         ("sum over the others, not mean", "pairs / (K - 1)", "pairs"),
         ("mean over all, itself too", "pairs / (K - 1)", "pairs / K"),
-        ("the temperature is lost", "self.temperature)", "1.0)"),
+        ("the temperature is lost", "self.temperature, self", "1.0, self"),
         (
             "KL reversed",
-            "kd_loss(z[:, None], z.detach()[None], self.temperature)",
-            "kd_loss(z.detach()[None], z[:, None], self.temperature)",
+            "kd_loss(z[:, None], z.detach()[None], self",
+            "kd_loss(z.detach()[None], z[:, None], self",
         ),
     ),
     *_edits(
@@ -102,6 +111,12 @@ EDITS: list[Edit] = [
         ("T instead of T^2", "return temperature**2 * kl", "return temperature * kl"),
         ("sum over images", "kl.mean(dim=-1).sum()", "kl.sum()"),
         ("mean over peers", "kl.mean(dim=-1).sum()", "kl.mean()"),
+        ("logits are never standardised", "    if standardise:", "    if False:"),
+        (
+            "the biased deviation",
+            "z.std(dim=-1, keepdim=True)",
+            "z.std(dim=-1, keepdim=True, correction=0)",
+        ),
     ),
     *_edits(
         "cl_ilr",
@@ -112,15 +127,22 @@ EDITS: list[Edit] = [
             "z.mean(dim=0).expand_as(z)",
         ),
         ("mean over K", "(z.sum(dim=0) - z) / (K - 1)", "(z.sum(dim=0) - z) / K"),
-        ("target not held fixed", "others.detach()", "others"),
-        ("weights exchanged", "beta = self.hard_weight", "beta = 1 - self.hard_weight"),
+        ("target not held fixed", "others.detach() if", "others if"),
+        ("the hard weight is lost", "self.hard_weight * ce_loss", "ce_loss"),
+        ("the soft weight is lost", "w = self.soft_weight * ", "w = "),
+        ("ramp-up off", " * sigmoid_ramp_up(epoch, self.ramp_up)", ""),
+        (
+            "targets are held fixed where they should not be",
+            "others.detach() if self.hold_targets else others",
+            "others.detach()",
+        ),
         ("gradient at the split not divided", "gradient / len(self.peers)", "gradient"),
         (
             "gradient at the split divided for one view only",
             "for x in out.split:",
             "for x in out.split[:1]:",
         ),
-        ("the temperature is lost", "self.temperature)", "2.0)"),
+        ("the temperature is lost", "self.temperature, self", "2.0, self"),
     ),
     *_edits(
         "one",
@@ -142,7 +164,7 @@ EDITS: list[Edit] = [
             'torch.einsum("bk,kbc->bc", g, out.logits)',
             'torch.einsum("bk,kbc->bc", 0 * g + 1 / g.shape[1], out.logits)',
         ),
-        ("the temperature is lost", "self.temperature)}", "3.0)}"),
+        ("the temperature is lost", "self.temperature, self", "3.0, self"),
     ),
     *_edits(
         "codistillation",
@@ -175,7 +197,7 @@ EDITS: list[Edit] = [
         ),
         ("the peers themselves teach", "self.copies(views).logits", "z.detach()"),
         ("the weight is lost", "self.kd_weight * kd", "kd"),
-        ("the temperature is lost", "T * log_mean, T)", "log_mean, 1.0)"),
+        ("the temperature is lost", "T * log_mean, T, self", "log_mean, 1.0, self"),
     ),
     *_edits(
         "kdcl",
@@ -222,18 +244,18 @@ EDITS: list[Edit] = [
             ".logits)  # (K, B, C)",
         ),
         ("one view for all", "self.views = len(peers)", "self.views = 1"),
-        ("the temperature is lost", "teacher, self.temperature)", "teacher, 2.0)"),
+        ("the temperature is lost", "teacher, self.temperature, self", "teacher, 2.0, self"),
         ("the weight is lost", "self.kd_weight * kd_loss", "kd_loss"),
     ),
     *_edits(
         "okddip",
         "methods/papers/okddip.py",
-        ("targets held fixed", "w * kd_loss(z, targets, T)", "w * kd_loss(z, targets.detach(), T)"),
-        ("the leader's target held fixed", "z.mean(dim=0), T)", "z.mean(dim=0).detach(), T)"),
+        ("targets held fixed", "kd_loss(z, targets, T", "kd_loss(z, targets.detach(), T"),
+        ("the leader's target held fixed", "z.mean(dim=0), T", "z.mean(dim=0).detach(), T"),
         (
             "the leader learns from all",
-            "kd_loss(leader, z.mean(dim=0), T)",
-            "kd_loss(leader, out.logits.mean(dim=0), T)",
+            "kd_loss(leader, z.mean(dim=0), T",
+            "kd_loss(leader, out.logits.mean(dim=0), T",
         ),
         (
             "the leader is an auxiliary peer too",
@@ -267,8 +289,8 @@ EDITS: list[Edit] = [
         "methods/losses.py",
         (
             "the teacher is held fixed inside the helper",
-            "at_least_float32(teacher) /",
-            "at_least_float32(teacher.detach()) /",
+            "log_p = F.log_softmax(teacher",
+            "log_p = F.log_softmax(teacher.detach()",
         ),
     ),
     *_edits(
@@ -334,7 +356,7 @@ EDITS: list[Edit] = [
         ("ramp-up off for the fused", "w * kd_loss(z, ", "kd_loss(z, "),
         ("the fused classifier does not learn", " + ce_loss(z_f, labels)", ""),
         ("one weight decay", ', "weight_decay": self.fusion_weight_decay', ""),
-        ("roles exchanged", "kd_loss(z_f, z_e.detach(), T)", "kd_loss(z_e, z_f.detach(), T)"),
+        ("roles exchanged", "kd_loss(z_f, z_e.detach(), T", "kd_loss(z_e, z_f.detach(), T"),
     ),
     *_edits(
         "ffl",
@@ -421,7 +443,7 @@ EDITS: list[Edit] = [
     *_edits(
         "okdmde",
         "methods/papers/okdmde.py",
-        ("targets held fixed", "w * kd_loss(z, targets, T)", "w * kd_loss(z, targets.detach(), T)"),
+        ("targets held fixed", "kd_loss(z, targets, T", "kd_loss(z, targets.detach(), T"),
         (
             "diversity cut off from the weights",
             "_classifier_weight(head) for head in",
@@ -450,7 +472,7 @@ EDITS: list[Edit] = [
         ("attention to all peers", "out.feature_maps[:-1]", "out.feature_maps[1:]"),
         ("ramp-up off", '"first": w * ', '"first": '),
         ("ramp-up off for the leader", '"second": w * ', '"second": '),
-        ("the leader's target held fixed", "z.mean(dim=0), T)", "z.mean(dim=0).detach(), T)"),
+        ("the leader's target held fixed", "z.mean(dim=0), T", "z.mean(dim=0).detach(), T"),
         ("another peer is kept", "len(self.peers) - 1)}", "0)}"),
     ),
     *_edits(

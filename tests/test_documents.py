@@ -105,10 +105,17 @@ def test_every_method_has_a_page_and_two_recipes(name: str) -> None:
     page = (ROOT / "docs" / "methods" / f"{name}.md").read_text()
     for part in ("**Evaluated:**", "**Kept:**"):
         assert part in page, part
-    options = [*inspect.signature(method_class(name)).parameters][1:]
+    options = {*inspect.signature(method_class(name)).parameters} - {"peers", "standardise"}
     for option in options:
         assert f"`{option}`" in page, option
     assert {f"{name}_resnet32_cifar100", f"{name}_resnet8_cifar100_short"} <= recipes().keys()
+
+
+def test_the_option_that_many_methods_share_is_said_once() -> None:
+    page = (ROOT / "docs" / "methods" / "README.md").read_text()
+    assert "`--method.standardise true`" in page
+    having = {n for n in METHODS if "standardise" in inspect.signature(method_class(n)).parameters}
+    assert METHODS.keys() - having == {"independent"}
 
 
 def test_the_page_on_networks_has_them_all_in_order() -> None:

@@ -39,6 +39,19 @@ def expected_losses(z, labels, T):
     }
 
 
+def test_standardised_logits_go_into_the_formula():
+    """Each row minus its mean, over its unbiased deviation plus 1e-7."""
+    z, labels = example(3)
+    centred = z - z.sum(dim=2, keepdim=True) / C
+    deviation = (centred.square().sum(dim=2, keepdim=True) / (C - 1)).sqrt()
+    rows = centred / (deviation + 1e-7)
+    got = make("dml", temperature=2.0, standardise=True).losses(Outputs(z, []), labels, 0)
+    expected = expected_losses(rows, labels, 2.0)["kd"]
+    assert abs(got["kd"] - expected) < 1e-9
+    (g,), (e,) = (torch.autograd.grad(loss, z, retain_graph=True) for loss in (got["kd"], expected))
+    assert (g - e).abs().max() < 1e-9
+
+
 @pytest.mark.parametrize("K", [2, 3])
 @pytest.mark.parametrize("T", [1.0, 3.0])
 @pytest.mark.parametrize("term", ["ce", "kd"])

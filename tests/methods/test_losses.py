@@ -6,7 +6,13 @@ import pytest
 import torch
 from torch import tensor
 
-from codistill.methods.losses import ce_loss, kd_loss, sigmoid_ramp_up
+from codistill.methods.losses import (
+    as_distributions,
+    ce_loss,
+    kd_loss,
+    sigmoid_ramp_up,
+    standardised,
+)
 
 
 def logits_of(*rows, T=1.0):
@@ -55,6 +61,45 @@ def test_gradients_are_finite_for_extreme_logits_at_a_low_temperature():
     assert teacher.grad.isfinite().all()
 
 
+def test_standardised_kd_is_kd_of_rows_minus_their_mean_over_their_deviation():
+    """By hand: the unbiased deviation of (1, 2, 6) is sqrt(7), that of (0, 0, 3) is sqrt(3)."""
+    student = tensor([[1.0, 2.0, 6.0]], dtype=torch.float64, requires_grad=True)
+    teacher = tensor([[0.0, 0.0, 3.0]], dtype=torch.float64, requires_grad=True)
+    by_hand = [(student - 3) / (7**0.5 + 1e-7), (teacher - 1) / (3**0.5 + 1e-7)]
+    got, expected = kd_loss(student, teacher, 2.0, standardise=True), kd_loss(*by_hand, 2.0)
+    assert got.item() == pytest.approx(expected.item(), abs=1e-12)
+    assert got.item() != pytest.approx(kd_loss(student, teacher, 2.0).item(), abs=1e-3)
+
+
+def test_gradients_go_through_mean_and_deviation_of_standardised_logits():
+    rng = torch.Generator().manual_seed(0)
+    z = torch.randn(2, 5, 4, generator=rng, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda z: kd_loss(z[0], z[1], 2.0, True), z)
+
+
+def test_standardised_kd_takes_no_notice_of_size_and_level():
+    student, teacher = torch.randn(2, 3, 5, 4, dtype=torch.float64).unbind()
+    loss = kd_loss(student, teacher, 2.0, standardise=True)
+    moved = kd_loss(student, 9 * teacher + torch.randn(3, 5, 1), 2.0, standardise=True)
+    assert moved.item() == pytest.approx(loss.item(), abs=1e-6)
+
+
+def test_a_row_without_deviation_has_finite_gradients():
+    z = torch.zeros(2, 5, 4, requires_grad=True)
+    loss = kd_loss(z[0], z[1] + torch.arange(4), 2.0, standardise=True)
+    loss.backward()
+    assert loss.isfinite()
+    assert z.grad.isfinite().all()
+    assert torch.equal(standardised(z[0]), z[0])
+
+
+def test_distributions_of_indices_are_one_hot_and_weighed_rows_sum_to_1():
+    z = torch.zeros(2, 3, dtype=torch.float64)
+    assert as_distributions(tensor([2, 0]), z).tolist() == [[0, 0, 1], [1, 0, 0]]
+    rows = as_distributions(tensor([[0.0, 3.0, 1.0], [0.0, 0.0, 0.5]]), z)
+    assert rows.tolist() == [[0, 0.75, 0.25], [0, 0, 1]]
+
+
 def test_ce_is_minus_the_log_of_the_labels_probability():
     z = logits_of([0.75, 0.25], [0.5, 0.5])
     expected = -(math.log(0.25) + math.log(0.5)) / 2
@@ -76,15 +121,19 @@ def ce_of(z):
     return ce_loss(z, tensor([0, 1, 2, 3, 0]))
 
 
-both_losses = pytest.mark.parametrize("loss", [kd_of, ce_of])
+def standardised_kd_of(z):
+    return kd_loss(z[0], z[1], 2.0, standardise=True)
 
 
-@both_losses
+every_loss = pytest.mark.parametrize("loss", [kd_of, ce_of, standardised_kd_of])
+
+
+@every_loss
 def test_float64_stays_float64(loss):
     assert loss(torch.randn(2, 5, 4, dtype=torch.float64)).dtype == torch.float64
 
 
-@both_losses
+@every_loss
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_is_computed_in_float32(loss, dtype):
     z = torch.randn(2, 5, 4).to(dtype)
@@ -92,7 +141,7 @@ def test_half_precision_is_computed_in_float32(loss, dtype):
     assert torch.equal(loss(z), loss(z.float()))
 
 
-@both_losses
+@every_loss
 def test_autocast_changes_no_loss(loss):
     z = torch.randn(2, 5, 4)
     expected = loss(z)

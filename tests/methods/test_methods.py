@@ -4,19 +4,20 @@ A new method is tested here as soon as it is listed in `codistill.names.METHODS`
 elsewhere is among them.
 """
 
+import inspect
 import io
 import itertools
 from collections import Counter
 
 import pytest
 import torch
-from toys import assert_same_tensors, can_share, make, sgd, steps, tiny, toy_batches, toy_split
+from toys import C, assert_same_tensors, can_share, make, sgd, steps, tiny, toy_batches, toy_split
 
 from codistill import InputError, Method, Peers, TrainingState, evaluate, fit
 from codistill.data.batches.in_memory import Augmentation, TrainBatches
 from codistill.data.normalisation import Normalisation
 from codistill.methods import method_class
-from codistill.methods.losses import ce_loss
+from codistill.methods.losses import ce_loss, kd_loss
 from codistill.names import METHODS
 
 K = 3
@@ -58,6 +59,25 @@ def test_losses_are_finite_scalars(name, shared):
     for losses in steps(method, toy_batches(method.views)):
         assert losses
         assert all(value.shape == () and value.isfinite() for value in losses.values())
+
+
+@every_method
+def test_every_divergence_of_logits_takes_the_option_to_standardise_them(name, shared, monkeypatch):
+    module = inspect.getmodule(method_class(name))
+    if name not in METHODS or not hasattr(module, "kd_loss"):
+        return
+    for on in (False, True):
+        method, given = make(name, shared, standardise=on), []
+
+        def spy(student, teacher, temperature, standardise=False, given=given):
+            given += [standardise] if student.shape[-1] == C else []  # else they are no logits
+            return kd_loss(student, teacher, temperature, standardise)
+
+        monkeypatch.setattr(module, "kd_loss", spy)
+        (losses,) = steps(method, toy_batches(method.views, n=1))
+        assert set(given) <= {on}
+        assert given or name == "mcl"
+        assert all(value.isfinite() for value in losses.values())
 
 
 @every_method
@@ -262,7 +282,7 @@ def elsewhere(tmp_path, monkeypatch):
 
 OWN_METHOD = """
 from codistill import Method
-from codistill.methods.losses import ce_loss
+from codistill.methods.losses import ce_loss, kd_loss
 
 class Own(Method):
     def losses(self, out, labels, epoch):

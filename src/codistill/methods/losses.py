@@ -24,17 +24,46 @@ def ce_loss(logits: Float[Tensor, "*K B C"], labels: Labels) -> Float[Tensor, ""
 
 
 def kd_loss(
-    student: Float[Tensor, "*#K B C"], teacher: Float[Tensor, "*#K B C"], temperature: float
+    student: Float[Tensor, "*#K B C"],
+    teacher: Float[Tensor, "*#K B C"],
+    temperature: float,
+    standardise: bool = False,
 ) -> Float[Tensor, ""]:
     """T^2 KL(teacher || student) of predictions softened by the temperature T.
 
     Gradients reach both sides: write `teacher.detach()` where the paper holds it fixed.
     Hinton, Vinyals, Dean: Distilling the Knowledge in a Neural Network. arXiv:1503.02531.
+
+    Args:
+        student: logits.
+        teacher: logits.
+        temperature: T.
+        standardise: whether the logits are standardised first. T then counts standard deviations,
+            and the student need not match the size of the teacher's logits.
     """
-    log_p = F.log_softmax(at_least_float32(teacher) / temperature, dim=-1)
-    log_q = F.log_softmax(at_least_float32(student) / temperature, dim=-1)
+    student, teacher = at_least_float32(student), at_least_float32(teacher)
+    if standardise:
+        student, teacher = standardised(student), standardised(teacher)
+    log_p = F.log_softmax(teacher / temperature, dim=-1)
+    log_q = F.log_softmax(student / temperature, dim=-1)
     kl = (log_p.exp() * (log_p - log_q)).sum(dim=-1)  # (*K, B)
     return temperature**2 * kl.mean(dim=-1).sum()
+
+
+def standardised(z: Float[Tensor, "*K B C"]) -> Float[Tensor, "*K B C"]:
+    """Every row of logits minus its mean, over its standard deviation.
+
+    The deviation is the unbiased one, plus 1e-7, as in the authors' code. Sun, Ren, Li, Wang, Cao:
+    Logit Standardization in Knowledge Distillation. CVPR 2024. arXiv:2403.01427.
+    """
+    return (z - z.mean(dim=-1, keepdim=True)) / (z.std(dim=-1, keepdim=True) + 1e-7)
+
+
+def as_distributions(labels: Labels, z: Float[Tensor, "*K B C"]) -> Float[Tensor, "B C"]:
+    """One-hot rows of indices; rows that were weighed by class, back to the sum of 1."""
+    if labels.ndim == 1:
+        return z.new_zeros(len(labels), z.shape[-1]).scatter_(1, labels[:, None], 1.0)
+    return (labels / labels.sum(dim=1, keepdim=True).clamp(min=1e-12)).to(z.dtype)
 
 
 def sigmoid_ramp_up(epoch: int, length: int) -> float:

@@ -47,6 +47,7 @@ class AFD(Method):
         adversarial_weight_decay: of Adam, on both.
         adversarial_milestones: epochs at which that learning rate is multiplied by 0.1. The
             default belongs to 300 epochs: scale it with the length of the training.
+        standardise: whether logits are standardised before they are softened.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class AFD(Method):
         adversarial_lr: float = 2e-5,
         adversarial_weight_decay: float = 0.1,
         adversarial_milestones: Sequence[int] = (75, 150),
+        standardise: bool = False,
     ):
         if len(peers) < 2:
             raise InputError("AFD teaches each peer by another: it needs at least 2, not 1")
@@ -75,6 +77,7 @@ class AFD(Method):
         super().__init__(peers)
         self.forwards = 2 if alignment == "adversarial" else 1
         self.temperature = temperature
+        self.standardise = standardise
         self.kd = kd
         self.alignment = alignment
         self.alignment_weight = alignment_weight
@@ -94,7 +97,7 @@ class AFD(Method):
         z = out.logits
         terms = {"ce": ce_loss(z, labels)}
         if self.kd:
-            terms["kd"] = kd_loss(z, z.detach().roll(1, dims=0), self.temperature)
+            terms["kd"] = kd_loss(z, z.detach().roll(1, dims=0), self.temperature, self.standardise)
         if self.alignment in ("l1", "l2"):
             power = 1 if self.alignment == "l1" else 2
             pairs = self._pairs(out.feature_maps, hold_teachers=True)

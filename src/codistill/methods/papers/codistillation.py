@@ -32,6 +32,7 @@ class Codistillation(Method):
         burn_in: epochs in which the peers learn from labels alone.
         refresh_every: the age in epochs at which the copies are renewed.
         kd_weight: of the divergences.
+        standardise: whether logits are standardised before they are softened.
     """
 
     renewed: Tensor
@@ -43,6 +44,7 @@ class Codistillation(Method):
         burn_in: int = 1,
         refresh_every: int = 1,
         kd_weight: float = 1.0,
+        standardise: bool = False,
     ):
         if len(peers) < 2:
             raise InputError("codistillation teaches peers by the others: it needs at least 2")
@@ -58,6 +60,7 @@ class Codistillation(Method):
         self.register_buffer("renewed", torch.zeros((), dtype=torch.bool))
         self._renewed = False
         self.temperature = temperature
+        self.standardise = standardise
         self.burn_in = burn_in
         self.refresh_every = refresh_every
         self.kd_weight = kd_weight
@@ -85,7 +88,7 @@ class Codistillation(Method):
         itself = torch.eye(K, dtype=torch.bool, device=z.device)[..., None, None]
         log_p = stale.log_softmax(dim=-1)[None].masked_fill(itself, -math.inf)  # (K, K, B, C)
         log_mean = log_p.logsumexp(dim=1) - math.log(K - 1)  # (K, B, C)
-        kd = kd_loss(z, T * log_mean, T)
+        kd = kd_loss(z, T * log_mean, T, self.standardise)
         return {"ce": ce_loss(z, labels), "kd": self.kd_weight * kd}
 
     def _require_renewal(self, epoch: int) -> None:

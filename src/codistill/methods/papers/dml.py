@@ -20,16 +20,19 @@ class DML(Method):
         peers: two or more networks.
         temperature: T of the divergences. The paper has T = 1; the tables of later papers, which
             ours stand beside, use 3.
+        standardise: whether logits are standardised before they are softened.
     """
 
-    def __init__(self, peers: Peers, temperature: float = 3.0):
+    def __init__(self, peers: Peers, temperature: float = 3.0, standardise: bool = False):
         if len(peers) < 2:
             raise InputError("DML teaches peers by each other: it needs at least 2, not 1")
         require_positive(temperature=temperature)
         super().__init__(peers)
         self.temperature = temperature
+        self.standardise = standardise
 
     def losses(self, out: Outputs, labels: Labels, epoch: int) -> dict[str, Tensor]:
         z, K = out.logits, len(self.peers)
-        pairs = kd_loss(z[:, None], z.detach()[None], self.temperature)  # KL(k, k) is zero
+        # Of k and itself it is zero.
+        pairs = kd_loss(z[:, None], z.detach()[None], self.temperature, self.standardise)
         return {"ce": ce_loss(z, labels), "kd": pairs / (K - 1)}  # (8)

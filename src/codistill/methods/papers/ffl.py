@@ -40,6 +40,7 @@ class FFL(Method):
         ensemble_teaches: the fused classifier learns from the peers' ensemble (EKD).
         fused_teaches: each peer learns from the fused classifier (FKD).
         fusion_weight_decay: weight decay of the fusion module, in place of the recipe's.
+        standardise: whether logits are standardised before they are softened.
     """
 
     scales = {"ramp_up": share_of_epochs}
@@ -52,6 +53,7 @@ class FFL(Method):
         ensemble_teaches: bool = True,
         fused_teaches: bool = True,
         fusion_weight_decay: float = 1e-5,
+        standardise: bool = False,
     ):
         if len(peers) < 2:
             raise InputError("FFL fuses the feature maps of peers: it needs at least 2, not 1")
@@ -64,6 +66,7 @@ class FFL(Method):
         )
         self.fusion = FusionModule(channels, reductions, peers.num_classes)
         self.temperature = temperature
+        self.standardise = standardise
         self.ramp_up = ramp_up
         self.ensemble_teaches = ensemble_teaches
         self.fused_teaches = fused_teaches
@@ -84,9 +87,9 @@ class FFL(Method):
 
         terms = {"ce": ce_loss(z, labels) + ce_loss(z_f, labels)}  # (1)
         if self.ensemble_teaches:
-            terms["ekd"] = w * kd_loss(z_f, z_e.detach(), T)  # (4)
+            terms["ekd"] = w * kd_loss(z_f, z_e.detach(), T, self.standardise)  # (4)
         if self.fused_teaches:
-            terms["fkd"] = w * kd_loss(z, z_f.detach(), T)  # (5)
+            terms["fkd"] = w * kd_loss(z, z_f.detach(), T, self.standardise)  # (5)
         return terms  # their sum is (6)
 
     def optimizers(self, make: Callable[..., Optimizer]) -> dict[str, Optimizer]:

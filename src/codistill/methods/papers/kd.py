@@ -4,7 +4,6 @@ Hinton, Vinyals, Dean: Distilling the Knowledge in a Neural Network.
 NeurIPS workshop 2014. arXiv:1503.02531. Not online: the reference that costs two trainings.
 """
 
-import copy
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,13 +11,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from codistill.data.batch import Labels
-from codistill.errors import InputError, require_not_negative, require_positive
+from codistill.errors import require_not_negative, require_positive
 from codistill.methods.losses import ce_loss, kd_loss
 from codistill.methods.method import Method
 from codistill.methods.modes import Frozen
+from codistill.methods.teacher import teacher_of
 from codistill.networks import Network
 from codistill.networks.peers import Outputs, Peers
-from codistill.networks.student import read_student
 
 
 class KD(Method):
@@ -33,6 +32,7 @@ class KD(Method):
             There is none by default, and none is made up.
         temperature: T of the divergence.
         kd_weight: of the divergence.
+        standardise: whether logits are standardised before they are softened.
     """
 
     def __init__(
@@ -41,23 +41,14 @@ class KD(Method):
         teacher: str | Path | Network | None = None,
         temperature: float = 3.0,
         kd_weight: float = 1.0,
+        standardise: bool = False,
     ):
         require_positive(temperature=temperature)
         require_not_negative(kd_weight=kd_weight)
-        if teacher is None:
-            raise InputError(
-                "KD needs a teacher that was trained before: give --method.teacher "
-                "RUN/student.safetensors, or KD(peers, teacher=network)"
-            )
         super().__init__(peers)
-        network = _network(teacher)
-        if network.num_classes != peers.num_classes:
-            raise InputError(
-                f"the teacher tells {network.num_classes} classes apart and the peers "
-                f"{peers.num_classes}: give a teacher of the same classes"
-            )
-        self.teacher = Frozen(copy.deepcopy(network))
+        self.teacher = Frozen(teacher_of(peers, teacher, "KD"))
         self.temperature = temperature
+        self.standardise = standardise
         self.kd_weight = kd_weight
 
     def forward(self, views: Sequence[Float[Tensor, "B 3 H W"]]) -> Outputs:
@@ -66,18 +57,5 @@ class KD(Method):
         return out
 
     def losses(self, out: Outputs, labels: Labels, epoch: int) -> dict[str, Tensor]:
-        kd = kd_loss(out.logits, out.extra["teacher"].detach(), self.temperature)
+        kd = kd_loss(out.logits, out.extra["teacher"].detach(), self.temperature, self.standardise)
         return {"ce": ce_loss(out.logits, labels), "kd": self.kd_weight * kd}
-
-
-def _network(teacher: str | Path | Network) -> Network:
-    if isinstance(teacher, Network):
-        return teacher
-    if not isinstance(teacher, str | Path):
-        raise InputError(
-            f"the teacher is a {type(teacher).__name__}: give a codistill.Network, or the file of "
-            "a student"
-        )
-    if Path(teacher).is_dir():
-        raise InputError(f"{teacher} is a folder: give {Path(teacher) / 'student.safetensors'}")
-    return read_student(teacher)[0]

@@ -13,7 +13,13 @@ from torch import Tensor
 
 from codistill.data.batch import Batch, Labels
 from codistill.errors import InputError, require_not_negative, require_one_of, require_positive
-from codistill.methods.losses import at_least_float32, ce_loss, full_precision, kd_loss
+from codistill.methods.losses import (
+    as_distributions,
+    at_least_float32,
+    ce_loss,
+    full_precision,
+    kd_loss,
+)
 from codistill.methods.method import Method
 from codistill.methods.modes import eval_mode
 from codistill.networks.peers import Outputs, Peers
@@ -35,6 +41,7 @@ class KDCL(Method):
             held out, measured before each epoch.
         temperature: T of the divergences.
         kd_weight: of the divergences.
+        standardise: whether logits are standardised before they are softened.
     """
 
     weights: Tensor
@@ -45,6 +52,7 @@ class KDCL(Method):
         target: Ensemble = "minlogit",
         temperature: float = 2.0,
         kd_weight: float = 1.0,
+        standardise: bool = False,
     ):
         if len(peers) < 2:
             raise InputError("KDCL teaches peers by their ensemble: it needs at least 2, not 1")
@@ -56,6 +64,7 @@ class KDCL(Method):
         self.needs_held_out = target == "general"
         self.target = target
         self.temperature = temperature
+        self.standardise = standardise
         self.kd_weight = kd_weight
         if target == "general":
             self.register_buffer("weights", torch.full((len(peers),), 1 / len(peers)))
@@ -64,7 +73,7 @@ class KDCL(Method):
         z = out.logits
         with full_precision(z):
             teacher = self._teacher(at_least_float32(z.detach()), labels)
-        kd = self.kd_weight * kd_loss(z, teacher, self.temperature)
+        kd = self.kd_weight * kd_loss(z, teacher, self.temperature, self.standardise)
         return {"ce": ce_loss(z, labels), "kd": kd}
 
     def begin_epoch(self, epoch: int, held_out: Iterable[Batch] | None) -> None:
@@ -144,10 +153,3 @@ def general_weights(correlation: Float[Tensor, "K K"]) -> Float[Tensor, "K"]:
 
 def _cross_entropies(z: Float[Tensor, "K B C"], labels: Labels) -> Float[Tensor, "K B"]:
     return -(z.log_softmax(dim=-1) * as_distributions(labels, z)).sum(dim=-1)
-
-
-def as_distributions(labels: Labels, z: Float[Tensor, "*K B C"]) -> Float[Tensor, "B C"]:
-    """One-hot rows of indices; rows that were weighed by class, back to the sum of 1."""
-    if labels.ndim == 1:
-        return z.new_zeros(len(labels), z.shape[-1]).scatter_(1, labels[:, None], 1.0)
-    return (labels / labels.sum(dim=1, keepdim=True).clamp(min=1e-12)).to(z.dtype)

@@ -40,6 +40,7 @@ class MFEF(Method):
         channel_attention: whether channels are then weighted.
         spatial_attention: whether positions are then weighted.
         fusion_weight_decay: weight decay of all that the method adds, in place of the recipe's.
+        standardise: whether logits are standardised before they are softened.
     """
 
     scales = {"ramp_up": share_of_epochs}
@@ -53,6 +54,7 @@ class MFEF(Method):
         channel_attention: bool = True,
         spatial_attention: bool = True,
         fusion_weight_decay: float = 1e-5,
+        standardise: bool = False,
     ):
         if len(peers) < 2:
             raise InputError("MFEF fuses the feature maps of peers: it needs at least 2, not 1")
@@ -75,6 +77,7 @@ class MFEF(Method):
         )
         self.fusion = FusionModule(channels, [r[-1] for r in peers.reductions], peers.num_classes)
         self.temperature = temperature
+        self.standardise = standardise
         self.ramp_up = ramp_up
         self.fusion_weight_decay = fusion_weight_decay
 
@@ -93,8 +96,8 @@ class MFEF(Method):
         w = sigmoid_ramp_up(epoch, self.ramp_up)
         return {
             "ce": ce_loss(z, labels) + ce_loss(z_f, labels),
-            "ekd": w * kd_loss(z_f, z_e.detach(), T),
-            "fkd": w * kd_loss(z, z_f.detach(), T),
+            "ekd": w * kd_loss(z_f, z_e.detach(), T, self.standardise),
+            "fkd": w * kd_loss(z, z_f.detach(), T, self.standardise),
         }
 
     def optimizers(self, make: Callable[..., Optimizer]) -> dict[str, Optimizer]:

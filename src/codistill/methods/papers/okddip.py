@@ -41,6 +41,7 @@ class OKDDip(Method):
             authors' 80 belong to 300 epochs: scale them with the length of the training.
         mix: what the attention averages: "logits", as the authors' code does, or "probabilities",
             softened by T, as the paper says.
+        standardise: whether logits are standardised before they are softened.
     """
 
     scales = {"ramp_up": share_of_epochs}
@@ -51,6 +52,7 @@ class OKDDip(Method):
         temperature: float = 3.0,
         ramp_up: int = 80,
         mix: Literal["logits", "probabilities"] = "logits",
+        standardise: bool = False,
     ):
         if len(peers) < 3:
             raise InputError(
@@ -63,6 +65,7 @@ class OKDDip(Method):
         super().__init__(peers)
         self.attention = Attention([d[-1] for d in peers.channels[:-1]])
         self.temperature = temperature
+        self.standardise = standardise
         self.ramp_up = ramp_up
         self.mix = mix
 
@@ -81,8 +84,8 @@ class OKDDip(Method):
         targets = mix_predictions(z, log_a, T, self.mix)
         return {
             "ce": ce_loss(out.logits, labels),
-            "first": w * kd_loss(z, targets, T),
-            "second": w * kd_loss(leader, z.mean(dim=0), T),
+            "first": w * kd_loss(z, targets, T, self.standardise),
+            "second": w * kd_loss(leader, z.mean(dim=0), T, self.standardise),
         }
 
     def students(self) -> dict[str, tuple[Peers, int]]:

@@ -49,6 +49,7 @@ class OKDMDE(Method):
         diversity: its form: "product", ||W_a^T W_b||_F, or "normalised", the same of classifiers
             whose class vectors have length 1, divided by the number of classes: it lies between 0
             and 1 and cannot be lowered by shorter weights.
+        standardise: whether logits are standardised before they are softened.
     """
 
     scales = {"ramp_up": share_of_epochs}
@@ -61,6 +62,7 @@ class OKDMDE(Method):
         fusion: bool = True,
         diversity_weight: float = 5e-8,
         diversity: Literal["product", "normalised"] = "product",
+        standardise: bool = False,
     ):
         if len(peers) < 3:
             raise InputError(
@@ -79,6 +81,7 @@ class OKDMDE(Method):
             for head in peers.heads[:-1]:
                 _classifier_weight(head)  # so that a head without one is told now
         self.temperature = temperature
+        self.standardise = standardise
         self.ramp_up = ramp_up
         self.diversity_weight = diversity_weight
         self.diversity = diversity
@@ -100,8 +103,9 @@ class OKDMDE(Method):
         targets = mix_predictions(z, log_a, T, "logits")
         terms = {
             "ce": ce_loss(out.logits, labels),
-            "first": w * kd_loss(z, targets, T),  # no target is held fixed, as in OKDDip
-            "second": w * kd_loss(leader, z.mean(dim=0), T),
+            # No target is held fixed, as in OKDDip.
+            "first": w * kd_loss(z, targets, T, self.standardise),
+            "second": w * kd_loss(leader, z.mean(dim=0), T, self.standardise),
         }
         if self.diversity_weight:
             weights = [_classifier_weight(head) for head in self.peers.heads[:-1]]

@@ -28,11 +28,14 @@ class ONE(Method):
         temperature: T of the divergences.
         ramp_up: epochs until distillation has its full weight; 0 gives it from the start. The
             authors' 80 belong to 300 epochs: scale them with the length of the training.
+        standardise: whether logits are standardised before they are softened.
     """
 
     scales = {"ramp_up": share_of_epochs}
 
-    def __init__(self, peers: Peers, temperature: float = 3.0, ramp_up: int = 80):
+    def __init__(
+        self, peers: Peers, temperature: float = 3.0, ramp_up: int = 80, standardise: bool = False
+    ):
         if not peers.shared:
             raise InputError(
                 "ONE gates on the feature map of a trunk, and independent peers have none: share "
@@ -47,6 +50,7 @@ class ONE(Method):
         linear = nn.Linear(D, K, bias=False)  # a bias, as in the authors' code, is lost in the norm
         self.gate = nn.Sequential(linear, nn.BatchNorm1d(K), nn.ReLU(), nn.Softmax(dim=1))
         self.temperature = temperature
+        self.standardise = standardise
         self.ramp_up = ramp_up
 
     def forward(self, views: Sequence[Float[Tensor, "B 3 H W"]]) -> Outputs:
@@ -63,4 +67,5 @@ class ONE(Method):
         z, z_m = out.logits, out.extra["gated"]
         w = sigmoid_ramp_up(epoch, self.ramp_up)
         ce = ce_loss(z, labels) + ce_loss(z_m, labels)
-        return {"ce": ce, "kd": w * kd_loss(z, z_m.detach(), self.temperature)}  # (8)
+        kd = w * kd_loss(z, z_m.detach(), self.temperature, self.standardise)
+        return {"ce": ce, "kd": kd}  # (8)

@@ -39,6 +39,7 @@ class PCL(Method):
             80 of this field belong to 300 epochs: scale them with the length of the training.
         decay: the largest share of itself that a moving average keeps in a step; at step t, from
             0, it keeps min(1 - 1 / (t + 1), decay).
+        standardise: whether logits are standardised before they are softened.
     """
 
     step: Tensor
@@ -46,7 +47,12 @@ class PCL(Method):
     scales = {"ramp_up": share_of_epochs, "decay": share_of_steps}
 
     def __init__(
-        self, peers: Peers, temperature: float = 3.0, ramp_up: int = 80, decay: float = 0.999
+        self,
+        peers: Peers,
+        temperature: float = 3.0,
+        ramp_up: int = 80,
+        decay: float = 0.999,
+        standardise: bool = False,
     ):
         if len(peers) < 2:
             raise InputError("PCL teaches each peer by the others: it needs at least 2, not 1")
@@ -59,6 +65,7 @@ class PCL(Method):
         self.mean_teachers = Frozen(copy.deepcopy(peers))
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
         self.temperature = temperature
+        self.standardise = standardise
         self.ramp_up = ramp_up
         self.decay = decay
         self._updated = False
@@ -78,11 +85,11 @@ class PCL(Method):
         z, z_f, T, K = out.logits, out.extra["fused"], self.temperature, len(self.peers)
         w = sigmoid_ramp_up(epoch, self.ramp_up)
         means = torch.stack([out.extra[f"mean_teacher{k}"] for k in range(K)])
-        pairs = kd_loss(z[:, None], means.detach()[None], T)  # (k, j), all
-        own = kd_loss(z, means.detach(), T)  # (k, k)
+        pairs = kd_loss(z[:, None], means.detach()[None], T, self.standardise)  # (k, j), all
+        own = kd_loss(z, means.detach(), T, self.standardise)  # (k, k)
         return {
             "ce": ce_loss(z, labels) + ce_loss(z_f, labels),
-            "fkd": w * kd_loss(z, z_f.detach(), T),
+            "fkd": w * kd_loss(z, z_f.detach(), T, self.standardise),
             "mkd": w * (pairs - own) / (K - 1),
         }
 
