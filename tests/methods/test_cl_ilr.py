@@ -3,18 +3,19 @@
 import pytest
 import torch
 from toys import make
-from written_out import assert_equal_losses, cross_entropy, example, gradients, images, kl
+from written_out import assert_equal_losses, cross_entropy, example, gradients, images, kl, ramp
 
 from codistill import InputError
 from codistill.networks.peers import Outputs
 
 
-def expected_losses(z, labels, T=2.0, beta=0.5):
+def expected_losses(z, labels, T=2.0, hard=0.5, soft=0.5, held=True):
     K = len(z)
-    others = [sum(z[j] for j in range(K) if j != k).detach() / (K - 1) for k in range(K)]
+    others = [sum(z[j] for j in range(K) if j != k) / (K - 1) for k in range(K)]
+    others = [t.detach() if held else t for t in others]
     return {
-        "ce": beta * sum(cross_entropy(z_k, labels) for z_k in z),
-        "kd": (1 - beta) * sum(kl(z[k], others[k], T) for k in range(K)),
+        "ce": hard * sum(cross_entropy(z_k, labels) for z_k in z),
+        "kd": soft * sum(kl(z[k], others[k], T) for k in range(K)),
     }
 
 
@@ -25,11 +26,21 @@ def test_every_loss_and_gradient_is_that_of_the_formula(K):
     assert_equal_losses(losses, expected_losses(z, labels), [z])
 
 
-def test_temperature_and_weight_go_into_the_formula():
+def test_temperature_and_weights_go_into_the_formula():
     z, labels = example(3)
-    method = make("cl_ilr", temperature=3.0, hard_weight=0.2)
+    method = make("cl_ilr", temperature=3.0, hard_weight=0.2, soft_weight=0.7)
     losses = method.losses(Outputs(z, []), labels, 0)
-    assert_equal_losses(losses, expected_losses(z, labels, T=3.0, beta=0.2), [z])
+    assert_equal_losses(losses, expected_losses(z, labels, T=3.0, hard=0.2, soft=0.7), [z])
+
+
+@pytest.mark.parametrize("epoch", [0, 40, 80, 100])
+def test_the_variant_of_okddips_code_is_that_of_its_formula(epoch):
+    """Whole cross-entropy, a ramp-up, and targets that give gradients to the other heads."""
+    z, labels = example(3)
+    options = {"temperature": 3.0, "hard_weight": 1.0, "soft_weight": 1.0, "ramp_up": 80}
+    method = make("cl_ilr", hold_targets=False, **options)
+    expected = expected_losses(z, labels, 3.0, hard=1.0, soft=ramp(epoch, 80), held=False)
+    assert_equal_losses(method.losses(Outputs(z, []), labels, epoch), expected, [z])
 
 
 @pytest.mark.parametrize("shared", [1, 2])
@@ -80,7 +91,8 @@ def test_one_peer_is_refused():
         make("cl_ilr", K=1)
 
 
-@pytest.mark.parametrize("weight", [-0.1, 1.1])
-def test_a_weight_that_is_no_share_is_refused(weight):
-    with pytest.raises(InputError, match="hard_weight is .*from 0 to 1"):
-        make("cl_ilr", hard_weight=weight)
+@pytest.mark.parametrize("option", [{"hard_weight": -0.1}, {"soft_weight": -1.0}, {"ramp_up": -1}])
+def test_what_is_below_zero_is_refused(option):
+    (name,) = option
+    with pytest.raises(InputError, match=f"{name} is -.*: it has to be 0 or more"):
+        make("cl_ilr", **option)

@@ -5,14 +5,14 @@ Song, Chai: Collaborative Learning for Deep Neural Networks. NeurIPS 2018. arXiv
 they share, here: the trunk.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from jaxtyping import Float
 from torch import Tensor
 
 from codistill.data.batch import Labels
-from codistill.errors import InputError, require_fraction, require_positive
-from codistill.methods.losses import ce_loss, kd_loss
+from codistill.errors import InputError, require_not_negative, require_positive
+from codistill.methods.losses import ce_loss, kd_loss, ramp_up_remarks, sigmoid_ramp_up
 from codistill.methods.method import Method
 from codistill.networks.peers import Outputs, Peers
 
@@ -23,20 +23,41 @@ class CLILR(Method):
     Where the trunk splits, the gradient is divided by the number of branches, so that the trunk
     learns as fast as that of one network. Independent peers have no split, and nothing is divided.
 
+    Two re-implementations differ. The defaults are MCL-OKD's. OKDDip's is `temperature=3,
+    hard_weight=1, soft_weight=1, ramp_up=80, hold_targets=False`.
+
     Args:
         peers: two or more networks.
         temperature: T of the divergences.
-        hard_weight: of the cross-entropy; the divergence has what is left to 1.
+        hard_weight: of the cross-entropy.
+        soft_weight: of the divergences.
+        ramp_up: epochs until distillation has its full weight; 0 gives it from the start.
+            OKDDip's 80 belong to 300 epochs: scale them with the length of the training.
+        hold_targets: whether a head's target gives no gradient to the other heads.
+        standardise: whether logits are standardised before they are softened.
     """
 
-    def __init__(self, peers: Peers, temperature: float = 2.0, hard_weight: float = 0.5):
+    def __init__(
+        self,
+        peers: Peers,
+        temperature: float = 2.0,
+        hard_weight: float = 0.5,
+        soft_weight: float = 0.5,
+        ramp_up: int = 0,
+        hold_targets: bool = True,
+        standardise: bool = False,
+    ):
         if len(peers) < 2:
             raise InputError("CL-ILR teaches heads by the others: it needs at least 2, not 1")
         require_positive(temperature=temperature)
-        require_fraction(hard_weight=hard_weight)
+        require_not_negative(hard_weight=hard_weight, soft_weight=soft_weight, ramp_up=ramp_up)
         super().__init__(peers)
         self.temperature = temperature
         self.hard_weight = hard_weight
+        self.soft_weight = soft_weight
+        self.ramp_up = ramp_up
+        self.hold_targets = hold_targets
+        self.standardise = standardise
 
     def forward(self, views: Sequence[Float[Tensor, "B 3 H W"]]) -> Outputs:
         out = self.peers(views)
@@ -45,9 +66,15 @@ class CLILR(Method):
                 x.register_hook(lambda gradient: gradient / len(self.peers))
         return out
 
+    def remarks(self, epochs: int) -> Iterator[str]:
+        return ramp_up_remarks(self.ramp_up, epochs)
+
     def losses(self, out: Outputs, labels: Labels, epoch: int) -> dict[str, Tensor]:
         z, K = out.logits, len(self.peers)
         others = (z.sum(dim=0) - z) / (K - 1)  # (K, B, C)
-        kd = kd_loss(z, others.detach(), self.temperature)
-        beta = self.hard_weight
-        return {"ce": beta * ce_loss(z, labels), "kd": (1 - beta) * kd}
+        targets = others.detach() if self.hold_targets else others
+        w = self.soft_weight * sigmoid_ramp_up(epoch, self.ramp_up)
+        return {
+            "ce": self.hard_weight * ce_loss(z, labels),
+            "kd": w * kd_loss(z, targets, self.temperature, self.standardise),
+        }
