@@ -80,6 +80,15 @@ def test_every_epoch_has_a_new_order(numbered):
     assert len(orders) == 3
 
 
+def test_images_of_a_class_come_together_where_that_is_asked_for(numbered):
+    """Five are even, four odd: two of a class at a time, and the fifth comes last."""
+    batches = [numbers(b) for b in train(numbered, 2, class_group=2)]
+    assert len(batches) == 4
+    assert all(len({i % 2 for i in batch}) == 1 for batch in batches)
+    with pytest.raises(InputError, match="class_group is 2, which does not divide batch_size 3"):
+        train(numbered, 3, class_group=2)
+
+
 def test_evaluation_keeps_the_order_and_every_image(numbered):
     batches = evaluation(numbered)
     assert [numbers(b) for b in batches] == [[0, 2, 4, 6], [8, 1, 3, 5], [7]]

@@ -155,6 +155,65 @@ def test_the_length_is_the_number_of_batches(n):
     assert len(list(train)) == len(train)
 
 
+# Images of a class that come together
+
+
+def by_class(n, batch_size=4, class_group=2, seed=0, epoch=0):
+    train = TrainBatches(numbered(n), batch_size, AS_IT_IS, seed=seed, class_group=class_group)
+    train.start_at(epoch)
+    return [numbers(batch) for batch in train]
+
+
+@pytest.mark.parametrize(("batch_size", "class_group"), [(4, 2), (8, 2), (6, 3), (12, 4)])
+def test_images_of_a_class_come_together_and_each_once(batch_size, class_group):
+    batches = by_class(36, batch_size, class_group)
+    assert sorted(i for batch in batches for i in batch) == list(range(36))
+    for batch in batches:
+        for place in range(0, len(batch), class_group):
+            assert len({i % 3 for i in batch[place : place + class_group]}) == 1
+
+
+def test_what_is_left_of_a_class_comes_last():
+    """11, 10 and 10 images of three classes, three at a time: 2, 1 and 1 are left."""
+    order = [i for batch in by_class(31, 12, 3) for i in batch]
+    assert sorted(order) == list(range(31))
+    assert sorted(i % 3 for i in order[27:]) == [0, 0, 1, 2]
+
+
+def test_images_and_classes_that_come_together_are_drawn_anew_by_epoch_and_seed():
+    def groups(**of):
+        flat = [i for batch in by_class(36, **of) for i in batch]
+        pairs = [tuple(flat[i : i + 2]) for i in range(0, 36, 2)]
+        return {frozenset(p) for p in pairs}, tuple(p[0] % 3 for p in pairs)
+
+    (same, order), again = groups(), groups()
+    assert (same, order) == again
+    for of in ({"epoch": 1}, {"seed": 1}):
+        others, another = groups(**of)
+        assert others != same
+        assert another != order
+    assert order != tuple(sorted(order))
+
+
+def test_one_of_a_class_is_any_order():
+    assert by_class(12, class_group=1) == by_class(12, class_group=0)
+
+
+def test_an_order_by_class_goes_on_from_any_step():
+    whole, rest = (TrainBatches(numbered(36), 4, AS_IT_IS, class_group=2) for _ in range(2))
+    whole.start_at(2)
+    rest.start_at(2, 5)
+    assert same(list(rest), list(whole)[5:])
+
+
+@pytest.mark.parametrize("class_group", [3, 8])
+def test_a_batch_that_would_cut_a_class_apart_is_refused(class_group):
+    with pytest.raises(
+        InputError, match=f"class_group is {class_group}, which does not divide .* 4"
+    ):
+        by_class(12, class_group=class_group)
+
+
 # The same batch from any start
 
 

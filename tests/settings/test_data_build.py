@@ -54,6 +54,15 @@ def test_a_folder_is_divided_and_cut_as_the_settings_say(root):
         assert next(iter(batches)).views[0].shape[2:] == (8, 8)
 
 
+def test_images_of_a_class_come_together_as_the_settings_say(root):
+    streamed = build(root, class_group=4).train
+    in_memory = build(None, "digits", image_size=None, workers=None, class_group=4).train
+    for batches in (streamed, in_memory):
+        assert batches.class_group == 4
+        labels = next(iter(batches)).labels
+        assert all(len(four.unique()) == 1 for four in labels.split(4))
+
+
 def test_what_was_resolved_gives_the_same_batches(root):
     first = build(root, val_fraction=0.2, test_fraction=0.3, normalisation="data")
     again = build_data(Config(data=first.settings, batch_size=8), CPU)
@@ -81,7 +90,7 @@ def test_everything_is_written_out(root, monkeypatch):
 def test_the_configuration_of_an_older_run_is_understood():
     text = Config().to_yaml()
     old = {"label_column", "image_size", "min_scale", "rand_augment", "workers", "test_fraction"}
-    old |= {"normalisation"}
+    old |= {"normalisation", "class_group"}
     lines = [x for x in text.splitlines() if x.strip().partition(":")[0] not in old]
     lines = [x.replace("val_fraction: null", "val_fraction: 0.1") for x in lines]
     config = Config.from_yaml("\n".join(lines))

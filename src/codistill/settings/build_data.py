@@ -180,6 +180,7 @@ def _build_in_memory(config: Config, device: torch.device) -> Data:
             normalisation,
             Augmentation(pad, c.pad_mode, flip, c.rand_augment),
             seed=config.seed,
+            class_group=c.class_group,
         ),
         evaluate_on={
             name: EvalBatches(split, eval_batch, normalisation)
@@ -214,6 +215,7 @@ def _build_streamed(config: Config, device: torch.device) -> Data:
             normalisation,
             CropAugmentation(size, min_scale, flip, c.rand_augment),
             seed=config.seed,
+            class_group=c.class_group,
             workers=workers,
             device=device,
             broken=broken,

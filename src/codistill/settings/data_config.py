@@ -28,6 +28,8 @@ class DataConfig:
         min_scale: smallest crop in training, as a share of the image's area. Default: 0.08
         rand_augment: strength of RandAugment's two operations per image, 1 to 30, 9 is usual; 0 is
             off
+        class_group: training images of one class that come one after the other, for methods that
+            contrast classes, such as 2; it divides batch_size. 0 is off
         workers: processes that read and decode images. Default: one per core
         pad: pixels added on each side before the random crop. Default: the data set's
         pad_mode: padding: reflect mirrors the image, zeros is black
@@ -48,6 +50,7 @@ class DataConfig:
     image_size: int | None = setting(None, at_least=8, at_most=4096)
     min_scale: float | None = setting(None, above=0, at_most=1)
     rand_augment: int = setting(0, at_least=0, at_most=30)
+    class_group: int = setting(0, at_least=0)
     workers: int | None = setting(None, at_least=0, recipe=False)
     pad: int | None = setting(None, at_least=0)
     pad_mode: Literal["reflect", "zeros"] = "reflect"

@@ -105,6 +105,7 @@ class TrainBatches(Shuffled[Split]):
         augmentation: changes each view of an image; None leaves the images as they are.
         views: V, number of differently augmented versions of each image.
         seed: with the epoch and the step it determines every batch.
+        class_group: number of images of one class that come together, a divisor of B; 0 is off.
     """
 
     def __init__(
@@ -115,8 +116,9 @@ class TrainBatches(Shuffled[Split]):
         augmentation: Augmentation | None = None,
         views: int = 1,
         seed: int = 0,
+        class_group: int = 0,
     ):
-        super().__init__(split, batch_size, normalisation, views, seed)
+        super().__init__(split, batch_size, normalisation, views, seed, class_group)
         smallest = min(split.images.shape[1:3])
         if augmentation and augmentation.pad >= smallest:
             raise InputError(

@@ -3,6 +3,8 @@
 from typing import Generic
 
 import torch
+from jaxtyping import Int64
+from torch import Tensor
 
 from codistill.data.dataset import S
 from codistill.data.normalisation import Normalisation
@@ -44,19 +46,31 @@ class Shuffled(InOrder[S]):
         normalisation: applied to the images last.
         views: V, number of differently augmented versions of each image.
         seed: with the epoch and the step it determines every batch.
+        class_group: number of images of one class that come together, a divisor of B; 0 is off.
     """
 
     def __init__(
-        self, split: S, batch_size: int, normalisation: Normalisation, views: int, seed: int
+        self,
+        split: S,
+        batch_size: int,
+        normalisation: Normalisation,
+        views: int,
+        seed: int,
+        class_group: int,
     ):
         if len(split) < 2 or batch_size < 2:
             raise InputError(
                 f"training needs 2 images or more, and batches of 2 or more: there are "
                 f"{len(split)} images and batch_size is {batch_size}"
             )
+        if class_group and batch_size % class_group:
+            raise InputError(
+                f"data.class_group is {class_group}, which does not divide batch_size {batch_size}"
+            )
         super().__init__(split, batch_size, normalisation)
         self.views = views
         self.seed = seed
+        self.class_group = class_group
         self.start_at(0)
 
     def __len__(self) -> int:
@@ -68,12 +82,33 @@ class Shuffled(InOrder[S]):
         """Sets the epoch of the next pass, and the step at which the pass begins."""
         self._epoch, self._start = epoch, step
 
-    def _order(self) -> torch.Tensor:
+    def _order(self) -> Int64[Tensor, "N"]:
         """The N places in the split, in the order of the epoch."""
-        return torch.randperm(len(self.split), generator=self._rng(0))
+        rng = self._rng(0)
+        order = torch.randperm(len(self.split), generator=rng)
+        if self.class_group < 2:
+            return order
+        return by_class(order, self.split.labels.cpu(), self.class_group, rng)
 
     def _rng(self, *purpose: int) -> torch.Generator:
         return torch.Generator().manual_seed(mix(self.seed, self._epoch, *purpose))
+
+
+def by_class(
+    order: Int64[Tensor, "N"], labels: Int64[Tensor, "N"], m: int, rng: torch.Generator
+) -> Int64[Tensor, "N"]:
+    """An order in which m images of a class come together; each class keeps its own order.
+
+    Where m does not divide the number of a class, the rest of it comes last of all.
+    """
+    order = order[labels[order].argsort(stable=True)]  # class by class
+    counts = torch.bincount(labels)
+    first = (counts.cumsum(0) - counts)[labels[order]]  # place of the first image of the class
+    place = torch.arange(len(order))
+    within = place - first
+    draws = torch.rand(len(order), generator=rng, dtype=torch.float64)[place - within % m]
+    rest = within >= (counts // m * m)[labels[order]]
+    return order[(draws + rest).argsort(stable=True)]
 
 
 def mix(*numbers: int) -> int:

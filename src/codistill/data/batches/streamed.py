@@ -105,6 +105,7 @@ class StreamedTrainBatches(Shuffled[EncodedSplit], _Streamed):
         workers: number of processes that read; 0: this process reads. See `Workers`.
         device: device of the batches.
         broken: record of the broken images.
+        class_group: number of images of one class that come together, a divisor of B; 0 is off.
     """
 
     def __init__(
@@ -118,8 +119,9 @@ class StreamedTrainBatches(Shuffled[EncodedSplit], _Streamed):
         workers: int = 0,
         device: torch.device | str = "cpu",
         broken: BrokenImages | None = None,
+        class_group: int = 0,
     ):
-        super().__init__(split, batch_size, normalisation, views, seed)
+        super().__init__(split, batch_size, normalisation, views, seed, class_group)
         optional("PIL", "reading encoded images")
         self.augmentation = augmentation or CropAugmentation()
         self.device = torch.device(device)
