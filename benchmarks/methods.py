@@ -43,7 +43,7 @@ def measure(options: argparse.Namespace) -> list[Figure]:
 def build(name: str, options: argparse.Namespace, shared: int = 2) -> Method:
     if name == "codistillation":
         shared = 0
-    needed = {"teacher": build_network("resnet20", CLASSES)} if name == "kd" else {}
+    needed = {"teacher": build_network("resnet20", CLASSES)} if name in ("kd", "shake") else {}
     return build_method(name, options.network, options.peers, shared, **needed)
 
 

@@ -43,7 +43,7 @@ def make(name="ffl", shared=2, K=3, seed=0, dropout=0.0, **options):
 
 def needed(name):
     """The options that a method cannot do without."""
-    return {"teacher": taught()} if name == "kd" else {}
+    return {"teacher": taught()} if name in ("kd", "shake") else {}
 
 
 @functools.cache

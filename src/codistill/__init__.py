@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from codistill.methods.papers.okdmde import OKDMDE as OKDMDE
     from codistill.methods.papers.one import ONE as ONE
     from codistill.methods.papers.pcl import PCL as PCL
+    from codistill.methods.papers.shake import SHAKE as SHAKE
+    from codistill.methods.papers.switokd import SwitOKD as SwitOKD
     from codistill.networks import Network as Network
     from codistill.networks.build import build_network as build_network
     from codistill.networks.peers import Outputs as Outputs

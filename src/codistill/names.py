@@ -9,6 +9,7 @@ from typing import NamedTuple
 METHODS: dict[str, str] = {
     "independent": "codistill.methods.papers.independent:Independent",
     "kd": "codistill.methods.papers.kd:KD",
+    "shake": "codistill.methods.papers.shake:SHAKE",
     "dml": "codistill.methods.papers.dml:DML",
     "cl_ilr": "codistill.methods.papers.cl_ilr:CLILR",
     "one": "codistill.methods.papers.one:ONE",

@@ -57,7 +57,7 @@ def test_every_method_trains_five_families_together(name, tmp_path):
     networks = [n.clone() for n in five_families()]
     if name == "one":
         networks = [networks[0].clone() for _ in names]
-    needed = {"teacher": networks[0].clone()} if name == "kd" else {}
+    needed = {"teacher": networks[0].clone()} if name in ("kd", "shake") else {}
     method = method_class(name)(Peers(networks, 2 if name == "one" else 0), **needed)
     before = {n: p.detach().clone() for n, p in method.peers.named_parameters()}
     sgd = functools.partial(torch.optim.SGD, lr=0.05)

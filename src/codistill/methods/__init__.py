@@ -18,6 +18,8 @@ from codistill.methods.papers.one import ONE
 from codistill.methods.papers.pcl import PCL
 from codistill.names import METHODS
 
+from codistill.methods.papers.shake import SHAKE
+from codistill.methods.papers.switokd import SwitOKD
 __all__ = [
     "AFD",
     "CLILR",
@@ -35,6 +37,7 @@ __all__ = [
     "Independent",
     "method_class",
 ]
+    "SHAKE",
 
 
 def method_class(name: str) -> type[Method]:
