@@ -25,12 +25,15 @@ class Outputs:
             peers, and those that a method adds, such as "fused".
         split: what the trunk passes to the branches, one for each view: where the gradients of
             all peers meet. Empty without a trunk.
+        hidden: further tensors by name, of any shape, that a method's `forward` leaves for its
+            `losses`; they are neither evaluated nor reported.
     """
 
     logits: Float[Tensor, "K B C"]
     stages: list[list[Tensor]]
     extra: dict[str, Float[Tensor, "B C"]] = field(default_factory=dict)
     split: list[Tensor] = field(default_factory=list)
+    hidden: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def feature_maps(self) -> list[Tensor]:
