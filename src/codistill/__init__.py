@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from codistill.methods.papers.codistillation import Codistillation as Codistillation
     from codistill.methods.papers.dml import DML as DML
     from codistill.methods.papers.ffl import FFL as FFL
+    from codistill.methods.papers.ffsd import FFSD as FFSD
     from codistill.methods.papers.independent import Independent as Independent
     from codistill.methods.papers.kd import KD as KD
     from codistill.methods.papers.kdcl import KDCL as KDCL

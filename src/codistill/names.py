@@ -20,6 +20,7 @@ METHODS: dict[str, str] = {
     "ffl": "codistill.methods.papers.ffl:FFL",
     "afd": "codistill.methods.papers.afd:AFD",
     "okdmde": "codistill.methods.papers.okdmde:OKDMDE",
+    "ffsd": "codistill.methods.papers.ffsd:FFSD",
     "mfef": "codistill.methods.papers.mfef:MFEF",
 }
 

@@ -8,6 +8,7 @@ from codistill.methods.papers.cl_ilr import CLILR
 from codistill.methods.papers.codistillation import Codistillation
 from codistill.methods.papers.dml import DML
 from codistill.methods.papers.ffl import FFL
+from codistill.methods.papers.ffsd import FFSD
 from codistill.methods.papers.independent import Independent
 from codistill.methods.papers.kd import KD
 from codistill.methods.papers.kdcl import KDCL
@@ -26,6 +27,7 @@ __all__ = [
     "DML",
     "FFL",
     "KD",
+    "FFSD",
     "KDCL",
     "METHODS",
     "MFEF",

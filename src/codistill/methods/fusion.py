@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from codistill.methods.adapters import MatchSize
@@ -35,7 +36,14 @@ class FusionModule(nn.Module):
         initialise_convolutions(self)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        return self.classify(self.fuse(maps))
+
+    def fuse(self, maps: Sequence[Float[Tensor, "B _ _ _"]]) -> Float[Tensor, "B D H W"]:
+        """One map out of those of all peers."""
         x = torch.cat(self.match_size(maps), dim=1)  # (B, D_1 + ... + D_K, H, W)
         x = F.relu(self.bn1(self.depthwise(x)))
-        x = F.relu(self.bn2(self.pointwise(x)))  # (B, D, H, W)
-        return self.fc(x.mean(dim=(2, 3)))  # (B, C)
+        return F.relu(self.bn2(self.pointwise(x)))
+
+    def classify(self, fused: Float[Tensor, "B D H W"]) -> Float[Tensor, "B C"]:
+        """The logits of a fused map."""
+        return self.fc(fused.mean(dim=(2, 3)))
