@@ -11,6 +11,7 @@ METHODS: dict[str, str] = {
     "kd": "codistill.methods.papers.kd:KD",
     "shake": "codistill.methods.papers.shake:SHAKE",
     "dml": "codistill.methods.papers.dml:DML",
+    "switokd": "codistill.methods.papers.switokd:SwitOKD",
     "cl_ilr": "codistill.methods.papers.cl_ilr:CLILR",
     "one": "codistill.methods.papers.one:ONE",
     "codistillation": "codistill.methods.papers.codistillation:Codistillation",

@@ -40,6 +40,7 @@ __all__ = [
     "method_class",
 ]
     "SHAKE",
+    "SwitOKD",
 
 
 def method_class(name: str) -> type[Method]:
