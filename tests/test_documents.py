@@ -143,7 +143,7 @@ def test_a_recipe_builds_its_method(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     config = parse_config(["--config", recipe], "codistill train")
-    network = config.network.rpartition("/")[2]
+    network = config.network.partition(",")[0].rpartition("/")[2]
     assert recipe.startswith(f"{config.method['name']}_{network}_{config.data.name}")
     if "teacher" in config.method:
         about = {"network": "resnet8", "classes": [str(c) for c in range(100)]}

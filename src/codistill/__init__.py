@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from codistill.methods.papers.independent import Independent as Independent
     from codistill.methods.papers.kd import KD as KD
     from codistill.methods.papers.kdcl import KDCL as KDCL
+    from codistill.methods.papers.mcl import MCL as MCL
     from codistill.methods.papers.mfef import MFEF as MFEF
     from codistill.methods.papers.okddip import OKDDip as OKDDip
     from codistill.methods.papers.okdmde import OKDMDE as OKDMDE

@@ -18,10 +18,11 @@ METHODS: dict[str, str] = {
     "kdcl": "codistill.methods.papers.kdcl:KDCL",
     "okddip": "codistill.methods.papers.okddip:OKDDip",
     "pcl": "codistill.methods.papers.pcl:PCL",
+    "mcl": "codistill.methods.papers.mcl:MCL",
     "ffl": "codistill.methods.papers.ffl:FFL",
+    "ffsd": "codistill.methods.papers.ffsd:FFSD",
     "afd": "codistill.methods.papers.afd:AFD",
     "okdmde": "codistill.methods.papers.okdmde:OKDMDE",
-    "ffsd": "codistill.methods.papers.ffsd:FFSD",
     "mfef": "codistill.methods.papers.mfef:MFEF",
 }
 

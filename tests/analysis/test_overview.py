@@ -37,7 +37,7 @@ def test_who_shares_a_trunk(facts):
 
 def test_how_many_peers_each_takes(facts):
     fewest = {name: o.fewest_peers for name, o in facts.items()}
-    three, one = {"okddip", "okdmde"}, {"independent", "kd"}
+    three, one = {"okddip", "okdmde", "ffsd"}, {"independent", "kd", "shake"}
     for name, K in fewest.items():
         assert (3 if name in three else 1 if name in one else 2) == K, name
 
@@ -62,17 +62,37 @@ def test_added_parameters_are_those_that_can_be_counted_by_hand(facts):
         + K * (16 * (9 + 25 + 49 + 81) + 2 * d)
         + K * (d * 4 + 4 + 4 * d + d)
         + K * 2 * 49,
+        # Of the teacher's maps 16, 32, 64: down and side to 32 and to 64, and the last; with norms.
+        "shake": 9 * 16 * 32
+        + 32 * 32
+        + 9 * 32 * 64
+        + 64 * 64
+        + 9 * 64 * 64
+        + 2 * (2 * 32 + 3 * 64),
+        # The fusion of two students, and the leader's map made as wide as theirs.
+        "ffsd": 2 * d * 9
+        + 2 * 2 * d
+        + 2 * d * d
+        + 2 * d
+        + d * C
+        + C
+        + 9 * d
+        + 2 * d
+        + 2 * d * d
+        + 2 * 2 * d,
+        "switokd": 0,
+        "mcl": K * (64 * 128 + 128 + 128 * 128 + 128),
     }
     for name, count in expected.items():
         assert facts[name].parameters == count, name
     alone = 278_324  # ResNet-20 on 100 classes
-    assert facts["kd"].copies == alone
+    assert facts["kd"].copies == facts["shake"].copies == alone
     assert facts["codistillation"].copies == 3 * alone
 
 
 def test_the_cost_counts_what_runs(facts):
     cost = {name: o.cost for name, o in facts.items()}
-    assert cost["independent"] == cost["dml"] == cost["cl_ilr"] == 1
+    assert cost["independent"] == cost["dml"] == cost["cl_ilr"] == cost["switokd"] == 1
     assert 1.32 < cost["codistillation"] < 1.35  # a forward pass is a third of a step
     assert 2.0 < cost["afd"] < 2.2  # forward and backward twice
     assert 1.0 < cost["ffl"] < cost["mfef"] < 1.05
@@ -127,6 +147,7 @@ def test_what_methods_add_to_peers_that_differ_can_be_counted_by_hand():
     # FFL brings peer 1's map to 1/4: a 2x2 convolution of 24 channels and batch normalisation.
     size = 24 * 24 * 2 * 2 + 2 * 24
     assert counts["ffl"]["adapters"] == counts["mfef"]["adapters"] == size
+    assert counts["ffsd"]["adapters"] == size
     # OKDMDE's auxiliary peers 0 and 1, and then a 1x1 convolution from 24 to 16 channels.
     width = 24 * 16 + 2 * 16
     assert counts["okdmde"]["adapters"] == size + width

@@ -12,35 +12,37 @@ from codistill.methods.papers.ffsd import FFSD
 from codistill.methods.papers.independent import Independent
 from codistill.methods.papers.kd import KD
 from codistill.methods.papers.kdcl import KDCL
+from codistill.methods.papers.mcl import MCL
 from codistill.methods.papers.mfef import MFEF
 from codistill.methods.papers.okddip import OKDDip
 from codistill.methods.papers.okdmde import OKDMDE
 from codistill.methods.papers.one import ONE
 from codistill.methods.papers.pcl import PCL
-from codistill.names import METHODS
-
 from codistill.methods.papers.shake import SHAKE
 from codistill.methods.papers.switokd import SwitOKD
+from codistill.names import METHODS
+
 __all__ = [
     "AFD",
     "CLILR",
     "DML",
     "FFL",
-    "KD",
     "FFSD",
+    "KD",
     "KDCL",
+    "MCL",
     "METHODS",
     "MFEF",
     "OKDDip",
     "OKDMDE",
     "ONE",
     "PCL",
+    "SHAKE",
     "Codistillation",
     "Independent",
+    "SwitOKD",
     "method_class",
 ]
-    "SHAKE",
-    "SwitOKD",
 
 
 def method_class(name: str) -> type[Method]:
