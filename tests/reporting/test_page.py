@@ -509,6 +509,18 @@ def test_shares_of_loss_terms_are_those_of_their_sum(tmp_path: Path) -> None:
     assert "ce 75.0 %, cd 25.0 %" in markdown.read_text()
 
 
+def test_what_a_method_measured_has_a_figure_of_its_own_and_no_share(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", [10.0])
+    terms = {"loss/ce": 3.0, "loss/cd": -1.0, "measure/d0_real": 97.5, "measure/d0_fake": 12.0}
+    record = json.loads((run / "history.jsonl").read_text()) | terms
+    (run / "history.jsonl").write_text(json.dumps(record) + "\n")
+    html, markdown = write_page(load_results([run]), tmp_path / "report")
+    text = markdown.read_text()
+    assert "In the last epoch: ce 75.0 %, cd 25.0 %." in text
+    assert r"In the last epoch: d0\_real 97.5, d0\_fake 12." in text
+    assert html.read_text().count(": measured in training steps, n = 1") == 1
+
+
 def test_the_markdown_has_the_tables_of_the_page(digits_report: Path, page: Page) -> None:
     def escaped(text: str) -> str:
         return re.sub(r"([|*])", r"\\\1", text).replace(">", "&gt;").replace("<", "&lt;")

@@ -90,6 +90,66 @@ def test_a_loss_is_the_mean_over_the_steps_of_the_epoch():
     assert record["loss/ce"] == pytest.approx(sum(seen) / 3, rel=1e-6)
 
 
+class Measures(Independent):
+    """Measures its accuracy beside its loss, and something that would have a gradient."""
+
+    def losses(self, out, labels, epoch):
+        told = 100 * (out.logits[0].argmax(dim=1) == labels).float().mean()
+        return super().losses(out, labels, epoch) | {
+            "measure/told": told,
+            "measure/size": 1e3 * out.logits.square().mean(),
+        }
+
+
+def measures(method=Measures):
+    torch.manual_seed(0)
+    return method(Peers([tiny(), tiny()]))
+
+
+def test_a_measurement_is_recorded_under_its_own_name_as_the_mean_over_steps():
+    records = []
+    method = measures()
+    training = TrainingState(method, sgd)
+    for batch in toy_batches(n=3):
+        told = method.training_step(batch, training.optimizers, 0)
+        records.append(told["measure/told"].item())
+    (record,) = fit(measures(), toy_batches(n=3), epochs=1, make_optimizer=sgd)
+    assert record["measure/told"] == pytest.approx(sum(records) / 3, rel=1e-6)
+    assert {key for key in record if "told" in key or "size" in key} == {
+        "measure/told",
+        "measure/size",
+    }
+
+
+def test_no_optimizer_goes_down_a_measurement():
+    without, with_some = measures(Independent), measures()
+    records = [
+        *fit(without, toy_batches(n=3), epochs=1, make_optimizer=sgd),
+        *fit(with_some, toy_batches(n=3), epochs=1, make_optimizer=sgd),
+    ]
+    assert_same_tensors(with_some.state_dict(), without.state_dict())
+    assert records[0]["loss/ce"] == records[1]["loss/ce"]
+
+
+def test_measurements_of_an_interrupted_epoch_are_counted_in():
+    class Stop(Exception):
+        pass
+
+    def interrupted():
+        yield from toy_batches(n=5)[:2]
+        raise Stop
+
+    (whole,) = fit(measures(), toy_batches(n=5), epochs=1, make_optimizer=sgd)
+    begun = TrainingState(measures(), sgd)
+    with pytest.raises(Stop):
+        fit(begun.method, interrupted(), epochs=1, state=begun)
+    resumed = TrainingState(measures(), sgd)
+    resumed.load_state_dict(begun.state_dict())
+    (record,) = fit(resumed.method, toy_batches(n=5), epochs=1, state=resumed)
+    for key in ("measure/told", "measure/size", "loss/ce"):
+        assert record[key] == whole[key]
+
+
 def test_each_set_is_evaluated_on_its_own_batches():
     method = make("dml", K=2)
     sets = {"val": toy_batches(n=1, seed=1), "test": toy_batches(n=1, seed=2)}
@@ -267,6 +327,13 @@ def test_a_loss_that_is_not_finite_is_named_with_epoch_and_step(n, epoch, step, 
     with pytest.raises(NonFiniteError, match=message):
         fit(method, batches, epochs=2, state=training)
     assert (training.epoch, training.step) == (epoch, noticed)
+
+
+def test_a_measurement_that_is_not_finite_is_named():
+    training = TrainingState(make("dml"), sgd)
+    training.record({"ce": torch.ones(()), "measure/told": torch.tensor(math.nan)})
+    with pytest.raises(NonFiniteError, match=r"^measurement 'measure/told' is not finite \(nan\)"):
+        training.check_losses()
 
 
 def test_a_weight_that_is_not_finite_is_named():

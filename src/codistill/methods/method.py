@@ -13,6 +13,9 @@ from codistill.data.batch import Batch, Labels
 from codistill.methods.length import PAPERS, Length, Rule
 from codistill.networks.peers import Outputs, Peers
 
+MEASURE = "measure/"
+"""How the name of a measurement begins, which a step returns beside its loss terms."""
+
 
 class Method(nn.Module, abc.ABC):
     """A way of training peers together.
@@ -26,7 +29,9 @@ class Method(nn.Module, abc.ABC):
       `lr_factor` which one has a schedule of its own;
     - does in `begin_epoch` what its paper does once an epoch;
     - says in `students` what is kept, where that is not simply the best peer;
-    - warns in `remarks` about options that make little sense in a training of some length.
+    - warns in `remarks` about options that make little sense in a training of some length;
+    - returns measurements beside its loss terms, such as a discriminator's accuracy: scalars whose
+      names begin with "measure/". They are logged, and no optimizer goes down them.
 
     A method never extends another method.
 
@@ -58,7 +63,10 @@ class Method(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def losses(self, out: Outputs, labels: Labels, epoch: int) -> dict[str, Tensor]:
-        """The weighted terms of the training objective, by name. The objective is their sum."""
+        """The weighted terms of the training objective, by name. The objective is their sum.
+
+        What is named "measure/..." is no term, but a measurement for the log.
+        """
 
     def optimizers(self, make: Callable[..., Optimizer]) -> dict[str, Optimizer]:
         """The optimizers by name. `make(params)` builds the one that the recipe chose."""
@@ -97,19 +105,20 @@ class Method(nn.Module, abc.ABC):
     def training_step(
         self, batch: Batch, optimizers: dict[str, Optimizer], epoch: int
     ) -> dict[str, Tensor]:
-        """Updates the weights once and returns the loss terms, for the log."""
+        """Updates the weights once and returns the loss terms and measurements, for the log."""
         losses = self.losses(self(batch.views), batch.labels, epoch)
         minimize(losses, optimizers["main"])
         return losses
 
 
 def minimize(losses: dict[str, Tensor], optimizer: Optimizer) -> None:
-    """Takes one step of `optimizer` down the sum of `losses`.
+    """Takes one step of `optimizer` down the sum of `losses`, measurements left out.
 
     The only place that goes backward. It clears the gradients first, so that whatever an earlier
     step of an alternating method left behind cannot leak into this one.
     """
-    loss = torch.stack(list(losses.values())).sum()
+    terms = [value for name, value in losses.items() if not name.startswith(MEASURE)]
+    loss = torch.stack(terms).sum()
     optimizer.zero_grad()
     with torch.autocast(loss.device.type, enabled=False):
         loss.backward()

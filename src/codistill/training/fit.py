@@ -9,7 +9,7 @@ from torch import Tensor
 
 from codistill.data.batch import Batch, Batches, as_batch
 from codistill.errors import InputError
-from codistill.methods.method import Method
+from codistill.methods.method import MEASURE, Method
 from codistill.training.cuda_graph import CudaGraph, RecordedStep
 from codistill.training.device import Precision, autocast, check_precision, device_of
 from codistill.training.evaluate import evaluate
@@ -60,11 +60,11 @@ def fit(
         state: a training to go on with; it then holds the optimizers.
 
     Returns:
-        Per epoch "epoch", "lr", "images_per_second", "seconds"; the mean of every loss term as
-        "loss/NAME"; for each set S and classifier N "S/top1/N" and "S/top5/N" in %, and "S/nll/N"
-        in nats; with two peers or more, for peers i and j, "S/kl/peerI/peerJ", the mean
-        KL(p_i || p_j) in nats, and for i below j "S/disagreement/peerI/peerJ", the share of images
-        in % that they call by different names.
+        Per epoch "epoch", "lr", "images_per_second", "seconds"; the mean over its steps of every
+        loss term as "loss/NAME" and of every measurement as "measure/NAME"; for each set S and
+        classifier N "S/top1/N" and "S/top5/N" in %, and "S/nll/N" in nats; with two peers or more,
+        for peers i and j, "S/kl/peerI/peerJ", the mean KL(p_i || p_j) in nats, and for i below j
+        "S/disagreement/peerI/peerJ", the share of images in % that they call by different names.
 
     Raises:
         InputError: the batches do not suit the method, or `state` belongs to another method.
@@ -131,7 +131,10 @@ def epochs(
         images, seconds = train_epoch(state, batches, precision, cuda_graphs)
 
         record: Record = {"epoch": epoch + 1, "lr": lr}
-        record |= {f"loss/{n}": torch.stack(v).mean().item() for n, v in state.terms.items()}
+        record |= {
+            name if name.startswith(MEASURE) else f"loss/{name}": torch.stack(values).mean().item()
+            for name, values in state.terms.items()
+        }
         due = (epoch + 1) % evaluate_every == 0 or epoch >= epochs - _ALWAYS_EVALUATED
         for name, evaluation_batches in (evaluate_on or {}).items() if due else ():
             metrics = evaluate(method, evaluation_batches, eval_precision)

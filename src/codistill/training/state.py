@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from codistill.errors import InputError
-from codistill.methods.method import Method
+from codistill.methods.method import MEASURE, Method
 from codistill.methods.optimizers import load_state, sgd
 from codistill.training.device import device_of
 from codistill.training.record import Record
@@ -34,7 +34,8 @@ class TrainingState:
     Attributes:
         epoch: epochs that are complete.
         step: steps of the present epoch that are complete.
-        terms: the value of every loss term in every step of the present epoch, on the device.
+        terms: the value of every loss term and every measurement in every step of the present
+            epoch, on the device.
         history: one record per complete epoch, as `fit` returns them.
         seconds: spent training in the present epoch, by earlier processes too.
     """
@@ -64,10 +65,10 @@ class TrainingState:
         return next(self._groups())["lr"]
 
     def record(self, losses: Mapping[str, Tensor]) -> None:
-        """Counts a step and keeps its losses; now and then checks that they are finite."""
+        """Counts a step and keeps what it returned; now and then checks that it is finite."""
         if self.step and losses.keys() != self.terms.keys():
             raise InputError(
-                f"the method returned the loss terms {sorted(losses)} in step {self.step + 1}, but "
+                f"the method returned the terms {sorted(losses)} in step {self.step + 1}, but "
                 f"{sorted(self.terms)} before: return the same in every step of an epoch, zero "
                 "where one is off"
             )
@@ -84,16 +85,16 @@ class TrainingState:
         self.step, self.terms, self.seconds, self._checked = 0, {}, 0.0, 0
 
     def check_losses(self) -> None:
-        """Raises NonFiniteError where a loss term has not been finite since the last check."""
+        """Raises NonFiniteError where a term has not been finite since the last check."""
         if self._checked == self.step:
             return
         values = torch.stack([torch.stack(v[self._checked :]) for v in self.terms.values()])
         bad = (~values.isfinite()).cpu()  # (terms, steps)
         if bad.any():
             step = int(bad.any(dim=0).int().argmax())
-            names = [n for n, b in zip(self.terms, bad[:, step], strict=True) if b]
+            names = [_called(n) for n, b in zip(self.terms, bad[:, step], strict=True) if b]
             raise NonFiniteError(
-                f"loss term {' and '.join(map(repr, names))} is not finite "
+                f"{' and '.join(names)} is not finite "
                 f"({values[bad[:, step], step].tolist()[0]}) in epoch {self.epoch + 1}, step "
                 f"{self._checked + step + 1}: lower the learning rate, or look at the data"
             )
@@ -139,6 +140,10 @@ class TrainingState:
 
     def _groups(self) -> Iterator[dict[str, Any]]:
         return (group for o in self.optimizers.values() for group in o.param_groups)
+
+
+def _called(name: str) -> str:
+    return f"{'measurement' if name.startswith(MEASURE) else 'loss term'} {name!r}"
 
 
 def _paper_sgd(params: Any) -> Optimizer:

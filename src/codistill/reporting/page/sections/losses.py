@@ -1,8 +1,9 @@
-"""The loss terms of each setting, and the share that each has in their sum."""
+"""The loss terms of each setting, the share that each has in their sum, and what was measured."""
 
 from collections.abc import Sequence
 from statistics import mean
 
+from codistill.methods.method import MEASURE
 from codistill.reporting.page.drawing import (
     Style,
     band,
@@ -19,9 +20,9 @@ _HATCHES = ("", "///", "...", "\\\\\\", "xxx", "ooo", "---")
 
 
 def loss_terms(settings: Sequence[Setting]) -> Section:
-    """Every loss term by epoch, and its share."""
+    """Every loss term by epoch and its share; what a method measured beside its terms."""
     folds = [
-        Fold(s.title, [Figures([_terms(s, keys), _shares(s, keys)])], open=len(settings) <= 3)
+        Fold(s.title, [Figures(_figures(s, keys))], open=len(settings) <= 3)
         for s in settings
         if (keys := s.keys("loss/"))
     ]
@@ -32,10 +33,20 @@ def loss_terms(settings: Sequence[Setting]) -> Section:
         "training steps. The share is that in the sum of the terms' absolute values: a method that "
         "minimises its terms in turns (AFD's discriminators, “d”, and what deceives them, “g”) "
         "has no single total, and a term that is large need not have a large gradient. Terms of "
-        "different methods are not on one scale; compare shapes, not heights.",
+        "different methods are not on one scale; compare shapes, not heights. What a method "
+        "measures in its training steps stands in a figure of its own and has no share. AFD's "
+        "“dK_real” and “dK_fake” are the shares in % of the real maps and of the fake ones that "
+        "discriminator K tells right. Where the two add up to about 100 in every epoch, it tells "
+        "nothing apart, and its game is dead.",
         folds,
         [] if folds else ["The runs recorded no loss terms."],
     )
+
+
+def _figures(setting: Setting, keys: Sequence[str]) -> list[Figure]:
+    figures = [_terms(setting, keys), _shares(setting, keys)]
+    measured = setting.keys(MEASURE)
+    return [*figures, _measured(setting, measured)] if measured else figures
 
 
 def _terms(setting: Setting, keys: Sequence[str]) -> Figure:
@@ -92,6 +103,19 @@ def _shares(setting: Setting, keys: Sequence[str]) -> Figure:
     last = ", ".join(f"{name} {heights[-1]:.1f} %" for name, heights in shares.items())
     text = f"Share of each term by epoch. In the last epoch: {last}."
     return Figure(f"{setting.label}: shares, mean over {setting.n}", image, text)
+
+
+def _measured(setting: Setting, keys: Sequence[str]) -> Figure:
+    with canvas() as (figure, axes):
+        for i, key in enumerate(keys):
+            band(axes, setting.curve(key), Style.number(i), key.removeprefix(MEASURE))
+        integer_epochs(axes)
+        axes.set_ylabel("measured, in its own unit")
+        axes.legend(ncols=1 + (len(keys) > 4))
+        image = image_of(figure)
+    last = [f"{k.removeprefix(MEASURE)} {_mean(setting.curve(k)[-1])}" for k in keys]
+    text = f"What the method measured, by epoch. In the last epoch: {', '.join(last)}."
+    return Figure(f"{setting.label}: measured in training steps, {setting.n}", image, text)
 
 
 def _mean(values: Sequence[float]) -> str:
