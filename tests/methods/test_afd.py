@@ -122,15 +122,36 @@ def test_each_optimizer_holds_its_own_weights():
     assert held["extractors"] == {n for n in of_peers if ".heads." not in n}
 
 
-def test_the_adversarial_optimizers_are_adam_with_settings_of_their_own():
-    optimizers = make("afd", adversarial_lr=3e-4, adversarial_weight_decay=0.2).optimizers(sgd)
+@pytest.mark.parametrize(
+    ("options", "lr", "weight_decay", "decoupled"),
+    [
+        ({}, 2e-5, 0.0, True),
+        ({"adversarial_lr": 3e-4, "adversarial_weight_decay": 0.2}, 3e-4, 0.2, True),
+        ({"adversarial_weight_decay": 0.1, "decoupled_decay": False}, 2e-5, 0.1, False),
+    ],
+)
+def test_the_adversarial_optimizers_are_adam_with_settings_of_their_own(
+    options, lr, weight_decay, decoupled
+):
+    optimizers = make("afd", **options).optimizers(sgd)
     assert isinstance(optimizers["main"], torch.optim.SGD)
     for name in ("discriminators", "extractors"):
         (group,) = optimizers[name].param_groups
         assert isinstance(optimizers[name], torch.optim.Adam)
-        assert (group["lr"], group["weight_decay"]) == (3e-4, 0.2)
-    (group,) = make("afd").optimizers(sgd)["extractors"].param_groups
-    assert (group["lr"], group["weight_decay"]) == (2e-5, 0.1)
+        assert isinstance(optimizers[name], torch.optim.AdamW) == decoupled
+        assert (group["lr"], group["weight_decay"]) == (lr, weight_decay)
+
+
+@pytest.mark.parametrize("decoupled", [True, False])
+def test_a_decoupled_decay_scales_weights_and_a_coupled_one_moves_them_like_a_gradient(decoupled):
+    method = make("afd", adversarial_weight_decay=0.1, decoupled_decay=decoupled)
+    extractors = method.optimizers(sgd)["extractors"]
+    (weights, *_) = (p for p in extractors.param_groups[0]["params"] if p.ndim == 4)
+    before = weights.detach().clone()
+    weights.grad = torch.zeros_like(weights)
+    extractors.step()
+    moved = before * (1 - 2e-5 * 0.1) if decoupled else before - 2e-5 * before.sign()
+    assert torch.allclose(weights, moved, rtol=0, atol=1e-7)
 
 
 def test_the_adversarial_optimizers_have_a_schedule_of_their_own():

@@ -30,6 +30,14 @@ def adam(params: Any, **options: Any) -> Optimizer:
     return optimizer
 
 
+def adamw(params: Any, **options: Any) -> Optimizer:
+    """`torch.optim.AdamW` of parameters or parameter groups: Adam with decoupled weight decay."""
+    optimizer = torch.optim.AdamW(params, **options)
+    for group in optimizer.param_groups:
+        group["fused"] = {p.device.type for p in group["params"]} == {"cuda"}
+    return optimizer
+
+
 def load_state(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
     """`optimizer.load_state_dict`, but computed the way of this device, not of the saved one's."""
     pairs = zip(state["param_groups"], optimizer.param_groups, strict=True)

@@ -22,7 +22,7 @@ from codistill.errors import InputError, require_not_negative, require_one_of, r
 from codistill.methods.adapters import MatchSize, MatchWidth
 from codistill.methods.losses import at_least_float32, ce_loss, kd_loss
 from codistill.methods.method import Method, minimize
-from codistill.methods.optimizers import adam
+from codistill.methods.optimizers import adam, adamw
 from codistill.networks.families.initialise import initialise_convolutions
 from codistill.networks.peers import Outputs, Peers
 
@@ -53,12 +53,15 @@ class AFD(Method):
     def __init__(
         self,
         peers: Peers,
+        decoupled_decay: whether that decay shrinks the weights by themselves, as AdamW does. If
+            not, Adam adds it to the gradients, where it outweighs those of the adversarial losses.
         temperature: float = 3.0,
         kd: bool = True,
         alignment: Alignment = "adversarial",
         alignment_weight: float = 1.0,
         adversarial_lr: float = 2e-5,
-        adversarial_weight_decay: float = 0.1,
+        adversarial_weight_decay: float = 0.0,
+        decoupled_decay: bool = True,
         adversarial_milestones: Sequence[int] = (75, 150),
         standardise: bool = False,
     ):
@@ -90,6 +93,7 @@ class AFD(Method):
             self.transfers = nn.ModuleList(_transfer(own, teacher) for own, teacher in ring)
         if alignment == "adversarial":
             self.discriminators = nn.ModuleList(
+        self.decoupled_decay = decoupled_decay
                 _discriminator(min(own[0], teacher[0])) for own, teacher in ring
             )
 
@@ -109,7 +113,9 @@ class AFD(Method):
         if self.alignment != "adversarial":
             return {"main": make(self.parameters())}
         adversarial = functools.partial(
-            adam, lr=self.adversarial_lr, weight_decay=self.adversarial_weight_decay
+            adamw if self.decoupled_decay else adam,
+            lr=self.adversarial_lr,
+            weight_decay=self.adversarial_weight_decay,
         )
         extractors = [*self.peers.trunk.parameters(), *self.peers.branches.parameters()]
         return {
