@@ -67,6 +67,16 @@ def g_loss(discriminators, maps):
     return sum(((1 - score(D, x)) ** 2).mean() for D, x in zip(discriminators, maps, strict=True))
 
 
+def told_right(discriminators, maps):
+    """Of each discriminator, the share in % of the maps that it is right about."""
+    told = {}
+    for k, t in ring(len(maps)):
+        real, fake = (score(discriminators[k], maps[j]).flatten().tolist() for j in (t, k))
+        told[f"measure/d{k}_real"] = 100 * sum(s > 0.5 for s in real) / len(real)
+        told[f"measure/d{k}_fake"] = 100 * sum(s < 0.5 for s in fake) / len(fake)
+    return told
+
+
 @pytest.mark.parametrize("K", [2, 3])
 @pytest.mark.parametrize("shared", [0, 2])
 def test_a_step_is_three_updates_each_of_its_own_weights_in_the_right_direction(K, shared):
@@ -97,12 +107,15 @@ def test_a_step_is_three_updates_each_of_its_own_weights_in_the_right_direction(
     g = descend(g_loss(reference.discriminators, maps), "g")
 
     optimizers = {
+    told = told_right(reference.discriminators, maps)
         "main": plain_sgd(method.peers.parameters()),
         "discriminators": plain_sgd(method.discriminators.parameters()),
         "extractors": plain_sgd([method.get_parameter(n) for n in names["g"]]),
     }
     losses = method.training_step(Batch(views, labels), optimizers, 0)
-    assert losses.keys() == {"ce", "kd", "d", "g"}
+    assert losses.keys() == {"ce", "kd", "d", "g"} | told.keys()
+    assert {name: losses[name].item() for name in told} == pytest.approx(told, abs=1e-9)
+    assert not any(losses[name].requires_grad for name in told)
     assert losses["d"].item() == pytest.approx(d, abs=1e-9)
     assert losses["g"].item() == pytest.approx(g, abs=1e-9)
     for name, p in method.named_parameters():
@@ -180,6 +193,93 @@ def test_the_default_milestones_are_75_and_150():
 
 
 @pytest.mark.parametrize("K", [2, 3])
+# The game
+
+
+@functools.cache
+def real_images(size, n=16):
+    """Some of CIFAR-100, where it is; else None."""
+    if not CIFAR100.is_dir():
+        return None
+    images = load_dataset("cifar100", CIFAR100).train.images[:n]
+    images = Normalisation((129.3, 124.1, 112.4), (68.2, 65.4, 70.4))(images)
+    return F.interpolate(images, size=(size, size))
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("resnet8", 32),
+        ("resnet32", 32),
+        ("wrn_16_2", 32),
+        ("timm/test_resnet", 64),
+        ("timm/test_efficientnet", 64),
+        ("timm/test_vit", 64),
+    ],
+)
+@pytest.mark.parametrize("source", ["real", "random", "smooth"])
+def test_no_discriminator_starts_with_a_score_outside_0_3_to_0_7(name, size, source):
+    rng = torch.Generator().manual_seed(0)
+    images = torch.randn(16, 3, size, size, generator=rng)
+    if source == "smooth":
+        images = F.avg_pool2d(images, 9, stride=1, padding=4) * 5 + 2 * images.mean((2, 3), True)
+    if source == "real" and (images := real_images(size)) is None:
+        pytest.skip(f"{CIFAR100} is not there")
+    lowest, highest = 1.0, 0.0
+    torch.manual_seed(0)
+    networks = [build_network(name, 10, (size, size)) for _ in range(2)]
+    with torch.no_grad():
+        maps = Peers(networks).train()([images]).feature_maps
+        for seed in range(10):
+            torch.manual_seed(seed)
+            method = AFD(Peers(networks)).train()
+            scores = [method._scores(side) for side in zip(*method._pairs(maps), strict=True)]
+            lowest = min(lowest, *(s.min().item() for s in scores))
+            highest = max(highest, *(s.max().item() for s in scores))
+    assert 0.3 <= lowest < highest <= 0.7
+
+
+def played(method, steps, discriminators, extractors):
+    """The last 10 steps' mean accuracies, while only the adversarial losses move anything.
+
+    Args:
+        method: AFD with two peers for images of 16x16.
+        steps: of 16 images each.
+        discriminators: their learning rate.
+        extractors: that of the peers' feature extractors.
+    """
+    optimizers = method.optimizers(functools.partial(torch.optim.SGD, lr=0.0))
+    optimizers["discriminators"].param_groups[0]["lr"] = discriminators
+    optimizers["extractors"].param_groups[0]["lr"] = extractors
+    batches = toy_batches(n=steps, B=16, size=16)
+    losses = [method.training_step(batch, optimizers, 0) for batch in batches]
+    return {
+        side: torch.stack([x[f"measure/d{k}_{side}"] for x in losses[-10:] for k in (0, 1)]).mean()
+        for side in ("real", "fake")
+    }
+
+
+def of_two_resnets(**options):
+    torch.manual_seed(0)
+    return AFD(Peers([build_network("resnet8", C) for _ in range(2)]), **options).train()
+
+
+def test_discriminators_tell_networks_apart_in_a_short_run_and_peers_then_fool_them():
+    """80 steps, where 10 epochs of CIFAR-100 have 3,500, at the learning rate of 10 epochs."""
+    lr = 2e-5 * 300 / 10
+    method = of_two_resnets()
+    told = played(method, 80, discriminators=lr, extractors=0.0)
+    assert min(told.values()) > 90
+    fooled = played(method, 80, discriminators=0.0, extractors=lr)
+    assert fooled["fake"] < 20
+
+
+def test_at_the_learning_rate_of_300_epochs_a_short_run_leaves_discriminators_at_chance():
+    """Why the learning rate has to be scaled: their accuracies add up to 100 as at the start."""
+    told = played(of_two_resnets(), 80, discriminators=2e-5, extractors=0.0)
+    assert sum(told.values()) < 120
+
+
 @pytest.mark.parametrize("kd", [False, True])
 @pytest.mark.parametrize(("alignment", "p"), [("l1", 1), ("l2", 2)])
 def test_direct_alignment_draws_a_map_to_its_teachers(K, kd, alignment, p):

@@ -104,6 +104,16 @@ def test_the_losses_of_a_recorded_step_are_the_callers_to_keep():
     assert all(len({float(x) for x in values}) == 8 for values in training.terms.values())
 
 
+def test_the_measurements_of_recorded_steps_are_those_of_steps_taken_as_ever():
+    batches = batches_of(1, [8] * 6)
+    expected, _ = train(make("afd"), batches, epochs=1)
+    found, _ = train(make("afd"), batches, epochs=1, recording=PlayedBack)
+    measured = [name for name in expected.terms if name.startswith("measure/")]
+    assert len(measured) == 6
+    for name in measured:
+        assert torch.equal(torch.stack(found.terms[name]), torch.stack(expected.terms[name]))
+
+
 def test_a_batch_of_other_labels_is_not_replayed():
     first, *rest = batches_of(1, [8] * 6)
     last = Batch(rest[-1].views, torch.full((8, 4), 0.25))

@@ -21,7 +21,7 @@ from codistill.data.batch import Batch, Labels
 from codistill.errors import InputError, require_not_negative, require_one_of, require_positive
 from codistill.methods.adapters import MatchSize, MatchWidth
 from codistill.methods.losses import at_least_float32, ce_loss, kd_loss
-from codistill.methods.method import Method, minimize
+from codistill.methods.method import MEASURE, Method, minimize
 from codistill.methods.optimizers import adam, adamw
 from codistill.networks.families.initialise import initialise_convolutions
 from codistill.networks.peers import Outputs, Peers
@@ -36,6 +36,10 @@ class AFD(Method):
     weights that this gave, each discriminator moves, and after it the peer that has to fool it.
 
     Args:
+    A step also measures "dK_real" and "dK_fake": the share in % of the teacher's and of peer K's
+    own maps that D_K told right before it moved. A discriminator that knows nothing has a sum of
+    100. One that says the same of every map has 0 and 100.
+
         peers: two or more networks.
         temperature: T of the divergences.
         kd: whether logits are distilled too.
@@ -149,14 +153,15 @@ class AFD(Method):
 
         # D_k learns to call the maps of its own peer 0 and those of the peer's teacher 1 ...
         own, teachers = zip(*self._pairs([x.detach() for x in maps]), strict=True)
-        d_loss = {"d": self._score(own, goal=0) + self._score(teachers, goal=1)}
+        fake, real = self._scores(own), self._scores(teachers)
+        d_loss = {"d": _distance(fake, goal=0) + _distance(real, goal=1)}
         minimize(d_loss, optimizers["discriminators"])
 
         # ... and peer k learns to make D_k call its maps 1.
         own, _ = zip(*self._pairs(maps, hold_teachers=True), strict=True)
-        g_loss = {"g": self._score(own, goal=1)}
+        g_loss = {"g": _distance(self._scores(own), goal=1)}
         minimize(g_loss, optimizers["extractors"])
-        return losses | d_loss | g_loss
+        return losses | d_loss | g_loss | _told_right(real, fake)
 
     def _pairs(
         self, maps: Sequence[Tensor], hold_teachers: bool = False
@@ -168,11 +173,26 @@ class AFD(Method):
         pairs = zip(maps, teachers, strict=True)
         return [tuple(t(pair)) for t, pair in zip(self.transfers, pairs, strict=True)]
 
-    def _score(self, maps: Sequence[Tensor], goal: int) -> Float[Tensor, ""]:
-        """The squared distance of each D_k(maps[k]) from `goal`, mean over images, sum over k."""
+    def _scores(self, maps: Sequence[Tensor]) -> Float[Tensor, "K B"]:
+        """D_k(maps[k]), from 0, fake, to 1, real."""
         pairs = zip(self.discriminators, maps, strict=True)
-        scores = [discriminator(x) for discriminator, x in pairs]  # (B, 1) each
-        return (at_least_float32(torch.stack(scores)) - goal).square().mean(dim=(1, 2)).sum()
+        return at_least_float32(torch.stack([D(x).squeeze(1) for D, x in pairs]))
+
+
+def _distance(scores: Float[Tensor, "K B"], goal: int) -> Float[Tensor, ""]:
+    """The squared distance of the scores from `goal`, mean over images, sum over k."""
+    return (scores - goal).square().mean(dim=1).sum()
+
+
+def _told_right(real: Float[Tensor, "K B"], fake: Float[Tensor, "K B"]) -> dict[str, Tensor]:
+    """The share in % of maps that each discriminator tells right, as measurements."""
+    right = {"real": real > 0.5, "fake": fake < 0.5}
+    shares = {name: 100 * told.to(real.dtype).mean(dim=1) for name, told in right.items()}
+    return {
+        f"{MEASURE}d{k}_{name}": share[k]
+        for k in range(len(real))
+        for name, share in shares.items()
+    }
 
 
 def _transfer(own: tuple[int, int], teacher: tuple[int, int]) -> nn.Module:
