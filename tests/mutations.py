@@ -380,13 +380,13 @@ EDITS: list[Edit] = [
         ("a target of logits not held fixed", "z.detach().roll", "z.roll"),
         (
             "real and fake exchanged",
-            "self._score(own, goal=0) + self._score(teachers, goal=1)",
-            "self._score(own, goal=1) + self._score(teachers, goal=0)",
+            "_distance(fake, goal=0) + _distance(real, goal=1)",
+            "_distance(fake, goal=1) + _distance(real, goal=0)",
         ),
         (
             "the generator's goal flipped",
-            'g_loss = {"g": self._score(own, goal=1)}',
-            'g_loss = {"g": self._score(own, goal=0)}',
+            'g_loss = {"g": _distance(self._scores(own), goal=1)}',
+            'g_loss = {"g": _distance(self._scores(own), goal=0)}',
         ),
         (
             "D is moved by the peers' optimizer",
@@ -430,8 +430,8 @@ EDITS: list[Edit] = [
         ("the recipe's schedule for all", 'if optimizer == "main":', "if True:"),
         (
             "absolute instead of squared errors",
-            ".square().mean(dim=(1, 2))",
-            ".abs().mean(dim=(1, 2))",
+            ".square().mean(dim=1)",
+            ".abs().mean(dim=1)",
         ),
         ("KL of logits off", "if self.kd:", "if False:"),
         (
@@ -439,6 +439,33 @@ EDITS: list[Edit] = [
             "*self.discriminators.parameters(), *self.transfers.parameters()",
             "*self.discriminators.parameters()",
         ),
+        (
+            "discriminators that are saturated at the start",
+            "nn.init.normal_(last.weight, std=_START * (2 * d) ** -0.5)",
+            "initialise_convolutions(last)",
+        ),
+        (
+            "coupled and decoupled decay exchanged",
+            "adamw if self.decoupled_decay else adam",
+            "adam if self.decoupled_decay else adamw",
+        ),
+        (
+            "a decay where none is asked for",
+            "adversarial_weight_decay: float = 0.0",
+            "adversarial_weight_decay: float = 0.1",
+        ),
+        (
+            "accuracies on real and fake maps exchanged",
+            "_told_right(real, fake)",
+            "_told_right(fake, real)",
+        ),
+        ("accuracies that are no %", "100 * told", "told"),
+        (
+            "accuracies of the first discriminator for all",
+            '_{name}": share[k]',
+            '_{name}": share[0]',
+        ),
+        ("a fake map counts as told where it is not", "fake < 0.5", "fake > 0.5"),
     ),
     *_edits(
         "okdmde",

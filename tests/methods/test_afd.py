@@ -1,12 +1,13 @@
 """AFD against the formulas, written out in float64, step by step."""
 
 import functools
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from jaxtyping import TypeCheckError
-from toys import make, sgd, tiny, toy_batches
+from toys import C, make, sgd, tiny, toy_batches
 from written_out import (
     assert_equal_losses,
     batch_norm,
@@ -17,10 +18,13 @@ from written_out import (
     kl,
 )
 
-from codistill import Batch, InputError, Peers, TrainingState, fit
+from codistill import Batch, InputError, Peers, TrainingState, build_network, fit
+from codistill.data.by_name import load_dataset
+from codistill.data.normalisation import Normalisation
 from codistill.methods.papers.afd import AFD
 from codistill.networks.peers import Outputs
 
+CIFAR100 = Path(__file__).resolve().parents[3] / "shared" / "data" / "cifar100"
 plain_sgd = functools.partial(torch.optim.SGD, lr=0.1)
 
 
@@ -63,10 +67,6 @@ def d_loss(discriminators, maps):
     )
 
 
-def g_loss(discriminators, maps):
-    return sum(((1 - score(D, x)) ** 2).mean() for D, x in zip(discriminators, maps, strict=True))
-
-
 def told_right(discriminators, maps):
     """Of each discriminator, the share in % of the maps that it is right about."""
     told = {}
@@ -75,6 +75,10 @@ def told_right(discriminators, maps):
         told[f"measure/d{k}_real"] = 100 * sum(s > 0.5 for s in real) / len(real)
         told[f"measure/d{k}_fake"] = 100 * sum(s < 0.5 for s in fake) / len(fake)
     return told
+
+
+def g_loss(discriminators, maps):
+    return sum(((1 - score(D, x)) ** 2).mean() for D, x in zip(discriminators, maps, strict=True))
 
 
 @pytest.mark.parametrize("K", [2, 3])
@@ -103,11 +107,11 @@ def test_a_step_is_three_updates_each_of_its_own_weights_in_the_right_direction(
     kd = sum(kl(z[k], z[t].detach(), 3.0) for k, t in ring(K))
     descend(sum(cross_entropy(z_k, labels) for z_k in z) + kd, "logits")
     maps = reference.peers(views).feature_maps  # anew, with the weights as they are now
+    told = told_right(reference.discriminators, maps)
     d = descend(d_loss(reference.discriminators, [x.detach() for x in maps]), "d")
     g = descend(g_loss(reference.discriminators, maps), "g")
 
     optimizers = {
-    told = told_right(reference.discriminators, maps)
         "main": plain_sgd(method.peers.parameters()),
         "discriminators": plain_sgd(method.discriminators.parameters()),
         "extractors": plain_sgd([method.get_parameter(n) for n in names["g"]]),
@@ -189,10 +193,6 @@ def test_the_default_milestones_are_75_and_150():
     assert factors == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
 
 
-# The paper's rivals: direct alignment
-
-
-@pytest.mark.parametrize("K", [2, 3])
 # The game
 
 
@@ -227,7 +227,7 @@ def test_no_discriminator_starts_with_a_score_outside_0_3_to_0_7(name, size, sou
         pytest.skip(f"{CIFAR100} is not there")
     lowest, highest = 1.0, 0.0
     torch.manual_seed(0)
-    networks = [build_network(name, 10, (size, size)) for _ in range(2)]
+    networks = [build_network(name, 10, image_size=(size, size)) for _ in range(2)]
     with torch.no_grad():
         maps = Peers(networks).train()([images]).feature_maps
         for seed in range(10):
@@ -280,6 +280,10 @@ def test_at_the_learning_rate_of_300_epochs_a_short_run_leaves_discriminators_at
     assert sum(told.values()) < 120
 
 
+# The paper's rivals: direct alignment
+
+
+@pytest.mark.parametrize("K", [2, 3])
 @pytest.mark.parametrize("kd", [False, True])
 @pytest.mark.parametrize(("alignment", "p"), [("l1", 1), ("l2", 2)])
 def test_direct_alignment_draws_a_map_to_its_teachers(K, kd, alignment, p):

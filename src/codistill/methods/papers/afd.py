@@ -27,6 +27,7 @@ from codistill.networks.families.initialise import initialise_convolutions
 from codistill.networks.peers import Outputs, Peers
 
 Alignment = Literal["adversarial", "l1", "l2", "none"]
+_START = 0.1  # standard deviation of a discriminator's starting logits, at most about this
 
 
 class AFD(Method):
@@ -35,11 +36,11 @@ class AFD(Method):
     From one batch, first the loss on logits moves the peers. Then, on maps computed anew with the
     weights that this gave, each discriminator moves, and after it the peer that has to fool it.
 
-    Args:
     A step also measures "dK_real" and "dK_fake": the share in % of the teacher's and of peer K's
     own maps that D_K told right before it moved. A discriminator that knows nothing has a sum of
     100. One that says the same of every map has 0 and 100.
 
+    Args:
         peers: two or more networks.
         temperature: T of the divergences.
         kd: whether logits are distilled too.
@@ -48,17 +49,19 @@ class AFD(Method):
             mean squared one; or "none".
         alignment_weight: of "l1" and "l2".
         adversarial_lr: learning rate of Adam, which moves discriminators and feature extractors.
+            The default belongs to 300 epochs. Give 2e-5 * 300 / E for E epochs, so that learning
+            rate x steps stays what it is, and with it how far Adam can move a weight.
         adversarial_weight_decay: of Adam, on both.
+        decoupled_decay: whether that decay shrinks the weights by themselves, as AdamW does. If
+            not, Adam adds it to the gradients, where it outweighs those of the adversarial losses.
         adversarial_milestones: epochs at which that learning rate is multiplied by 0.1. The
-            default belongs to 300 epochs: scale it with the length of the training.
+            default belongs to 300 epochs. Give 75 * E / 300 and 150 * E / 300 for E epochs.
         standardise: whether logits are standardised before they are softened.
     """
 
     def __init__(
         self,
         peers: Peers,
-        decoupled_decay: whether that decay shrinks the weights by themselves, as AdamW does. If
-            not, Adam adds it to the gradients, where it outweighs those of the adversarial losses.
         temperature: float = 3.0,
         kd: bool = True,
         alignment: Alignment = "adversarial",
@@ -90,6 +93,7 @@ class AFD(Method):
         self.alignment_weight = alignment_weight
         self.adversarial_lr = adversarial_lr
         self.adversarial_weight_decay = adversarial_weight_decay
+        self.decoupled_decay = decoupled_decay
         self.adversarial_milestones = tuple(adversarial_milestones)
         last = [(d[-1], r[-1]) for d, r in zip(peers.channels, peers.reductions, strict=True)]
         ring = list(zip(last, [last[-1], *last[:-1]], strict=True))  # (peer k, its teacher)
@@ -97,7 +101,6 @@ class AFD(Method):
             self.transfers = nn.ModuleList(_transfer(own, teacher) for own, teacher in ring)
         if alignment == "adversarial":
             self.discriminators = nn.ModuleList(
-        self.decoupled_decay = decoupled_decay
                 _discriminator(min(own[0], teacher[0])) for own, teacher in ring
             )
 
@@ -205,15 +208,23 @@ def _transfer(own: tuple[int, int], teacher: tuple[int, int]) -> nn.Module:
 
 
 def _discriminator(d: int) -> nn.Module:
-    """A number in (0, 1) for each map (B, D, H, W): (B, 1)."""
+    """A number in (0, 1) for each map (B, D, H, W): (B, 1). It starts near 0.5 for every map.
+
+    Batch normalisation makes what the last convolution sees of size 1. With weights of `_START` /
+    sqrt(2 D) its sum over 2 D channels is of size `_START`, however wide the map is. The fan-out
+    of one channel would make it sqrt(2 * 2 D), and the sigmoid flat, before anything is learned.
+    """
+    last = nn.Conv2d(2 * d, 1, kernel_size=1)
     discriminator = nn.Sequential(
         nn.Conv2d(d, 2 * d, kernel_size=3, stride=2, padding=1, bias=False),
         nn.BatchNorm2d(2 * d),
         nn.LeakyReLU(0.2),
-        nn.Conv2d(2 * d, 1, kernel_size=1),
+        last,
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
         nn.Sigmoid(),
     )
     initialise_convolutions(discriminator)
+    nn.init.normal_(last.weight, std=_START * (2 * d) ** -0.5)
+    nn.init.zeros_(last.get_parameter("bias"))
     return discriminator
