@@ -155,10 +155,16 @@ def test_a_recipe_builds_its_method(
     assert not method.scales.keys() & config.method.keys()  # they follow the epochs by themselves
 
 
+@pytest.mark.parametrize("recipe", [name for name in recipes() if name.startswith("afd_")])
+def test_recipes_of_afd_train_networks_apart_as_its_paper_does(recipe: str) -> None:
+    assert parse_config(["--config", recipe], "codistill train").shared == 0
+
+
 def test_the_short_recipes_differ_in_the_method_only() -> None:
     shorts = [parse_config(["--config", f"{name}_resnet8_cifar100_short"], "") for name in METHODS]
     for config in shorts:
-        assert config.shared == (0 if config.method["name"] == "codistillation" else 2)
+        apart = config.method["name"] in ("codistillation", "afd")  # as in their papers
+        assert config.shared == (0 if apart else 2)
         assert replace(config, method={}, shared=0) == replace(shorts[0], method={}, shared=0)
 
 

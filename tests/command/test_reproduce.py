@@ -44,6 +44,8 @@ def test_every_method_of_a_table_can_be_built(name: str) -> None:
         assert not method.scales.keys() & row.config.method.keys(), row.label
         assert max(row.config.milestones) < row.config.epochs
         assert max(getattr(method, "adversarial_milestones", [0])) < row.config.epochs
+        if row.config.method["name"] == "afd":
+            assert row.config.shared == 0, row.label
 
 
 @pytest.mark.parametrize("name", [n for n in EACH if n not in OTHER_IMAGES])

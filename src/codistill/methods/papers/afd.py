@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 from codistill.data.batch import Batch, Labels
 from codistill.errors import InputError, require_not_negative, require_one_of, require_positive
 from codistill.methods.adapters import MatchSize, MatchWidth
+from codistill.methods.length import constant_travel, share_of_epochs
 from codistill.methods.losses import at_least_float32, ce_loss, kd_loss
 from codistill.methods.method import MEASURE, Method, minimize
 from codistill.methods.optimizers import adam, adamw
@@ -49,15 +50,19 @@ class AFD(Method):
             mean squared one; or "none".
         alignment_weight: of "l1" and "l2".
         adversarial_lr: learning rate of Adam, which moves discriminators and feature extractors.
-            The default belongs to 300 epochs. Give 2e-5 * 300 / E for E epochs, so that learning
-            rate x steps stays what it is, and with it how far Adam can move a weight.
+            The default belongs to the 117,300 steps of 300 epochs. In n steps give
+            2e-5 * 117,300 / n, as the command does: learning rate x steps stays what it is, and
+            with it how far Adam can move a weight.
         adversarial_weight_decay: of Adam, on both.
         decoupled_decay: whether that decay shrinks the weights by themselves, as AdamW does. If
             not, Adam adds it to the gradients, where it outweighs those of the adversarial losses.
         adversarial_milestones: epochs at which that learning rate is multiplied by 0.1. The
-            default belongs to 300 epochs. Give 75 * E / 300 and 150 * E / 300 for E epochs.
+            default belongs to 300 epochs. In E epochs give 75 * E / 300 and 150 * E / 300, as the
+            command does.
         standardise: whether logits are standardised before they are softened.
     """
+
+    scales = {"adversarial_lr": constant_travel, "adversarial_milestones": share_of_epochs}
 
     def __init__(
         self,
