@@ -518,7 +518,7 @@ def test_what_a_method_measured_has_a_figure_of_its_own_and_no_share(tmp_path: P
     text = markdown.read_text()
     assert "In the last epoch: ce 75.0 %, cd 25.0 %." in text
     assert r"In the last epoch: d0\_real 97.5, d0\_fake 12." in text
-    assert html.read_text().count(": measured in training steps, n = 1") == 1
+    assert ": measured in training steps, n = 1" in html.read_text()
 
 
 def test_the_markdown_has_the_tables_of_the_page(digits_report: Path, page: Page) -> None:
