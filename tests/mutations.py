@@ -439,6 +439,12 @@ EDITS: list[Edit] = [
             "*self.discriminators.parameters(), *self.transfers.parameters()",
             "*self.discriminators.parameters()",
         ),
+        ("a learning rate of any height", "min(_HIGHEST_LR, ", "max(0.0, "),
+        (
+            "a learning rate that stays that of 300 epochs",
+            '"adversarial_lr": _travel, ',
+            "",
+        ),
         (
             "discriminators that are saturated at the start",
             "nn.init.normal_(last.weight, std=_START * (2 * d) ** -0.5)",

@@ -21,6 +21,7 @@ from written_out import (
 from codistill import Batch, InputError, Peers, TrainingState, build_network, fit
 from codistill.data.by_name import load_dataset
 from codistill.data.normalisation import Normalisation
+from codistill.methods.length import PAPERS, Length, scaled_defaults
 from codistill.methods.papers.afd import AFD
 from codistill.networks.peers import Outputs
 
@@ -193,6 +194,22 @@ def test_the_default_milestones_are_75_and_150():
     assert factors == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
 
 
+@pytest.mark.parametrize(
+    ("run", "lr", "milestones"),
+    [
+        (PAPERS, 2e-5, [75, 150]),
+        (Length(epochs=30, steps=30 * 391), 2e-4, [8, 15]),
+        (Length(epochs=300, steps=30 * 391), 2e-4, [75, 150]),
+        (Length(epochs=3, steps=3 * 20), 1e-3, [1, 2]),  # 0.04 by the rule alone
+    ],
+)
+def test_in_a_run_of_another_length_adam_travels_as_far_where_it_can(run, lr, milestones):
+    assert scaled_defaults(AFD, run) == {
+        "adversarial_lr": pytest.approx(lr),
+        "adversarial_milestones": milestones,
+    }
+
+
 # The game
 
 
@@ -266,7 +283,7 @@ def of_two_resnets(**options):
 
 def test_discriminators_tell_networks_apart_in_a_short_run_and_peers_then_fool_them():
     """80 steps, where 10 epochs of CIFAR-100 have 3,500, at the learning rate of 10 epochs."""
-    lr = 2e-5 * 300 / 10
+    lr = scaled_defaults(AFD, Length(epochs=10, steps=10 * 391))["adversarial_lr"]
     method = of_two_resnets()
     told = played(method, 80, discriminators=lr, extractors=0.0)
     assert min(told.values()) > 90

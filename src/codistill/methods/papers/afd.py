@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 from codistill.data.batch import Batch, Labels
 from codistill.errors import InputError, require_not_negative, require_one_of, require_positive
 from codistill.methods.adapters import MatchSize, MatchWidth
-from codistill.methods.length import constant_travel, share_of_epochs
+from codistill.methods.length import Length, constant_travel, share_of_epochs
 from codistill.methods.losses import at_least_float32, ce_loss, kd_loss
 from codistill.methods.method import MEASURE, Method, minimize
 from codistill.methods.optimizers import adam, adamw
@@ -28,7 +28,17 @@ from codistill.networks.families.initialise import initialise_convolutions
 from codistill.networks.peers import Outputs, Peers
 
 Alignment = Literal["adversarial", "l1", "l2", "none"]
+_HIGHEST_LR = 1e-3  # Adam's usual one
 _START = 0.1  # standard deviation of a discriminator's starting logits, at most about this
+
+
+def _travel(value: float, paper: Length, run: Length) -> float:
+    """A learning rate whose product with the number of steps stays, as far as Adam can take it.
+
+    Below 2,346 steps the product is smaller: the rate that would keep it moves every weight of the
+    peers by so much in a step that they learn nothing.
+    """
+    return min(_HIGHEST_LR, constant_travel(value, paper, run))
 
 
 class AFD(Method):
@@ -51,8 +61,8 @@ class AFD(Method):
         alignment_weight: of "l1" and "l2".
         adversarial_lr: learning rate of Adam, which moves discriminators and feature extractors.
             The default belongs to the 117,300 steps of 300 epochs. In n steps give
-            2e-5 * 117,300 / n, as the command does: learning rate x steps stays what it is, and
-            with it how far Adam can move a weight.
+            2e-5 * 117,300 / n, but at most 1e-3, as the command does: learning rate x steps stays
+            what it is, and with it how far Adam can move a weight.
         adversarial_weight_decay: of Adam, on both.
         decoupled_decay: whether that decay shrinks the weights by themselves, as AdamW does. If
             not, Adam adds it to the gradients, where it outweighs those of the adversarial losses.
@@ -62,7 +72,7 @@ class AFD(Method):
         standardise: whether logits are standardised before they are softened.
     """
 
-    scales = {"adversarial_lr": constant_travel, "adversarial_milestones": share_of_epochs}
+    scales = {"adversarial_lr": _travel, "adversarial_milestones": share_of_epochs}
 
     def __init__(
         self,
