@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from commands_of import Copies
 from filelock import FileLock
 
 torch.set_num_threads(1)
@@ -57,28 +58,14 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
 @pytest.fixture(scope="session")
 def digits_runs(once: Once) -> list[Path]:
     """Two seeds of FFL, and one network alone, each for two epochs."""
-    from codistill.runs.run import Run
-    from codistill.settings.config import Config
-    from codistill.settings.data_config import DataConfig
+    from runs_of import train
 
-    def train(folder: Path) -> None:
-        for name, seed in (("ffl", 0), ("ffl", 1), ("independent", 0)):
-            config = Config(
-                method={"name": name} | ({"ramp_up": 1} if name == "ffl" else {}),
-                data=DataConfig(name="digits", val_fraction=0.1),
-                network="resnet8",
-                peers=2 if name == "ffl" else 1,
-                shared=2 if name == "ffl" else 0,
-                epochs=2,
-                batch_size=64,
-                lr=0.05,
-                threads=1,
-                seed=seed,
-                out=str(folder / f"{name}{seed}"),
-            )
-            list(Run.create(config).train())
+    def train_all(folder: Path) -> None:
+        alone = {"method": {"name": "independent"}, "peers": 1, "shared": 0}
+        for name, seed, changes in (("ffl0", 0, {}), ("ffl1", 1, {}), ("independent0", 0, alone)):
+            train(folder / name, seed=seed, batch_size=64, lr=0.05, **changes)
 
-    folder = once("digits_runs", train)
+    folder = once("digits_runs", train_all)
     return [folder / name for name in ("ffl0", "ffl1", "independent0")]
 
 
@@ -92,3 +79,11 @@ def digits_report(digits_runs: list[Path], once: Once) -> Path:
         assert main(["report", *runs, "--out", str(folder), "--images", "3,17"]) == 0
 
     return once("digits_report", write)
+
+
+@pytest.fixture(scope="session")
+def copies() -> Iterator[Copies]:
+    """Runs commands in processes that can be killed and start at once."""
+    copies = Copies()
+    yield copies
+    copies.close()

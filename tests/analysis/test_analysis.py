@@ -6,6 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from runs_of import train
 
 from codistill import InputError
 from codistill.analysis import Analysis, Missing, analyse
@@ -20,24 +21,9 @@ from codistill.settings.data_config import DataConfig
 PARTS = ("predictions", "calibration", "class_accuracy", "changes", "similarity", "pictures")
 
 
-def train(out: Path, **changes: object) -> Path:
-    settings: dict[str, object] = {
-        "method": {"name": "ffl", "ramp_up": 1},
-        "network": "resnet8",
-        "peers": 2,
-        "data": DataConfig(name="digits"),
-        "epochs": 2,
-        "batch_size": 128,
-        "threads": 1,
-        "out": str(out),
-    }
-    list(Run.create(Config(**settings | changes)).train())  # type: ignore[arg-type]
-    return out
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train(tmp_path_factory.mktemp("runs") / "ffl")
+    return train(tmp_path_factory.mktemp("runs") / "ffl", shared=0)
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +107,7 @@ def test_images_and_weights_can_be_chosen(finished: Path) -> None:
 
 
 def test_of_one_peer_there_is_what_needs_no_second(tmp_path: Path) -> None:
-    path = train(tmp_path / "one", method={"name": "independent"}, peers=1, epochs=1)
+    path = train(tmp_path / "one", method={"name": "independent"}, peers=1, shared=0, epochs=1)
     found = analyse(path, pictures=2)
     assert (found.kept, found.own) == ("peer0", None)
     assert missing(found).keys() == {"changes", "similarity"}
@@ -159,7 +145,7 @@ def test_images_that_are_others_now_are_named(copied: Path) -> None:
 
 def test_without_held_out_images_there_are_no_best_weights_and_no_val(tmp_path: Path) -> None:
     data = DataConfig(name="digits", val_fraction=0.0)
-    path = train(tmp_path / "all", data=data, epochs=1)
+    path = train(tmp_path / "all", data=data, shared=0, epochs=1)
     best = analyse(path, weights="best")
     assert best.kept is None
     assert "held no images out" in missing(best)["predictions"]

@@ -5,62 +5,12 @@ import json
 from pathlib import Path
 
 import pytest
+from runs_of import found_in, plus, result_of
 
-from codistill.analysis.differences import Difference, differences, missing_seeds
+from codistill.analysis.differences import differences, missing_seeds
 from codistill.reporting.difference_tables import print_differences, write_differences
-from codistill.runs.finished import Result
-from codistill.runs.manifest import Manifest
-from codistill.runs.results import Kept, RunScores
-from codistill.settings.config import Config
 
 ALONE = {"peer0": 60.0, "peer1": 62.0, "ensemble": 66.0}
-
-
-def run(
-    classifiers: dict[str, float],
-    seed: int = 0,
-    students: dict[str, int] | None = None,
-    best: dict[str, float] | None = None,
-    networks: dict[str, str] | None = None,
-) -> Result:
-    def measured(values: dict[str, float]) -> dict[str, dict[str, float]]:
-        return {name: {"test/top1": value} for name, value in values.items()}
-
-    manifest = Manifest(
-        command=[],
-        git={},
-        data={"fingerprint": "f"},
-        classes=[],
-        image_size=[8, 8],
-        images={},
-        parameters={"peers": 0, "method": 0},
-        students=students or {"peer0": 0, "peer1": 1},
-        networks=networks or {},
-    )
-    return Result(
-        path=Path("run"),
-        config=Config(method={"name": "independent"}, seed=seed),
-        scores=RunScores(
-            epochs=0,
-            last=measured(classifiers),
-            best_by_validation=measured(best or {}),
-            student=Kept(next(iter(classifiers)), None, None),
-            images_per_second=1.0,
-            seconds=1.0,
-        ),
-        history=[],
-        manifest=manifest,
-    )
-
-
-def found_in(**rows: dict[int, Result]) -> dict[tuple[str, str, str], Difference]:
-    baselines = dict.fromkeys(rows, "independent")
-    found = differences(rows, baselines)
-    return {(d.label, d.classifier, d.epoch): d for d in found}
-
-
-def plus(values: dict[str, float], more: float, **others: float) -> dict[str, float]:
-    return {name: value + more for name, value in values.items()} | others
 
 
 def test_one_network_is_compared_with_one_and_several_with_several() -> None:
@@ -74,8 +24,8 @@ def test_one_network_is_compared_with_one_and_several_with_several() -> None:
         "teacher": 80.0,
     }
     students = {"leader": 1, "mean_teacher0": 0}
-    method = run(own, students=students, networks={"teacher": "sha"})
-    found = found_in(independent={0: run(ALONE)}, own={0: method})
+    method = result_of(own, students=students, networks={"teacher": "sha"})
+    found = found_in(independent={0: result_of(ALONE)}, own={0: method})
     assert {(c, d.against, d.kind, d.statistics.mean) for (_, c, _), d in found.items()} == {
         ("mean peer", "mean peer", "mean peer", 1.5),
         ("peer0", "peer0", "peer", 1.0),
@@ -89,7 +39,7 @@ def test_one_network_is_compared_with_one_and_several_with_several() -> None:
 
 def test_a_single_network_is_the_bar_where_there_is_no_ensemble() -> None:
     found = found_in(
-        independent={0: run({"peer0": 60.0})}, own={0: run({"peer0": 61.0, "x": 63.0})}
+        independent={0: result_of({"peer0": 60.0})}, own={0: result_of({"peer0": 61.0, "x": 63.0})}
     )
     assert (found["own", "x", "last"].against, found["own", "x", "last"].statistics.mean) == (
         "peer0",
@@ -98,16 +48,16 @@ def test_a_single_network_is_the_bar_where_there_is_no_ensemble() -> None:
 
 
 def test_pairs_are_of_one_seed() -> None:
-    alone = {s: run(plus(ALONE, s), seed=s) for s in (2, 0, 1)}
-    better = {s: run(plus(ALONE, s + d), seed=s) for s, d in ((0, 1.0), (1, 2.0), (2, 4.0))}
+    alone = {s: result_of(plus(ALONE, s), seed=s) for s in (2, 0, 1)}
+    better = {s: result_of(plus(ALONE, s + d), seed=s) for s, d in ((0, 1.0), (1, 2.0), (2, 4.0))}
     d = found_in(independent=alone, own=better)["own", "mean peer", "last"]
     assert d.seeds == (0, 1, 2)
     assert d.statistics.differences == (1.0, 2.0, 4.0)
 
 
 def test_a_seed_that_one_side_lacks_makes_no_pair_and_is_told() -> None:
-    alone = {s: run(ALONE, seed=s) for s in (0, 1)}
-    own = {s: run(plus(ALONE, 1.0 + s), seed=s) for s in (1, 2)}
+    alone = {s: result_of(ALONE, seed=s) for s in (0, 1)}
+    own = {s: result_of(plus(ALONE, 1.0 + s), seed=s) for s in (1, 2)}
     d = found_in(independent=alone, own=own)["own", "peer0", "last"]
     assert (d.seeds, d.statistics.n, d.statistics.mean) == ((1,), 1, 2.0)
     assert missing_seeds({"independent": alone, "own": own}, [0, 1, 2]) == [
@@ -117,21 +67,21 @@ def test_a_seed_that_one_side_lacks_makes_no_pair_and_is_told() -> None:
 
 
 def test_rows_without_a_common_seed_are_not_compared() -> None:
-    assert not found_in(independent={0: run(ALONE)}, own={1: run(ALONE, seed=1)})
-    assert not found_in(independent={}, own={1: run(ALONE, seed=1)})
+    assert not found_in(independent={0: result_of(ALONE)}, own={1: result_of(ALONE, seed=1)})
+    assert not found_in(independent={}, own={1: result_of(ALONE, seed=1)})
 
 
 def test_the_best_epoch_is_compared_with_the_best_epoch() -> None:
-    alone = run(ALONE, best=plus(ALONE, 5.0))
-    own = run(plus(ALONE, 1.0), best=plus(ALONE, 8.0))
+    alone = result_of(ALONE, best=plus(ALONE, 5.0))
+    own = result_of(plus(ALONE, 1.0), best=plus(ALONE, 8.0))
     found = found_in(independent={0: alone}, own={0: own})
     assert found["own", "peer0", "last"].statistics.mean == 1.0
     assert found["own", "peer0", "best_by_validation"].statistics.mean == 3.0
 
 
 def test_what_was_not_measured_in_every_run_is_not_compared() -> None:
-    alone = {s: run(ALONE, seed=s, best=ALONE) for s in (0, 1)}
-    own = {0: run(ALONE, best=ALONE), 1: run(ALONE, seed=1, best={"peer0": 70.0})}
+    alone = {s: result_of(ALONE, seed=s, best=ALONE) for s in (0, 1)}
+    own = {0: result_of(ALONE, best=ALONE), 1: result_of(ALONE, seed=1, best={"peer0": 70.0})}
     found = found_in(independent=alone, own=own)
     assert ("own", "peer0", "best_by_validation") in found
     for classifier in ("mean peer", "peer1", "ensemble"):
@@ -140,10 +90,10 @@ def test_what_was_not_measured_in_every_run_is_not_compared() -> None:
 
 
 def test_p_values_are_corrected_for_the_comparisons_of_a_kind() -> None:
-    alone = {s: run(ALONE, seed=s) for s in range(3)}
+    alone = {s: result_of(ALONE, seed=s) for s in range(3)}
     shifts = {"one": (1.0, 1.1, 1.2), "two": (1.0, 2.0, 3.0), "equal": (1.0, 1.0, 1.0)}
     rows = {
-        name: {s: run(plus(ALONE, shift[s]), seed=s) for s in range(3)}
+        name: {s: result_of(plus(ALONE, shift[s]), seed=s) for s in range(3)}
         for name, shift in shifts.items()
     }
     found = found_in(independent=alone, **rows)
@@ -158,8 +108,8 @@ def test_p_values_are_corrected_for_the_comparisons_of_a_kind() -> None:
 
 
 def test_what_is_worse_hurt() -> None:
-    alone = {s: run(ALONE, seed=s) for s in range(3)}
-    own = {s: run(plus(ALONE, -1.0 - s / 10), seed=s) for s in range(3)}
+    alone = {s: result_of(ALONE, seed=s) for s in range(3)}
+    own = {s: result_of(plus(ALONE, -1.0 - s / 10), seed=s) for s in range(3)}
     assert found_in(independent=alone, own=own)["own", "mean peer", "last"].verdict == "hurt"
 
 
@@ -167,9 +117,9 @@ def test_the_tables(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    alone = {s: run(ALONE, seed=s, best=ALONE) for s in range(3)}
+    alone = {s: result_of(ALONE, seed=s, best=ALONE) for s in range(3)}
     better = {s: plus(ALONE, s + 1.0, mean_teacher12=99.0) for s in range(3)}
-    own = {s: run(better[s], seed=s, best=plus(ALONE, 30.0 * s)) for s in range(3)}
+    own = {s: result_of(better[s], seed=s, best=plus(ALONE, 30.0 * s)) for s in range(3)}
     rows = {"independent": alone, "a method with a long name, resnet110": own}
     found = differences(rows, dict.fromkeys(rows, "independent"))
     write_differences(found, ["a note"], ["a figure"], tmp_path)
@@ -199,7 +149,7 @@ def test_the_tables(
 
 
 def test_one_pair_shows_no_interval(tmp_path: Path) -> None:
-    rows = {"independent": {0: run(ALONE)}, "own": {0: run(plus(ALONE, 1.0))}}
+    rows = {"independent": {0: result_of(ALONE)}, "own": {0: result_of(plus(ALONE, 1.0))}}
     write_differences(differences(rows, dict.fromkeys(rows, "independent")), [], [], tmp_path)
     text = (tmp_path / "differences.md").read_text()
     assert "| own | peer0 | peer0 | 1 | +1.00 | - | - | - | - | - | - | - | - | - |" in text

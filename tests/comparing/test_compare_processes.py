@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import yaml
 from commands_of import command
-from test_compare import TREE, Ended, InThisProcess, compare
-from test_run import assert_same_run, progress_of
+from comparisons import TREE, Ended, InThisProcess, compare
+from runs_of import assert_same_run, progress_of
 
 from codistill.comparing.comparison import Row
 from codistill.comparing.launchers import Processes, _SubmittedJob, gpus_of_this_machine

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from foreign import Chain, Skipping, conv
 from safetensors.torch import load_file
 from torch import nn
 
@@ -16,36 +17,6 @@ from codistill.networks.student import save_student
 from codistill.runs.run import Run
 from codistill.runs.student import load_student
 from codistill.settings.config import Config
-
-
-def conv(d_in, d_out, stride=1):
-    layers = nn.Conv2d(d_in, d_out, 3, stride, padding=1), nn.BatchNorm2d(d_out), nn.ReLU()
-    return nn.Sequential(*layers)
-
-
-class Chain(nn.Module):
-    """Children in turn, with pooling written as code between the last two."""
-
-    def __init__(self, num_classes=5, dropout=0.0):
-        super().__init__()
-        self.fc = nn.Linear(12, num_classes)  # defined first, called last
-        self.stem = conv(3, 4, 2)
-        self.blocks = nn.Sequential(conv(4, 8, 2), conv(8, 8), conv(8, 12, 2))
-        self.dropout = dropout
-
-    def forward(self, x):
-        x = self.blocks(self.stem(x)).mean(dim=(2, 3))
-        return self.fc(F.dropout(x, self.dropout, self.training))
-
-
-class Skipping(Chain):
-    """A connection over several children, which no chain has."""
-
-    def forward(self, x):
-        x = self.stem(x)
-        y = self.blocks[1](self.blocks[0](x))
-        y = y + F.interpolate(x, y.shape[2:]).repeat(1, 2, 1, 1)
-        return self.fc(self.blocks[2](y).mean(dim=(2, 3)))
 
 
 class Tokens(nn.Module):
@@ -541,7 +512,7 @@ def test_what_cannot_be_used_is_named(module, message):
 
 
 def test_any_classifier_can_be_named_as_a_callable():
-    assert build_network("test_from_module:Chain", 7).channels == (4, 8, 12)
+    assert build_network("foreign:Chain", 7).channels == (4, 8, 12)
     with pytest.raises(InputError, match="a classifier of 5 classes, not 7"):
         build_network("test_from_module:always_five", 7)
 

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 import torch
+from foreign import Chain
 from safetensors.torch import load_file
-from test_from_module import Chain
 
 from codistill import Batch, InputError, Peers, fit
 from codistill.importing import optional
@@ -271,7 +271,7 @@ def test_folders_of_runs_of_different_networks_differ():
 
 def test_a_network_whose_class_is_defined_first_starts_from_other_classes(tmp_path):
     torch.save(Chain(3).state_dict(), tmp_path / "w.pth")
-    network = build_network("test_from_module:Skipping", 5)
+    network = build_network("foreign:Skipping", 5)
     start_from(network, tmp_path / "w.pth")
     own, given = network.original_state_dict(), torch.load(tmp_path / "w.pth")
     differing = {n for n in own if own[n].shape != given[n].shape or not own[n].equal(given[n])}

@@ -15,9 +15,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from rich.console import Console
-from test_differences import found_in, plus
-from test_differences import run as run_of
-from test_report import write_run
+from runs_of import found_in, plus, result_of, write_run
 
 from codistill.analysis import Analysis, HeatMap, MapSimilarity, Missing, Picture, Similarities
 from codistill.command.main import main
@@ -534,8 +532,8 @@ def test_the_markdown_has_the_tables_of_the_page(digits_report: Path, page: Page
 def test_the_comparison_has_its_differences_on_the_page(tmp_path: Path) -> None:
     alone = {"peer0": 60.0, "peer1": 61.0, "ensemble": 64.0}
     found = found_in(
-        independent={s: run_of(plus(alone, s), s) for s in range(3)},
-        ffl={s: run_of(plus(alone, s + 1 + s / 10), s) for s in range(3)},
+        independent={s: result_of(plus(alone, s), s) for s in range(3)},
+        ffl={s: result_of(plus(alone, s + 1 + s / 10), s) for s in range(3)},
     )
     runs = [write_run(tmp_path / "run", [50.0])]
     html, _ = write_page(load_results(runs), tmp_path, differences=list(found.values()))

@@ -6,54 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from runs_of import write_run
 
 from codistill.command.main import main
 from codistill.errors import InputError
 from codistill.reporting.tables import compared, rows, write_report
 from codistill.reporting.text import markdown_table, text_table
 from codistill.runs.finished import load_result, load_results, version_notes
-from codistill.runs.manifest import Manifest, Process
+from codistill.runs.manifest import Process
 from codistill.settings.config import Config
 from codistill.settings.data_config import DataConfig
-
-
-def write_run(
-    folder: Path,
-    top1: list[float],
-    seed: int = 0,
-    best: float | None = None,
-    fingerprint: str = "f",
-    **settings: object,
-) -> Path:
-    """What a finished run of one peer leaves, as far as a report reads it."""
-    folder.mkdir()
-    config = Config(method={"name": "independent"}, peers=1, seed=seed, **settings)  # type: ignore[arg-type]
-    (folder / "config.yaml").write_text(config.to_yaml())
-    Manifest(
-        command=["codistill", "train"],
-        git={"codistill": None, "folder": None},
-        data={"name": "digits", "fingerprint": fingerprint},
-        classes=list("0123456789"),
-        image_size=[8, 8],
-        images={"train": 90, "test": 10},
-        parameters={"peer0": 10, "peers": 10, "method": 0},
-    ).write(folder)
-    metrics = [{"test/top1": t, "test/top5": 90.0, "test/nll": 1.0} for t in top1]
-    history = [
-        {f"{k}/peer0": v for k, v in m.items()} | {"epoch": e, "loss/ce": 1.0 / e}
-        for e, m in enumerate(metrics, 1)
-    ]
-    (folder / "history.jsonl").write_text("".join(json.dumps(r) + "\n" for r in history))
-    summary = {
-        "epochs": len(top1),
-        "last": {"peer0": metrics[-1]},
-        "best_by_validation": {"peer0": metrics[-1] | {"test/top1": best}} if best else {},
-        "images_per_second": 100.0,
-        "seconds": 1.0,
-        "student": {"last": "peer0", "best": "peer0" if best else None, "best_epoch": None},
-    }
-    (folder / "result.json").write_text(json.dumps(summary))
-    return folder
 
 
 def test_seeds_of_one_setting_stand_together(tmp_path: Path) -> None:

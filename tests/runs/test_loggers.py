@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from runs_of import assert_same_run, tiny_config, train
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from test_run import assert_same_run, tiny
 
 from codistill.command.main import main
 from codistill.errors import InputError, MissingExtraError
@@ -74,14 +74,9 @@ def diary(run: Path) -> list[str]:
     return (run / "diary.txt").read_text().splitlines()
 
 
-def train(out: Path, loggers: str, epochs: int = 3) -> None:
-    for _ in Run.create(tiny(out, loggers=loggers, epochs=epochs)).train():
-        pass
-
-
 def interrupt(out: Path, loggers: str, after: int, epochs: int = 3) -> None:
     """Trains `after` epochs, then ends as Ctrl-C does."""
-    records = Run.create(tiny(out, loggers=loggers, epochs=epochs)).train()
+    records = Run.create(tiny_config(out, loggers=loggers, epochs=epochs)).train()
     for _ in range(after):
         next(records)
     records.close()
@@ -143,7 +138,7 @@ def test_a_logger_that_fails_is_given_up_with_one_note_and_told_the_rest_later(
 ) -> None:
     run = tmp_path / "run"
     with caplog.at_level(logging.WARNING):
-        train(run, "test_loggers:Offline,test_loggers:Diary")
+        train(run, loggers="test_loggers:Offline,test_loggers:Diary", epochs=3)
     (note,) = [r.getMessage() for r in caplog.records if "fails" in r.getMessage()]
     assert "Offline fails (ConnectionError: no network): the training goes on" in note
     assert (run / "result.json").exists()
@@ -159,7 +154,7 @@ def test_a_logger_that_fails_is_given_up_with_one_note_and_told_the_rest_later(
 def test_a_logger_that_ends_the_process_is_given_up_and_finished_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    train(tmp_path / "run", "test_loggers:Exits")
+    train(tmp_path / "run", loggers="test_loggers:Exits", epochs=3)
     assert "Exits fails (SystemExit: no login): the training goes on" in caplog.text
     assert diary(tmp_path / "run") == ["begin codistill", "settings digits 3", "epoch 1", "end"]
     assert (tmp_path / "run" / "result.json").exists()
@@ -195,7 +190,7 @@ def test_a_logger_does_not_wait_for_other_processes_where_a_launcher_tells_of_so
 def test_a_logger_without_the_methods_of_one_does_not_stop_a_run(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    train(tmp_path / "run", "test_loggers:unusable", epochs=1)
+    train(tmp_path / "run", loggers="test_loggers:unusable", epochs=1)
     assert "has no store_init_configuration, log, finish" in caplog.text
     assert (tmp_path / "run" / "result.json").exists()
 
@@ -204,7 +199,7 @@ def test_a_logger_that_joins_a_finished_run_is_told_all_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "run"
-    train(run, "none", epochs=2)
+    train(run, loggers="none")
     assert main(["train", "--resume", str(run), "--loggers", "test_loggers:Diary"]) == 0
     expected = ["begin codistill", "settings digits 2", "epoch 1", "epoch 2", "end"]
     assert diary(run) == expected
@@ -224,10 +219,10 @@ def test_a_logger_that_cannot_be_had_is_named_before_a_run_begins(
     loggers: str, answer: str, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match=answer):
-        Run.create(tiny(tmp_path / "run", loggers=loggers))
+        Run.create(tiny_config(tmp_path / "run", loggers=loggers))
     assert not (tmp_path / "run").exists()
 
 
 def test_a_logger_that_is_not_installed_is_answered_with_the_line_that_installs_it() -> None:
     with pytest.raises(MissingExtraError, match=r"pip install 'codistill\[trackio\]'"):
-        require_loggers(tiny(Path("run"), loggers="tensorboard,trackio"))
+        require_loggers(tiny_config(Path("run"), loggers="tensorboard,trackio"))

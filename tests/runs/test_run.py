@@ -1,17 +1,20 @@
 """A run's folder: what is in it, that it resumes exactly, and that nothing good is ever lost."""
 
+import contextlib
 import json
 import os
 import random
 import resource
+import shutil
 import signal
-import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from commands_of import TINY, codistill, command
+from commands_of import TINY, Copies, codistill
+from runs_of import assert_same_run, progress_of, tiny_config, train, untimed
 from safetensors.torch import load_file
 
 from codistill.errors import InputError
@@ -19,44 +22,9 @@ from codistill.files import read_state, write_bytes
 from codistill.methods.flops import forward_flops
 from codistill.runs.results import Kept, RunScores, best_epoch, preferred
 from codistill.runs.run import Run
-from codistill.settings.config import Config
 from codistill.settings.data_config import DataConfig
 from codistill.training.evaluate import evaluate
 from codistill.training.state import NonFiniteError
-
-_TIMES = ("seconds", "images_per_second")
-
-
-def tiny(out: Path, **changes: object) -> Config:
-    settings: dict[str, object] = {
-        "method": {"name": "ffl", "ramp_up": 1},
-        "network": "resnet8",
-        "shared": 2,
-        "data": DataConfig(name="digits"),
-        "epochs": 2,
-        "batch_size": 128,
-        "threads": 1,
-        "out": str(out),
-    }
-    return Config(**settings | changes)  # type: ignore[arg-type]
-
-
-def untimed(folder: Path) -> list[dict[str, float]]:
-    lines = (folder / "history.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(x).items() if k not in _TIMES} for x in lines]
-
-
-def assert_same_run(one: Path, other: Path) -> None:
-    """The same bits: weights, students, optimizers, random numbers, and the log."""
-    assert untimed(one) == untimed(other)
-    names = sorted(p.name for p in one.glob("*.safetensors"))
-    assert names == sorted(p.name for p in other.glob("*.safetensors"))
-    for name in names:
-        assert (one / name).read_bytes() == (other / name).read_bytes(), name
-    last = sorted((one / "checkpoints").glob("*.pt"))[-1].name
-    states = [read_state(run / "checkpoints" / last) for run in (one, other)]
-    for key in ("method", "optimizers", "rng", "epoch", "step"):
-        torch.testing.assert_close(states[0][key], states[1][key], rtol=0, atol=0)
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +34,17 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = codistill("train", *TINY, "--out", path)
     assert done.returncode == 0, done.stderr
     return path
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(tmp_path_factory.mktemp("runs") / "short")
+
+
+@pytest.fixture
+def trained(short: Path, tmp_path: Path) -> Path:
+    """A run of two epochs, to be damaged."""
+    return Path(shutil.copytree(short, tmp_path / "run"))
 
 
 def test_a_run_holds_all_that_is_promised(finished: Path) -> None:
@@ -140,35 +119,29 @@ def test_another_seed_gives_another_run(finished: Path, tmp_path: Path) -> None:
 
 
 def test_a_run_killed_at_random_times_ends_with_the_same_bits(
-    finished: Path, tmp_path: Path
+    finished: Path, tmp_path: Path, copies: Copies
 ) -> None:
     """With kill -9, in the middle of an epoch or of a write: every step writes a checkpoint."""
-    killed = tmp_path / "killed"
-    start = command("train", *TINY, "--checkpoint_seconds", "0", "--out", killed)
-    resume = command("train", "--resume", killed)
+    killed, log = tmp_path / "killed", tmp_path / "log"
+    start = ["train", *TINY, "--checkpoint_seconds", "0", "--out", killed]
+    resume = ["train", "--resume", killed]
     rng = random.Random(time.time_ns())  # noqa: S311
     kills = 0
     while kills < 5:
-        arguments = resume if (killed / "config.yaml").exists() else start
-        process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         before = progress_of(killed)
-        while process.poll() is None and progress_of(killed) == before:
+        copies.start(*(resume if (killed / "config.yaml").exists() else start), log=log)
+        while not copies.ended() and progress_of(killed) == before:
             time.sleep(0.002)  # until it has taken a step
         time.sleep(rng.uniform(0, 0.15))
-        process.kill()
-        _, errors = process.communicate()
-        if process.returncode == 0:
+        status = copies.send(signal.SIGKILL)
+        if status == 0:
             break
-        assert process.returncode == -signal.SIGKILL, errors
+        assert status == -signal.SIGKILL, log.read_text()
         kills += 1
     assert kills >= 2, "the run ended before it could be killed twice"
-    done = subprocess.run(resume, capture_output=True, text=True)
+    done = codistill(*resume)
     assert done.returncode == 0, done.stderr
     assert_same_run(finished, killed)
-
-
-def progress_of(run: Path) -> list[str]:
-    return sorted(p.name for p in run.glob("checkpoints/epoch*.pt"))
 
 
 def test_resuming_a_finished_run_changes_nothing(finished: Path) -> None:
@@ -178,29 +151,24 @@ def test_resuming_a_finished_run_changes_nothing(finished: Path) -> None:
     assert len(untimed(finished)) == 3
 
 
-def test_an_interrupted_run_says_how_to_go_on(tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    arguments = command("train", *TINY, "--epochs", "500", "--out", run)
-    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while not progress_of(run) and process.poll() is None:
+def test_an_interrupted_run_says_how_to_go_on(tmp_path: Path, copies: Copies) -> None:
+    run, log = tmp_path / "run", tmp_path / "log"
+    copies.start("train", *TINY, "--epochs", "500", "--out", run, log=log)
+    while not progress_of(run) and not copies.ended():
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert copies.send(signal.SIGINT) == 130
+    errors = log.read_text()
     assert f"codistill train --resume {run}\n" in errors  # on one line, to be pasted
     assert "Traceback" not in errors
 
 
-def test_two_processes_do_not_train_one_run(tmp_path: Path) -> None:
+def test_two_processes_do_not_train_one_run(tmp_path: Path, copies: Copies) -> None:
     run = tmp_path / "run"
-    process = subprocess.Popen(
-        command("train", *TINY, "--epochs", "500", "--out", run), stderr=subprocess.DEVNULL
-    )
-    while not progress_of(run) and process.poll() is None:
+    copies.start("train", *TINY, "--epochs", "500", "--out", run, log=tmp_path / "log")
+    while not progress_of(run) and not copies.ended():
         time.sleep(0.01)
     second = codistill("train", "--resume", run)
-    process.kill()
-    process.wait()
+    copies.send(signal.SIGKILL)
     assert second.returncode == 2
     assert "another process is training" in second.stderr
 
@@ -208,7 +176,7 @@ def test_two_processes_do_not_train_one_run(tmp_path: Path) -> None:
 def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_last_checkpoint(
     tmp_path: Path,
 ) -> None:
-    run = Run.create(tiny(tmp_path / "run", epochs=4))
+    run = Run.create(tiny_config(tmp_path / "run", epochs=4))
     with pytest.raises(NonFiniteError, match=r"'ce'.* in epoch 3, step 4:"):
         for _ in run.train(lambda batches: poisoned(batches, run, epoch=2, step=3)):
             pass
@@ -229,7 +197,7 @@ def poisoned(batches, run, epoch, step):  # type: ignore[no-untyped-def]
 
 def test_weights_that_are_not_finite_are_never_kept(tmp_path: Path) -> None:
     """The loss of the last step was fine; the step itself was not."""
-    run = Run.create(tiny(tmp_path / "run"))
+    run = Run.create(tiny_config(tmp_path / "run"))
 
     def spoil(batches):  # type: ignore[no-untyped-def]
         yield from batches
@@ -241,28 +209,28 @@ def test_weights_that_are_not_finite_are_never_kept(tmp_path: Path) -> None:
     assert progress_of(run.path) == []
 
 
-def test_a_full_disk_leaves_the_last_checkpoint(tmp_path: Path) -> None:
+@contextlib.contextmanager
+def full_disk(size: int) -> Iterator[None]:
     """The limit on the size of a file stands for the disk: both fail in the middle of a write."""
-    run = Run.create(tiny(tmp_path / "run", epochs=1))
-    list(run.train())
-    before = {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()}
     old = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, old[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, old[1]))
     try:
-        with pytest.raises(OSError, match="File too large"):
-            write_bytes(next(p for p in before if p.suffix == ".pt"), bytes(20_000))
+        yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, old)
-    assert {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()} == before
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(trained: Path) -> None:
+    before = {p: p.read_bytes() for p in trained.rglob("*") if p.is_file()}
+    with full_disk(10_000), pytest.raises(OSError, match="File too large"):
+        write_bytes(next(p for p in before if p.suffix == ".pt"), bytes(20_000))
+    assert {p: p.read_bytes() for p in trained.rglob("*") if p.is_file()} == before
 
 
 def test_a_full_disk_is_told_in_one_line(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    limited = subprocess.run(
-        ["bash", "-c", 'ulimit -f 300; exec "$@"', "-", *command("train", *TINY, "--out", run)],
-        capture_output=True,
-        text=True,
-    )
+    with full_disk(300_000):
+        limited = codistill("train", *TINY, "--out", run)
     assert limited.returncode == 2
     line = limited.stderr.splitlines()[-1]
     assert line.startswith(f"codistill: error: File too large ({run}")
@@ -272,23 +240,23 @@ def test_a_full_disk_is_told_in_one_line(tmp_path: Path) -> None:
 
 def test_a_folder_that_holds_another_run_is_refused(finished: Path) -> None:
     with pytest.raises(InputError, match="holds another run: continue it with --resume"):
-        Run.create(tiny(finished))
+        Run.create(tiny_config(finished))
 
 
 def test_a_folder_that_holds_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(InputError, match="is not empty"):
-        Run.create(tiny(tmp_path))
+        Run.create(tiny_config(tmp_path))
 
 
 def test_a_bad_option_leaves_no_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="shared is 7"):
-        Run.create(tiny(tmp_path / "run", shared=7))
+        Run.create(tiny_config(tmp_path / "run", shared=7))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_run_goes_on_only_with_the_data_that_it_began_with(tmp_path: Path) -> None:
-    run = Run.create(tiny(tmp_path / "run"))
+    run = Run.create(tiny_config(tmp_path / "run"))
     manifest = json.loads((run.path / "manifest.json").read_text())
     manifest["data"]["fingerprint"] = "0" * 64
     (run.path / "manifest.json").write_text(json.dumps(manifest))
@@ -297,29 +265,25 @@ def test_a_run_goes_on_only_with_the_data_that_it_began_with(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("size", [0, 1000, 5000, 100_000])
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(size: int, tmp_path: Path) -> None:
-    run = Run.create(tiny(tmp_path / "run"))
-    list(run.train())
-    weights = (run.path / "weights.safetensors").read_bytes()
-    (*_, last) = sorted((run.path / "checkpoints").glob("epoch*.pt"))
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(size: int, trained: Path) -> None:
+    weights = (trained / "weights.safetensors").read_bytes()
+    (*_, last) = sorted((trained / "checkpoints").glob("epoch*.pt"))
     last.write_bytes(last.read_bytes()[:size])
-    list(Run(run.path).train())
-    assert (run.path / "weights.safetensors").read_bytes() == weights
+    list(Run(trained).train())
+    assert (trained / "weights.safetensors").read_bytes() == weights
 
 
-def test_a_checkpoint_of_something_else_is_named(tmp_path: Path) -> None:
-    run = Run.create(tiny(tmp_path / "run", epochs=1))
-    list(run.train())
-    for path in (run.path / "checkpoints").glob("epoch*.pt"):
+def test_a_checkpoint_of_something_else_is_named(trained: Path) -> None:
+    for path in (trained / "checkpoints").glob("epoch*.pt"):
         torch.save({"something": torch.ones(1)}, path)
     with pytest.raises(InputError, match="is no checkpoint of this run"):
-        list(Run(run.path).train())
+        list(Run(trained).train())
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "manifest.json"])
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", "null"])
 def test_a_damaged_run_is_named(name: str, content: str, tmp_path: Path) -> None:
-    run = Run.create(tiny(tmp_path / "run"))
+    run = Run.create(tiny_config(tmp_path / "run"))
     (run.path / name).write_text(content)
     if (name, content) == ("config.yaml", "{}"):
         return  # a configuration in which all is as by default
@@ -328,15 +292,14 @@ def test_a_damaged_run_is_named(name: str, content: str, tmp_path: Path) -> None
 
 
 def test_what_a_manifest_lacks_is_named(tmp_path: Path) -> None:
-    run = Run.create(tiny(tmp_path / "run"))
+    run = Run.create(tiny_config(tmp_path / "run"))
     (run.path / "manifest.json").write_text('{"data": {}, "processes": []}')
     with pytest.raises(InputError, match=r"it lacks command, git, classes, image_size, "):
         Run(run.path)
 
 
-def test_weights_of_something_else_are_named(tmp_path: Path) -> None:
-    run = Run.create(tiny(tmp_path / "run", epochs=1))
-    list(run.train())
+def test_weights_of_something_else_are_named(trained: Path) -> None:
+    run = Run(trained)
     student = (run.path / "student.safetensors").read_bytes()
     (run.path / "weights.safetensors").write_bytes(student)
     with pytest.raises(InputError, match="does not hold the weights of this FFL"):
@@ -344,13 +307,13 @@ def test_weights_of_something_else_are_named(tmp_path: Path) -> None:
 
 
 def test_a_run_that_saved_nothing_may_be_begun_anew(tmp_path: Path) -> None:
-    Run.create(tiny(tmp_path / "run", lr=1e5))
-    run = Run.create(tiny(tmp_path / "run", lr=0.1))
+    Run.create(tiny_config(tmp_path / "run", lr=1e5))
+    run = Run.create(tiny_config(tmp_path / "run", lr=0.1))
     assert run.config.lr == 0.1
 
 
 def test_what_a_killed_write_left_is_swept(tmp_path: Path) -> None:
-    run = Run.create(tiny(tmp_path / "run", epochs=1))
+    run = Run.create(tiny_config(tmp_path / "run", epochs=1))
     (run.path / "checkpoints").mkdir()
     (run.path / "checkpoints" / ".epoch00001_step0000000.pt.abc.tmp").touch()
     list(run.train())
@@ -360,12 +323,12 @@ def test_what_a_killed_write_left_is_swept(tmp_path: Path) -> None:
 def test_the_folder_of_a_run_may_be_a_link(tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     (tmp_path / "run").symlink_to(tmp_path / "disk")
-    Run.create(tiny(tmp_path / "run"))
+    Run.create(tiny_config(tmp_path / "run"))
     assert (tmp_path / "disk" / "config.yaml").exists()
 
 
 def test_every_default_of_the_method_is_written_down(tmp_path: Path) -> None:
-    run = Run.create(tiny(tmp_path / "run"))
+    run = Run.create(tiny_config(tmp_path / "run"))
     assert run.config.method == {
         "name": "ffl",
         "temperature": 3.0,
@@ -388,7 +351,7 @@ def test_a_checkpoint_executes_nothing(tmp_path: Path) -> None:
 
 
 def test_without_held_out_images_the_last_epoch_counts(tmp_path: Path) -> None:
-    run = Run.create(tiny(tmp_path / "run", data=DataConfig(val_fraction=0.0), epochs=1))
+    run = Run.create(tiny_config(tmp_path / "run", data=DataConfig(val_fraction=0.0), epochs=1))
     (record,) = run.train()
     assert not any(key.startswith("val/") for key in record)
     assert not (run.path / "weights_best.safetensors").exists()
@@ -422,7 +385,7 @@ def test_the_test_set_never_chooses() -> None:
 
 
 def test_the_best_weights_are_those_of_the_best_epoch(tmp_path: Path) -> None:
-    run = Run.create(tiny(tmp_path / "run", epochs=4, milestones=[10.0]))
+    run = Run.create(tiny_config(tmp_path / "run", epochs=4, milestones=[10.0]))
     history = []
     states = []
     for entry in run.train():

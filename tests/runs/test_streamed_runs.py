@@ -2,17 +2,18 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from commands_of import codistill, command
+from commands_of import Copies, codistill, command
 from photo_fakes import write_classes
+from runs_of import untimed
 
 from codistill import InputError, load_image, load_student
 from codistill.command.main import main
@@ -22,12 +23,6 @@ from codistill.runs.run import Run
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "imagenet-sample"
 _OPTIONS = "--data folder --data.image_size 16 --data.workers 1 --network resnet8 --peers 2"
 OPTIONS = [*_OPTIONS.split(), "--method", "dml", "--batch_size", "8", "--threads", "1"]
-
-
-def history(run: Path) -> list[dict[str, float]]:
-    lines = (run / "history.jsonl").read_text().splitlines()
-    times = ("seconds", "images_per_second")
-    return [{k: v for k, v in json.loads(x).items() if k not in times} for x in lines]
 
 
 @pytest.fixture(scope="module")
@@ -74,25 +69,16 @@ def test_a_run_can_be_evaluated_and_reported(
 
 
 def test_a_run_that_was_killed_within_an_epoch_goes_on_as_if_it_had_not_been(
-    root: Path, finished: Path, tmp_path: Path
+    root: Path, finished: Path, tmp_path: Path, copies: Copies
 ) -> None:
     """With another number of workers, too."""
-    run = tmp_path / "run"
-    options = ["--data.root", str(root), "--epochs", "3", "--out", str(run)]
-    process = subprocess.Popen(
-        command("train", *OPTIONS, *options, "--checkpoint_seconds", "0"),
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        deadline = time.monotonic() + 120
-        while not list((run / "checkpoints").glob("epoch00001_step000000[1-9].pt")):
-            assert process.poll() is None, process.stderr.read() if process.stderr else ""
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
-    finally:
-        process.kill()
-        process.communicate()
+    run, log = tmp_path / "run", tmp_path / "log"
+    options = ["--data.root", root, "--epochs", "3", "--out", run, "--checkpoint_seconds", "0"]
+    copies.start("train", *OPTIONS, *options, log=log)
+    while not list((run / "checkpoints").glob("epoch00001_step000000[1-9].pt")):
+        assert not copies.ended(), log.read_text()
+        time.sleep(0.005)
+    assert copies.send(signal.SIGKILL) == -signal.SIGKILL
     last = sorted((run / "checkpoints").glob("*.pt"))[-1]
     assert read_state(last)["step"] > 0
     (run / "config.yaml").write_text(
@@ -100,7 +86,7 @@ def test_a_run_that_was_killed_within_an_epoch_goes_on_as_if_it_had_not_been(
     )
     done = codistill("train", "--resume", run)
     assert done.returncode == 0, done.stderr
-    assert history(run) == history(finished)
+    assert untimed(run) == untimed(finished)
     weights = "weights.safetensors"
     assert (run / weights).read_bytes() == (finished / weights).read_bytes()
     lines = (run / "broken_images.txt").read_text().splitlines()
@@ -109,8 +95,6 @@ def test_a_run_that_was_killed_within_an_epoch_goes_on_as_if_it_had_not_been(
 
 
 def test_images_that_have_changed_are_noticed(finished: Path, root: Path, tmp_path: Path) -> None:
-    import shutil
-
     shutil.copytree(root, tmp_path / "photos")
     with open(tmp_path / "photos" / "bee" / "000.jpg", "ab") as file:
         file.write(b"x")
@@ -120,8 +104,6 @@ def test_images_that_have_changed_are_noticed(finished: Path, root: Path, tmp_pa
 
 
 def test_other_classes_are_noticed(finished: Path, root: Path, tmp_path: Path) -> None:
-    import shutil
-
     shutil.copytree(root, tmp_path / "photos")
     write_classes(tmp_path / "photos", {"dog": 1})
     done = codistill("evaluate", finished, "--data.root", tmp_path / "photos")
@@ -218,21 +200,6 @@ def descendants(pid: int) -> list[int]:
     return [*found, *(inner for child in found for inner in descendants(child))]
 
 
-def test_the_page_on_data_shows_what_runs(root: Path, tmp_path: Path) -> None:
-    """Its Python, with two splits and one worker for the images of these tests."""
-    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
-    code = page.partition("```python\n")[2].partition("```")[0].replace("workers=8", "workers=1")
-    for split in ("train", "test"):
-        (tmp_path / "photos").mkdir(exist_ok=True)
-        (tmp_path / "photos" / split).symlink_to(root)
-    (tmp_path / "script.py").write_text(code + "    print(next(iter(train)).views[0].shape)\n")
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "script.py"], cwd=tmp_path, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert "[60, 3, 160, 160]" in done.stdout
-
-
 def test_an_inspection_counts_the_classes(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = [*OPTIONS, "--data.root", str(root)]
     assert main(["inspect", *options]) == 0
@@ -279,4 +246,4 @@ def test_real_photographs_train_and_resume(tmp_path: Path) -> None:
     process.kill()
     process.wait()
     assert codistill("train", "--resume", run).returncode == 0
-    assert history(run) == history(whole)
+    assert untimed(run) == untimed(whole)
