@@ -1,20 +1,25 @@
 """What the documents show is run: the README's blocks and the examples."""
 
 import ast
+import functools
 import inspect
-import os
+import json
 import re
+import runpy
 import shlex
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from commands_of import codistill
+from photo_fakes import write_classes
 from torch.utils.flop_counter import FlopCounterMode
 
-from codistill import build_network, save_student
+from codistill import Network, build_network, save_student
 from codistill.methods import METHODS, method_class
 from codistill.names import NETWORKS
 from codistill.settings.arguments import parse_config
@@ -29,39 +34,57 @@ def blocks(text: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
-def run(arguments: list[str], folder: Path) -> str:
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    done = subprocess.run(
-        arguments,
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        env=os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, f"{arguments}:\n{done.stdout}\n{done.stderr}"
-    return done.stdout
+PAGE = """
+import json, shlex, sys
+from codistill.command.main import main
+
+if __name__ == "__main__":
+    for step in json.loads(sys.stdin.read()):
+        print(">>>", step, flush=True)
+        if step.startswith("codistill "):
+            status = main(shlex.split(step, comments=True)[1:])
+            assert status == 0, f"exit status {status}"
+        else:
+            exec(step, {"__name__": "__main__"})
+"""
+"""Runs commands and blocks of Python in turn."""
 
 
 def test_the_readme_runs(tmp_path: Path) -> None:
-    """Every command on a run, in the README's order; then its Python, and that of analysis.md."""
+    """Every command that needs no CIFAR, every block of Python, and analysis.md, of the same run.
+
+    In one process of their own, as a reader does who follows the page; for two epochs instead of
+    ten.
+    """
     lines = [x for block in blocks(README, "sh") for x in block.splitlines()]
-    commands = [x for x in lines if x.startswith("codistill ") and "cifar100 " not in x]
-    assert len(commands) == 6
-    for line in commands:
-        run(shlex.split(line, comments=True), tmp_path)
+    steps = [x for x in lines if x.startswith("codistill ") and "cifar100" not in x]
+    assert any(x.startswith("codistill train ") for x in steps)
+    python = blocks(README, "python")
+    assert python
+    steps += python + blocks((ROOT / "docs" / "analysis.md").read_text(), "python")
+    steps = [re.sub(r"(epochs[ =])10\b", r"\g<1>2", step) for step in steps]
+    (tmp_path / "page.py").write_text(PAGE)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "page.py"],
+        cwd=tmp_path,
+        input=json.dumps(steps),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     assert {"curves.png", "report.html"} <= {p.name for p in (tmp_path / "report").iterdir()}
-    assert len(blocks(README, "python")) == 4
-    analysis = (ROOT / "docs" / "analysis.md").read_text()  # of the run that was made above
-    for code in blocks(README, "python") + blocks(analysis, "python"):
-        run([sys.executable, "-W", "error", "-c", code], tmp_path)
 
 
-def test_the_method_of_the_design_page_trains(tmp_path: Path) -> None:
+def test_the_method_of_the_design_page_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (code,) = blocks((ROOT / "docs" / "design.md").read_text(), "python")
     (tmp_path / "own.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
     options = "--method own:Own --method.temperature 2 --network resnet8 --epochs 1 --out run"
-    arguments = [sys.executable, "-m", "codistill", "train", *options.split()]
-    assert "own:Own" in run(arguments, tmp_path)
+    done = codistill("train", *options.split(), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "own:Own" in (tmp_path / "run" / "config.yaml").read_text()
 
 
 def test_the_module_of_the_page_on_networks_becomes_a_network(
@@ -72,9 +95,21 @@ def test_the_module_of_the_page_on_networks_becomes_a_network(
     assert capsys.readouterr().out == "(16, 32) (2, 4)\n"
 
 
+def test_the_page_on_data_shows_what_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one worker, for photographs of three classes."""
+    for split in ("train", "test"):
+        write_classes(tmp_path / "photos" / split, {"ant": 20, "bee": 24, "cow": 20})
+    monkeypatch.chdir(tmp_path)
+    for code in blocks((ROOT / "docs" / "data.md").read_text(), "python"):
+        names: dict[str, Any] = {"__name__": "__main__"}
+        exec(code.replace("workers=8", "workers=1"), names)
+    assert next(iter(names["train"])).views[0].shape == (64, 3, 160, 160)
+
+
 @pytest.mark.parametrize("name", sorted(p.name for p in (ROOT / "examples").glob("*.py")))
-def test_an_example_runs(name: str, tmp_path: Path) -> None:
-    run([sys.executable, "-W", "error", str(ROOT / "examples" / name)], tmp_path)
+def test_an_example_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(ROOT / "examples" / name), run_name="__main__")
 
 
 def test_links_lead_somewhere() -> None:
@@ -137,11 +172,21 @@ def test_the_page_on_networks_says_what_they_are(name: str) -> None:
     assert f"| {' | '.join(facts)} |" in page
 
 
-@pytest.mark.parametrize("recipe", recipes())
+@functools.cache
+def built(*arguments: Any, **options: Any) -> Network:
+    """A network, looked for its stages once only: those of torchvision take seconds."""
+    return build_network(*arguments, **options)
+
+
+@pytest.mark.parametrize("recipe", sorted(recipes(), key=lambda name: name.partition("_resnet")[2]))
 def test_a_recipe_builds_its_method(
     recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        "codistill.settings.build_method.build_network",
+        lambda *args, **options: built(*args, **options).clone(),
+    )
     config = parse_config(["--config", recipe], "codistill train")
     network = config.network.partition(",")[0].rpartition("/")[2]
     assert recipe.startswith(f"{config.method['name']}_{network}_{config.data.name}")
@@ -168,22 +213,16 @@ def test_the_short_recipes_differ_in_the_method_only() -> None:
         assert replace(config, method={}, shared=0) == replace(shorts[0], method={}, shared=0)
 
 
-def test_the_method_of_the_page_is_that_of_the_example_and_trains(tmp_path: Path) -> None:
+def test_the_page_on_own_methods_shows_the_example_which_trains(tmp_path: Path) -> None:
     page = (ROOT / "docs" / "own_method.md").read_text()
-    (code,) = blocks(page, "python")
-    example = (ROOT / "examples" / "own_method.py").read_text()
-    assert bare(code) == bare(example)
-    (command,) = blocks(page, "sh")
-    arguments = shlex.split(command)[1:]
-    monkey = os.environ | {"PYTHONPATH": str(ROOT / "examples"), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-m", "codistill", *arguments[1:], "--out", "run"],
-        cwd=tmp_path,
-        env=monkey,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    method, *others = blocks(page, "python")
+    assert bare(method) == bare((ROOT / "examples" / "own_method.py").read_text())
+    for code in others:
+        exec(code, {"__name__": "__main__"})
+    (line,) = blocks(page, "sh")
+    path, name, *arguments = shlex.split(line)
+    assert (path, name) == ("PYTHONPATH=examples", "codistill")  # which pytest has on its path
+    done = codistill(*arguments, "--out", "run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     record = (tmp_path / "run" / "history.jsonl").read_text().splitlines()[-1]
     assert "test/top1/judge" in record

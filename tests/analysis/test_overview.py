@@ -7,6 +7,7 @@ from toys import tiny
 
 from codistill import Peers
 from codistill.analysis.cost.overview import additions, describe, overview
+from codistill.command.main import main
 from codistill.names import METHODS
 
 ROOT = Path(__file__).parents[2]
@@ -108,6 +109,15 @@ def test_the_lines_say_it(facts):
     assert "keeps the best mean_teacher" in text
     assert "ramp_up=80" in text
     assert "keeps the leader" in "\n".join(describe(facts["okddip"]))
+
+
+def test_the_command_lists_every_method(facts, monkeypatch, capsys):
+    monkeypatch.setattr("codistill.analysis.cost.overview.overview", facts.get)
+    assert main(["list", "methods"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    first = [line.partition(" ")[0] for line in lines]
+    assert [word for word in first if word in METHODS] == list(METHODS)
+    assert max(map(len, lines)) < 100
 
 
 def test_the_table_in_the_docs_is_true(facts):

@@ -62,6 +62,15 @@ def test_help_comes_without_pytorch(arguments: list[str]) -> None:
     assert time.perf_counter() - begin < 5  # under 1 on an idle machine
 
 
+@pytest.mark.parametrize(("argument", "status"), [("--version", 0), ("trian", 2)])
+def test_the_exit_status_is_that_of_the_process(argument: str, status: int) -> None:
+    installed = Path(sys.executable).with_name("codistill")
+    for start in ([installed], [sys.executable, "-m", "codistill"]):
+        done = subprocess.run([*start, argument], capture_output=True, text=True)
+        assert done.returncode == status
+        assert done.stderr.startswith("codistill: error: ") == bool(status)
+
+
 def test_the_help_of_a_method_shows_its_options(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["train", "--method", "ffl", "--help"])
@@ -316,8 +325,8 @@ def test_inspect_shows_what_is_shared_and_what_is_added(
 
 
 @pytest.mark.parametrize(
-    ("kind", "expected"),
-    [("methods", "ffl"), ("networks", "wrn_28_10"), ("data", "cifar100"), ("recipes", "ffl_")],
+    ("kind", "expected"),  # methods: see tests/analysis/test_overview.py
+    [("networks", "wrn_28_10"), ("data", "cifar100"), ("recipes", "ffl_")],
 )
 def test_list_shows_what_there_is(
     kind: str, expected: str, capsys: pytest.CaptureFixture[str]
