@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from mutations import EDITS, Edit
@@ -25,34 +26,23 @@ def main(methods: list[str]) -> int:
         known = ", ".join(dict.fromkeys(edit.method for edit in EDITS))
         print(f"no edits of {', '.join(methods)}: there are those of {known}")
         return 2
-    missed = []
-    with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder) / "src"
-        for method in dict.fromkeys(edit.method for edit in chosen):
-            copy(source)
-            if failed(method, source):
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        own = list(dict.fromkeys(edit.method for edit in chosen))
+        for method, failed in zip(own, pool.map(failed_tests, own), strict=True):
+            if failed:
                 print(f"{method}: its tests fail already, without an edit")
                 return 2
-        for number, edit in enumerate(chosen, 1):
-            copy(source)
-            apply(edit, source)
-            noticed = failed(edit.method, source)
-            print(
-                f"{number:>4}/{len(chosen)} {'noticed' if noticed else 'MISSED '} "
-                f"{edit.method}: {edit.what}",
-                flush=True,
-            )
+        found = pool.map(lambda edit: failed_tests(edit.method, edit), chosen)
+        missed = []
+        for number, (edit, noticed) in enumerate(zip(chosen, found, strict=True), 1):
+            word = "noticed" if noticed else "MISSED "
+            print(f"{number:>4}/{len(chosen)} {word} {edit.method}: {edit.what}", flush=True)
             if not noticed:
                 missed.append(edit)
     print(f"{len(chosen) - len(missed)} of {len(chosen)} edits noticed")
     for edit in missed:
         print(f"missed: {edit.method}: {edit.what} ({edit.file})")
     return bool(missed)
-
-
-def copy(source: Path) -> None:
-    shutil.rmtree(source, ignore_errors=True)
-    shutil.copytree(ROOT / "src", source, ignore=shutil.ignore_patterns("__pycache__"))
 
 
 def apply(edit: Edit, source: Path) -> None:
@@ -65,24 +55,29 @@ def apply(edit: Edit, source: Path) -> None:
     file.write_text(text)
 
 
-def failed(method: str, source: Path) -> bool:
-    """Whether a test fails: first those of the method, then the contract."""
-    environment = os.environ | {"PYTHONPATH": str(source), "PYTHONDONTWRITEBYTECODE": "1"}
+def failed_tests(method: str, edit: Edit | None = None) -> bool:
+    """Whether a test fails on an edited copy: first those of the method, then the contract."""
     own, contract = str(TESTS / f"test_{method}.py"), str(TESTS / "test_methods.py")
     pytest = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
-    for arguments in ([own], [contract, "-k", f"[{method}-"]):
-        done = subprocess.run(
-            [*pytest, *arguments],
-            cwd=ROOT,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode == 1:
-            return True
-        if done.returncode > 1:  # no test could be run at all
-            raise SystemExit(f"{method}: {done.stdout}\n{done.stderr}")
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "src"
+        shutil.copytree(ROOT / "src", source, ignore=shutil.ignore_patterns("__pycache__"))
+        if edit:
+            apply(edit, source)
+        environment = os.environ | {"PYTHONPATH": str(source), "PYTHONDONTWRITEBYTECODE": "1"}
+        for arguments in ([own], [contract, "-k", f"[{method}-"]):
+            done = subprocess.run(
+                [*pytest, *arguments],
+                cwd=ROOT,
+                env=environment,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            if done.returncode == 1:
+                return True
+            if done.returncode > 1:  # no test could be run at all
+                raise SystemExit(f"{method}: {done.stdout}\n{done.stderr}")
     return False
 
 
