@@ -26,7 +26,11 @@ def main(argv: list[str]) -> int:
         ("epochs", 30, "epochs of each run"),
     ):
         parser.add_argument(
-            f"--{name}", type=positive, metavar="N", default=default, help=f"{about} (default: {default})"
+            f"--{name}",
+            type=positive,
+            metavar="N",
+            default=default,
+            help=f"{about} (default: {default})",
         )
     add_out(parser, "folder of the runs and the report (default: runs/demo)", "runs/demo")
     options = parser.parse_args(argv)
