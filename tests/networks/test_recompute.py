@@ -8,7 +8,7 @@ from codistill import Peers, build_network
 from codistill.analysis.cost.summary import summarise_method
 from codistill.methods import Independent
 from codistill.names import METHODS
-from codistill.runs.finished import what_is_compared
+from codistill.runs.finished import recipe_of
 from codistill.settings.build_method import build_method
 from codistill.settings.config import Config
 
@@ -87,9 +87,7 @@ def test_the_estimate_of_memory_is_that_without():
 
 
 def test_it_is_no_part_of_what_is_compared():
-    compared = [
-        what_is_compared(Config(recompute=recompute), "", {}, []) for recompute in (False, True)
-    ]
+    compared = [recipe_of(Config(recompute=recompute), "", {}, []) for recompute in (False, True)]
     assert compared[0] == compared[1]
 
 
