@@ -19,7 +19,7 @@ from codistill.runs.finished import Result, load_result, version_notes
 def report_comparison(
     comparison: Comparison, runs: Sequence[PlannedRun], folder: Path, how: MeasureOptions | None
 ) -> None:
-    """Writes and prints what the finished runs say."""
+    """Writes and prints the report of the finished runs."""
     results: dict[str, dict[int, Result]] = {}
     for row in comparison.rows:
         results[row.label] = {
@@ -66,14 +66,14 @@ def _notes(
     found: Sequence[Difference],
     folder: Path,
 ) -> list[str]:
-    """What the reader has to know of the tables."""
+    """Notes for the reader of the tables."""
     notes = missing_seeds(results, comparison.seeds)
     if any(d.statistics.n == 1 for d in found):
         notes.append("one pair (n = 1) has no interval and cannot be tested")
     every = [result for by_seed in results.values() for result in by_seed.values()]
     notes += version_notes({"this comparison": every})
     notes += [
-        f"runs/{name} belongs to no row of the file: left as it is, and out of the tables"
+        f"runs/{name} belongs to no row of the file: it is left as it is, and is not in the tables"
         for name in strangers(runs, folder)
     ]
     return notes
@@ -93,6 +93,6 @@ def _refuse_other_images(settings: dict[str, list[Result]]) -> None:
 
 
 def require_report_extras() -> None:
-    """What the report needs is looked for before hours of training."""
+    """Raises MissingExtraError now, before hours of training, if the report needs a package."""
     optional("scipy.stats", "comparing runs")
     require_page()

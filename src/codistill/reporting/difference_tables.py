@@ -1,7 +1,5 @@
-"""The differences of a comparison as tables: for the terminal, for a repository, for programs."""
+"""The differences of a comparison as tables: printed, in Markdown, as CSV."""
 
-import csv
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -9,7 +7,7 @@ from pathlib import Path
 from codistill import files
 from codistill.analysis.differences import EPOCHS, Difference, Epoch
 from codistill.reporting.tables import spread_of
-from codistill.reporting.text import markdown_table, text_table
+from codistill.reporting.text import csv_table, markdown_table, text_table
 from codistill.runs.finished import Result
 
 _HALF = ("difference [95 % CI]", "sd", "g", "p", "verdict")
@@ -21,21 +19,21 @@ HEAD = (
     *(f"{epoch}: {column}" for epoch in ("last epoch", "by validation") for column in _HALF),
 )
 CAPTION = (
-    "Test top-1 in percentage points: each run less the networks alone, trained apart "
-    "(independent) with the same seed, as mean over n seeds with its 95 % confidence interval "
-    "(paired t). One network is compared with one: peers, and a leader or mean teacher of peer "
-    "k, with peer k; several with several: the ensemble, and classifiers that fuse peers, with "
-    "the ensemble of the networks alone. sd: standard deviation of the differences. g: Hedges' "
-    "g_z, mean / sd less its small-sample bias; - for n = 2, where nothing is left of it. p: "
-    "paired t test, two-sided, after Holm's correction for all comparisons of its kind (mean "
-    "peer; each peer; ensemble; its own) in its column. verdict: helped or hurt where p < 0.05."
-    " by validation: the epoch that the held-out images chose, in each run."
+    "Test top-1 of each run minus that of the networks trained alone (independent) with the same "
+    "seed, in percentage points: mean over n seeds with its 95 % confidence interval (paired t). "
+    "One network is compared with one: a peer, and the leader or mean teacher of peer k, with peer "
+    "k. Several are compared with several: the ensemble, and classifiers that fuse peers, with the "
+    "ensemble of the networks alone. sd: standard deviation of the differences. g: Hedges' g_z, "
+    "which is mean / sd without its small-sample bias; it is not defined for n = 2 (-). p: paired "
+    "t test, two-sided, after Holm's correction for all comparisons of its kind (mean peer; each "
+    "peer; ensemble; its own) in its column. verdict: helped or hurt if p < 0.05. by validation: "
+    "the epoch of each run that the held-out images chose."
 )
 _SHORT_CAPTION = (
-    "Test top-1 in points, each run less the networks alone (independent) of the same seed: mean "
-    "[95 % CI]. Peers against peers; ensembles and fused classifiers against the ensemble of the "
-    "networks alone. p: paired t test, last epoch, Holm-corrected; by val: the epoch that the "
-    "held-out images chose."
+    "Test top-1 of each run minus that of the networks alone (independent) with the same seed, in "
+    "points: mean [95 % CI]. Peers are compared with peers; ensembles and fused classifiers with "
+    "the ensemble of the networks alone. p: paired t test, last epoch, Holm-corrected. by val: the "
+    "epoch that the held-out images chose."
 )
 
 
@@ -45,9 +43,9 @@ def print_differences(
     """Prints the table for a terminal of 80 columns.
 
     Args:
-        alone: the runs of the networks alone, by label, which stand first with their accuracies.
+        alone: the runs of the networks alone, by label; their accuracies come first.
         found: all comparisons.
-        notes: what the reader has to know of them.
+        notes: notes for the reader.
     """
     rows: list[list[str]] = []
     for label, results in alone.items():
@@ -71,13 +69,13 @@ def print_differences(
 def write_differences(
     found: Sequence[Difference], notes: Sequence[str], published: Sequence[str], folder: Path
 ) -> list[Path]:
-    """Writes differences.md and differences.csv; returns where.
+    """Writes differences.md and differences.csv; returns their paths.
 
     Args:
         found: all comparisons.
-        notes: what the reader has to know of them, such as seeds that are missing.
+        notes: notes for the reader, such as seeds that are missing.
         published: lines on figures of others.
-        folder: where to.
+        folder: folder to write to.
     """
     text = f"{markdown_table(HEAD, difference_rows(found))}\n\n{CAPTION}\n"
     for title, lines in (("Notes", notes), ("Published", published)):
@@ -98,7 +96,7 @@ def difference_rows(found: Sequence[Difference]) -> list[list[str]]:
 
 
 def _side_by_side(found: Sequence[Difference]) -> list[tuple[Difference, Difference | None]]:
-    """The last epoch's, each with that of the epoch which validation chose."""
+    """Each difference after the last epoch, with that after the epoch that validation chose."""
     last, best = ([d for d in found if d.epoch == epoch] for epoch in EPOCHS)
     other = {(d.label, d.classifier): d for d in best}
     return [(d, other.get((d.label, d.classifier))) for d in last]
@@ -134,22 +132,18 @@ def _p(p: float | None) -> str:
 
 
 def _csv(found: Sequence[Difference]) -> str:
-    table = io.StringIO()
-    writer = csv.writer(table)
-    writer.writerow(
-        ["setting", "classifier", "against", "epoch", "n", "seeds", "differences", "mean", "sd"]
-        + ["ci_low", "ci_high", "hedges_g", "p", "kind", "comparisons", "p_holm", "verdict"]
-    )
+    head = ["setting", "classifier", "against", "epoch", "n", "seeds", "differences", "mean", "sd"]
+    head += ["ci_low", "ci_high", "hedges_g", "p", "kind", "comparisons", "p_holm", "verdict"]
+    lines = []
     for d in found:
         s = d.statistics
-        low, high = s.interval or (None, None)
-        writer.writerow(
+        numbers = [_number(x) for x in (s.mean, s.sd, *(s.interval or (None, None)), s.effect, s.p)]
+        lines.append(
             [d.label, d.classifier, d.against, d.epoch, s.n, " ".join(map(str, d.seeds))]
-            + [" ".join(f"{x:.4f}" for x in s.differences)]
-            + [_number(x) for x in (s.mean, s.sd, low, high, s.effect, s.p)]
+            + [" ".join(f"{x:.4f}" for x in s.differences), *numbers]
             + [d.kind, str(d.comparisons), _number(d.p), d.verdict]
         )
-    return table.getvalue()
+    return csv_table(head, lines)
 
 
 def _number(value: float | None) -> str:

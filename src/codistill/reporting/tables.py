@@ -1,12 +1,10 @@
-"""Runs side by side: a table, and their learning curves as a picture.
+"""Tables of runs side by side: printed, in Markdown, as CSV.
 
-Runs on the same images that differ in nothing but the seed (and the folder, the device, the
-checkpoints) are one row group: mean and standard deviation over seeds. The test set chooses
+Runs on the same images that differ only in the seed (and the folder, the device, the checkpoints)
+are one setting: its numbers are means and standard deviations over seeds. The test set chooses
 nothing here.
 """
 
-import csv
-import io
 from collections.abc import Iterator, Mapping
 from itertools import groupby
 from operator import itemgetter
@@ -16,13 +14,13 @@ from statistics import mean, stdev
 from codistill import files
 from codistill.reporting.curves import draw_curves
 from codistill.reporting.page.setting import settings_of
-from codistill.reporting.text import markdown_table, text_table
+from codistill.reporting.text import csv_table, markdown_table, text_table
 from codistill.runs.finished import Result, version_notes
 from codistill.runs.results import Metrics
 
 
 def rows(settings: dict[str, list[Result]]) -> Iterator[list[str]]:
-    """The table: a row for each classifier of each setting."""
+    """The table with a row for each classifier of each setting, in the columns of `COLUMNS`."""
     for label, results in settings.items():
         speed = mean(r.scores.images_per_second for r in results)
         for name in results[0].scores.last:
@@ -42,22 +40,21 @@ def rows(settings: dict[str, list[Result]]) -> Iterator[list[str]]:
 
 COLUMNS = ("setting", "classifier", "top-1 %", "by val %", "top-5 %", "NLL", "n", "img/s")
 CAPTION = (
-    "On the test images: mean ± standard deviation over n seeds, after the last epoch; "
+    "On the test images after the last epoch: mean ± standard deviation over n seeds. "
     '"by val": top-1 after the epoch that the held-out images chose.'
 )
 
-
 COMPARED = ("setting", "mean peer", "kept", "ensemble", "its own", "adds", "img/s", "n")
 COMPARED_CAPTION = (
-    "Test top-1 in %, mean ± standard deviation over n seeds. mean peer, ensemble, its own "
-    "(classifiers that the method adds): after the last epoch. kept: the exported student, its "
-    "epoch chosen by the held-out images, else the last. adds: trained (+ not trained) parameters "
-    "beside the peers. img/s: while training."
+    "Test top-1 in %: mean ± standard deviation over n seeds. mean peer, ensemble, its own "
+    "(classifiers that the method adds): after the last epoch. kept: the exported student, after "
+    "the epoch that the held-out images chose, or after the last epoch if there are none. adds: "
+    "parameters of the method beside the peers, trained (+ not trained). img/s: training speed."
 )
 
 
 def compared(settings: dict[str, list[Result]]) -> Iterator[list[str]]:
-    """Methods side by side: one row for each setting."""
+    """The table with a row for each setting, in the columns of `COMPARED`."""
     for label, results in settings.items():
         last = [r.scores.last for r in results]
 
@@ -84,7 +81,7 @@ def _added(parameters: dict[str, int]) -> str:
 
 
 def _parameters(parameters: dict[str, int], classifier: str) -> int | str:
-    """How many a classifier has; nothing where the run does not say."""
+    """Number of parameters of a classifier; empty where the run does not record it."""
     if classifier == "ensemble":
         return parameters["peers"]
     together = parameters["peers"] + parameters["method"]
@@ -109,13 +106,13 @@ def write_report(
     published: Mapping[str, str] | None = None,
     note: str = "",
 ) -> list[Path]:
-    """Writes table.md, compared.md, runs.csv and curves.png; returns where.
+    """Writes table.md, compared.md, runs.csv and curves.png; returns their paths.
 
     Args:
         settings: the runs of each setting, by its label.
-        folder: where to; it is made.
-        published: figures of others by label, which stand in a column of their own in compared.md.
-        note: what readers have to know, which stands below each table.
+        folder: folder to write to; it is made if it does not exist.
+        published: figures of others by label, for a column of their own in compared.md.
+        note: note for the readers, below each table.
     """
     folder.mkdir(parents=True, exist_ok=True)
     all_notes = [note] * bool(note) + version_notes(settings)
@@ -134,32 +131,27 @@ def write_report(
 
 
 def spread_of(values: list[float], digits: int = 2) -> str:
-    """Mean and standard deviation; of one value, that."""
+    """Mean ± standard deviation; the value alone if there is one."""
     centre = f"{mean(values):.{digits}f}"
     return f"{centre} ± {stdev(values):.{digits}f}" if len(values) > 1 else centre
 
 
-def _rounded(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
-
-
 def _csv(settings: dict[str, list[Result]]) -> str:
-    """Every number of the table by itself: one line for each seed and classifier."""
-    table = io.StringIO()
-    writer = csv.writer(table)
+    """Every number of the tables: one line for each seed and classifier."""
     metrics = [f"{s}/{m}" for s in ("test", "val") for m in ("top1", "top5", "nll")]
     head = ["setting", "seed", "classifier", "epochs", "parameters", *metrics]
-    writer.writerow([*head, "best_epoch", *(f"best/{m}" for m in metrics), "images_per_second"])
+    head += ["best_epoch", *(f"best/{m}" for m in metrics), "images_per_second"]
+
+    def numbers(of: Metrics) -> list[str]:
+        return [f"{of[m]:.4f}" if m in of else "" for m in metrics]
+
+    lines = []
     for label, results in settings.items():
         for r in results:
             for name, last in r.scores.last.items():
                 best = r.scores.best_by_validation.get(name, {})
                 count = _parameters(r.manifest.parameters, name)
-                writer.writerow(
-                    [label, r.config.seed, name, r.scores.epochs, count]
-                    + [_rounded(last.get(m)) for m in metrics]
-                    + [best.get("epoch", "")]
-                    + [_rounded(best.get(m)) for m in metrics]
-                    + [f"{r.scores.images_per_second:.1f}"]
-                )
-    return table.getvalue()
+                facts = [label, r.config.seed, name, r.scores.epochs, count]
+                speed = f"{r.scores.images_per_second:.1f}"
+                lines.append([*facts, *numbers(last), best.get("epoch", ""), *numbers(best), speed])
+    return csv_table(head, lines)

@@ -1,5 +1,7 @@
-"""Tables as text: for the terminal, and in Markdown."""
+"""Tables as text: for the terminal, in Markdown, as CSV."""
 
+import csv
+import io
 import re
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -45,6 +47,13 @@ def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table in Markdown. Its cells are text and are escaped."""
     lines = [[*map(escaped, head)], ["---"] * len(head), *([*map(escaped, row)] for row in rows)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def csv_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table as comma-separated values."""
+    file = io.StringIO()
+    csv.writer(file).writerows([head, *rows])
+    return file.getvalue()
 
 
 def escaped(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from statistics import mean
+from typing import Any
 
 from codistill.reporting.page.drawing import (
     Style,
@@ -10,6 +11,7 @@ from codistill.reporting.page.drawing import (
     image_of,
     integer_epochs,
     name_at_end,
+    plain_ticks,
 )
 from codistill.reporting.page.parts import Figure
 from codistill.reporting.page.setting import Setting
@@ -24,11 +26,11 @@ def settings_by_epoch(
     """One curve with its band for each setting.
 
     Args:
-        curves: of each setting; one or more.
+        curves: the curve of each setting; one or more.
         axis: name and unit of the values.
-        title: of the figure.
+        title: title of the figure.
         highest_first: order of the settings in the description, by the value after the last epoch.
-            The axis begins at 0 where low values come first.
+            If the lowest come first, the axis begins at 0.
     """
     numbered = {str(s.number): columns for s, columns in curves.items()}
     with canvas() as (figure, axes):
@@ -38,25 +40,30 @@ def settings_by_epoch(
         axes.set_ylabel(axis)
         axes.set_ylim(bottom=None if highest_first else 0.0)
         name_at_end(axes, numbered)
-        image = image_of(figure)
-    ends = [(mean(c[-1]), number) for number, c in numbered.items() if c[-1]]
-    ranked = sorted(ends, key=lambda end: end[0], reverse=highest_first)
-    text = ", ".join(f"{number}: {value:.4g}" for value, number in ranked)
-    order = "highest" if highest_first else "lowest"
-    text = f"{axis} by epoch. After the last one, {order} first, by number of the setting: {text}."
-    return Figure(title, image, text)
+        ends = [(mean(c[-1]), number) for number, c in numbered.items() if c[-1]]
+        ranked = sorted(ends, key=lambda end: end[0], reverse=highest_first)
+        said = ", ".join(f"{number}: {value:.4g}" for value, number in ranked)
+        order = f"{'highest' if highest_first else 'lowest'} first, by number of the setting"
+        text = f"{axis} by epoch. After the last one, {order}: {said}."
+        return Figure(title, image_of(figure), text)
 
 
 def parts_by_epoch(
-    curves: Mapping[str, Columns], axis: str, title: str, bottom: float | None = None
+    curves: Mapping[str, Columns],
+    axis: str,
+    title: str,
+    *,
+    bottom: float | None = None,
+    of_all_sizes: bool = False,
 ) -> Figure:
     """One curve with its band for each part of a setting, such as a classifier, with a legend.
 
     Args:
-        curves: of each part, by its name.
+        curves: the curve of each part, by its name.
         axis: name and unit of the values.
-        title: of the figure.
-        bottom: where the axis begins. Default: where the values do.
+        title: title of the figure.
+        bottom: lower end of the axis. Default: that of the values.
+        of_all_sizes: whether values are of all sizes, so that the axis is logarithmic.
     """
     with canvas() as (figure, axes):
         for i, (name, columns) in enumerate(curves.items()):
@@ -64,7 +71,19 @@ def parts_by_epoch(
         integer_epochs(axes)
         axes.set_ylabel(axis)
         axes.set_ylim(bottom=bottom)
+        if of_all_sizes:
+            _logarithmic(axes, [x for c in curves.values() for column in c for x in column])
         axes.legend(ncols=1 + (len(curves) > 4))
-        image = image_of(figure)
-    last = ", ".join(f"{name} {mean(c[-1]):.4g}" for name, c in curves.items() if c[-1])
-    return Figure(title, image, f"{axis} by epoch. Mean after the last: {last}.")
+        last = ", ".join(f"{name} {mean(c[-1]):.4g}" for name, c in curves.items() if c[-1])
+        text = f"{axis} by epoch. Mean after the last one: {last}."
+        return Figure(title, image_of(figure), text)
+
+
+def _logarithmic(axes: Any, values: Sequence[float]) -> None:
+    """Makes the y axis logarithmic, as far as its values allow it."""
+    low, high = min(values), max(values)
+    if low > 0:
+        axes.set_yscale("log")
+    elif high > 0:
+        axes.set_yscale("symlog", linthresh=1e-3 * high)
+    plain_ticks(axes.yaxis, between=0 < high < 10 * low)

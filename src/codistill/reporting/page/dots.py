@@ -1,4 +1,4 @@
-"""Values of all settings in rows, for figures that a phone can show."""
+"""A figure with a row for each setting, narrow enough for a phone."""
 
 from collections.abc import Mapping, Sequence
 from statistics import mean
@@ -8,17 +8,17 @@ from codistill.reporting.page.parts import Figure
 from codistill.reporting.page.setting import Setting
 
 Dots = Mapping[Setting, Mapping[str, Sequence[float]]]
-"""For each setting and each kind of thing, such as "ensemble", the values of the seeds."""
+"""The values of the seeds, for each setting and each kind of thing, such as "ensemble"."""
 
 
 def dots(values: Dots, axis: str, title: str, digits: int = 2) -> Figure:
-    """A row for each setting, in it a marker for each thing, filled as `FILLS` says.
+    """A row for each setting, with a marker for each thing, filled by `FILLS`.
 
     Args:
-        values: of the seeds.
-        axis: its name and unit.
-        title: of the figure.
-        digits: behind the point, in its description.
+        values: values of the seeds.
+        axis: name and unit of the values.
+        title: title of the figure.
+        digits: decimals in the figure's description.
     """
     said = []
     rows = {s: i for i, s in enumerate(values)}
@@ -39,6 +39,5 @@ def dots(values: Dots, axis: str, title: str, digits: int = 2) -> Figure:
         axes.set_yticks([-row for row in rows.values()], [""] * len(rows))
         axes.tick_params(axis="y", length=0)
         axes.set(xlabel=axis, ylim=(-len(rows) + 0.45, 0.65))
-        image = image_of(figure)
-    text = f"{axis} by number of the setting: {', '.join(said)}."
-    return Figure(title, image, text)
+        text = f"{axis} by number of the setting: {', '.join(said)}."
+        return Figure(title, image_of(figure), text)

@@ -11,14 +11,14 @@ from urllib.parse import quote
 
 from codistill.importing import optional
 
-# Okabe and Ito's colours, which the colour-blind can tell apart, without the yellow, which paper
-# does not show. Lines and markers tell them apart once more.
+# Okabe and Ito's colours, which the colour-blind can tell apart, without the yellow, which is too
+# light for paper. Lines and markers differ too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "p")
 _FULL = ("kept", "mean peer", "mean of pairs", "same image")
 FILLS = dict.fromkeys(_FULL, "full") | dict.fromkeys(("ensemble", "other images"), "none")
-"""How a marker is filled; "left" what a method adds."""
+"""The filling of each thing's marker; "left" for classifiers that a method adds."""
 _STYLE: dict[str, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial"],
@@ -30,8 +30,8 @@ _STYLE: dict[str, Any] = {
     "grid.alpha": 0.35,
     "legend.fontsize": 8,
     "legend.frameon": False,
-    "text.parse_math": False,  # names are text
-    "svg.fonttype": "none",  # letters stay letters: small, and read aloud
+    "text.parse_math": False,  # a name may hold a $
+    "svg.fonttype": "none",  # letters stay letters, which is smaller than paths
     "svg.hashsalt": "codistill",
 }
 _FINE = re.compile(r"(\.\d\d)\d+")
@@ -39,7 +39,7 @@ _FINE = re.compile(r"(\.\d\d)\d+")
 
 @dataclass(frozen=True)
 class Style:
-    """How a curve is drawn. No two of 385 are alike."""
+    """Colour, line and marker of a curve. No two of 385 are alike."""
 
     colour: str
     line: Any
@@ -87,10 +87,10 @@ def band(axes: Any, columns: Sequence[Sequence[float]], style: Style, label: str
     The line goes on over columns without a value: epochs that were not evaluated.
 
     Args:
-        axes: of matplotlib.
+        axes: axes of matplotlib.
         columns: for each epoch, the values of the seeds.
-        style: of the curve.
-        label: in the legend.
+        style: style of the curve.
+        label: its name in the legend.
     """
     measured = [(epoch, column) for epoch, column in enumerate(columns, 1) if column]
     epochs = [epoch for epoch, _ in measured]
@@ -111,7 +111,7 @@ def band(axes: Any, columns: Sequence[Sequence[float]], style: Style, label: str
 
 
 def sd(values: Sequence[float]) -> float | None:
-    """Standard deviation; None of one value."""
+    """Standard deviation; None for one value."""
     return stdev(values) if len(values) > 1 else None
 
 
@@ -132,7 +132,7 @@ def point(
 
 
 def name_points(axes: Any, names: Sequence[tuple[str, float, float]]) -> None:
-    """Writes (name, x, y) beside points, where nothing stands yet."""
+    """Writes each name beside its point (name, x, y), where there is room."""
     axes.figure.draw_without_rendering()
     ordered = sorted(names, key=lambda n: (n[1], n[2], n[0]))
     pixels = axes.transData.transform([(x, y) for _, x, y in ordered])
@@ -159,8 +159,8 @@ def name_at_end(axes: Any, curves: dict[str, Sequence[Sequence[float]]]) -> None
     """Names at the right end of curves, moved apart where they would cover one another.
 
     Args:
-        axes: of matplotlib, with all curves drawn and its limits final.
-        curves: for each name to write the columns that `band` drew.
+        axes: axes of matplotlib, with all curves drawn and their limits final.
+        curves: for each name, the columns that `band` drew.
     """
     last = {name: max(i for i, c in enumerate(cs) if c) for name, cs in curves.items() if any(cs)}
     ends = {name: mean(curves[name][i]) for name, i in last.items()}
@@ -185,13 +185,13 @@ def name_at_end(axes: Any, curves: dict[str, Sequence[Sequence[float]]]) -> None
 
 
 def integer_epochs(axes: Any) -> None:
-    """Names the x axis, which shows whole epochs."""
+    """Makes the x axis one of whole epochs."""
     axes.set_xlabel("epoch")
     axes.xaxis.get_major_locator().set_params(integer=True)
 
 
 def plain_ticks(axis: Any, between: bool) -> None:
-    """Writes the ticks of a logarithmic axis as numbers; those between the powers too, or not."""
+    """Writes the ticks of a logarithmic axis as numbers, also those between the powers if asked."""
     axis.set_major_formatter("{x:g}")
     axis.set_minor_formatter("{x:g}" if between else "")
 

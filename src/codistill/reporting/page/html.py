@@ -1,4 +1,4 @@
-"""The page as one HTML file that needs no other: figures, style and text are in it."""
+"""The page as one HTML file with its figures and style in it."""
 
 import re
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ _FOLDER = Path(__file__).parent
 
 
 def render_html(title: str, lead: str, sections: Sequence[Section]) -> str:
-    """The whole page. What the parts hold is text and is escaped, but for their drawings."""
+    """The whole page. The text of the parts is escaped."""
     jinja2 = optional("jinja2", "writing a page")
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_FOLDER),
@@ -28,7 +28,7 @@ def render_html(title: str, lead: str, sections: Sequence[Section]) -> str:
 
 
 def _numeric(table: Table) -> list[bool]:
-    """For each column whether it holds numbers, which stand to the right."""
+    """Whether each column holds numbers, which are aligned to the right."""
     columns = [
         [c for c in column if c not in ("", "-")] for column in zip(*table.rows, strict=True)
     ]

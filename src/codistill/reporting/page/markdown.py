@@ -1,4 +1,4 @@
-"""The page as Markdown: its words and tables; the figures stand in the HTML."""
+"""The page as Markdown: its words and tables, and descriptions of its figures."""
 
 from collections.abc import Iterator, Sequence
 
@@ -17,7 +17,7 @@ from codistill.reporting.text import escaped, markdown_table
 
 
 def render_markdown(title: str, lead: str, sections: Sequence[Section]) -> str:
-    """What a page says, for people who read text and for repositories."""
+    """The whole page as text, for repositories."""
     blocks = [f"# {escaped(title)}", escaped(lead)]
     for section in sections:
         blocks += [f"## {escaped(section.title)}", escaped(section.how)]
@@ -51,5 +51,5 @@ def _blocks(part: Part) -> Iterator[str]:
                 yield f"### {escaped(part.title)}"
             for inner in part.parts:
                 yield from _blocks(inner)
-        case Key():  # the numbers stand in every table
+        case Key():  # every table has the numbers
             pass

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
+from typing import TypeVar
 
 from rich.console import Console
 
@@ -15,17 +16,18 @@ from codistill.runs.progress import live_bars
 from codistill.training.device import choose_device
 
 _IMAGES = 4
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
 class MeasureOptions:
-    """How runs are to be measured.
+    """How runs are measured.
 
     Attributes:
-        images: places in the split of those to look at; none: some on which classifiers disagree.
-        device: another than the runs were made with.
-        root: where the same images are now.
-        workers: processes that read images.
+        images: test images to show, by place; none: some on which classifiers disagree.
+        device: device to compute on. Default: each run's.
+        root: folder or file that now holds the images. Default: each run's.
+        workers: processes that read images. Default: each run's.
     """
 
     images: Sequence[int] = ()
@@ -34,7 +36,7 @@ class MeasureOptions:
     workers: int | None = None
 
     def __post_init__(self) -> None:
-        """Raises InputError where the device cannot be used."""
+        """Raises InputError if the device cannot be used."""
         if self.device is not None:
             choose_device(self.device)
 
@@ -45,8 +47,8 @@ class Measured:
 
     Attributes:
         of: the analyses of each setting.
-        refused: why a run could not be measured at all, by setting.
-        outside: images that were asked for, and that a setting has not; one line for each.
+        refused: reasons why runs could not be measured at all, by setting.
+        outside: one line for each image that was asked for and that a setting does not have.
     """
 
     of: dict[Setting, list[Analysis]]
@@ -54,30 +56,29 @@ class Measured:
     outside: list[str] = field(default_factory=list)
 
     def parts(
-        self, part: Callable[[Analysis], object]
-    ) -> tuple[dict[Setting, list[Analysis]], list[str]]:
-        """The analyses that have a part, and one line for each reason why others lack it."""
-        have: dict[Setting, list[Analysis]] = {}
+        self, part: Callable[[Analysis], _T | Missing]
+    ) -> tuple[dict[Setting, list[_T]], list[str]]:
+        """A part of the analyses, by setting, and one line for each reason why it is missing."""
+        have: dict[Setting, list[_T]] = {}
         reasons: dict[str, list[str]] = {}
         for setting, analyses in self.of.items():
             for reason in self.refused.get(setting, []):
                 reasons.setdefault(reason, []).append(setting.title)
-            for a in analyses:
-                found = part(a)
+            for found in map(part, analyses):
                 if isinstance(found, Missing):
                     reasons.setdefault(found.reason, []).append(setting.title)
                 else:
-                    have.setdefault(setting, []).append(a)
+                    have.setdefault(setting, []).append(found)
         lines = [f"{'; '.join(dict.fromkeys(of))}: {why}." for why, of in reasons.items()]
         return have, lines
 
 
 def measure(settings: Sequence[Setting], how: MeasureOptions, console: Console) -> Measured:
-    """Analyses of all runs, on their test images, with the weights after the last epoch.
+    """Analyses all runs on their test images, with the weights after the last epoch.
 
-    Images are looked at with Grad-CAM in the first run of each setting: those that were asked for,
-    else ones that the first setting on the same test images chose. What could not be measured is
-    told once, on the console.
+    Grad-CAM shows images in the first run of each setting: those that were asked for, or else those
+    that the first setting with the same test images chose. One note on the console reports each
+    part that could not be measured.
     """
     measured = Measured({s: [] for s in settings}, outside=[*_outside(settings, how)])
     chosen: dict[object, Sequence[int] | int] = {}
@@ -108,32 +109,27 @@ def measure(settings: Sequence[Setting], how: MeasureOptions, console: Console) 
 
 
 def refuse_places(settings: Mapping[str, Sequence[Result]], how: MeasureOptions) -> None:
-    """Raises InputError where an image was asked for that no setting has."""
-    counts = [_test_images(s) for s in settings_of(settings)]
-    known = [n for n in counts if n is not None]
-    nowhere = [i for i in how.images if len(known) == len(counts) and i >= max(known)]
-    if nowhere:
-        raise InputError(
-            f"--images: there is no test image {nowhere[0]}: there are {max(known):,}, from 0"
-        )
+    """Raises InputError if an image was asked for that no setting has."""
+    most = max(_test_images(s) for s in settings_of(settings))
+    for i in how.images:
+        if i >= most:
+            raise InputError(f"--images: there is no test image {i}: there are {most:,}, from 0")
 
 
-def _test_images(setting: Setting) -> int | None:
-    return setting.results[0].manifest.images.get("test")
+def _test_images(setting: Setting) -> int:
+    return setting.results[0].manifest.images["test"]
 
 
 def _inside(setting: Setting, how: MeasureOptions) -> list[int]:
-    """The images that were asked for, as far as a setting has them; all of them if it has none."""
-    n = _test_images(setting)
-    return [i for i in how.images if n is None or i < n] or list(how.images)
+    """The images asked for that a setting has; all of them if it has none."""
+    return [i for i in how.images if i < _test_images(setting)] or list(how.images)
 
 
 def _outside(settings: Sequence[Setting], how: MeasureOptions) -> Iterator[str]:
     for s in settings:
-        inside = _inside(s, how)
+        n = _test_images(s)
         for i in how.images:
-            if i not in inside:
-                n = _test_images(s)
+            if i >= n > min(how.images):  # a setting that has none of them says so by itself
                 yield f"{s.title}: there is no test image {i}: there are {n:,}, from 0."
 
 

@@ -1,4 +1,4 @@
-"""What a page is made of; `html.py` and `text.py` say how each part is written."""
+"""The parts of a page; `html.py` and `markdown.py` write them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,12 +17,12 @@ class Table:
     """A table of text. Rows are as long as the head.
 
     Attributes:
-        caption: what it shows, in a few words.
-        head: of the columns.
-        rows: the first `headers` cells of each say what the row is.
-        below: what the reader has to know of the numbers.
-        headers: how many columns say what a row is.
-        shades: for each row, how dark each cell behind the headers stands, 0 to 1; none: white.
+        caption: its contents in a few words.
+        head: names of the columns.
+        rows: cells of each row; the first `headers` of them name the row.
+        below: explanation of the numbers, below the table.
+        headers: number of columns that name a row.
+        shades: darkness of each cell behind the headers, row by row, 0 to 1; none: all white.
     """
 
     caption: str
@@ -38,9 +38,9 @@ class Figure:
     """A drawing.
 
     Attributes:
-        title: what it shows, in a few words.
+        title: its contents in a few words.
         uri: the image, as `drawing.image_of` makes it.
-        description: the same for those who do not see it: axes, and what was found.
+        description: text for readers who do not see it: axes and values.
     """
 
     title: str
@@ -60,9 +60,9 @@ class Panel:
     """A small photograph with a line of text.
 
     Attributes:
-        uri: data: with the picture in it.
-        alt: what it shows.
-        text: below it.
+        uri: the picture as a data: URI.
+        alt: text for readers who do not see it.
+        text: line below it.
     """
 
     uri: str
@@ -89,7 +89,7 @@ class Code:
 
 @dataclass(frozen=True)
 class Key:
-    """Which number, colour, line and marker stands for which setting in the figures.
+    """The number, colour, line and marker of each setting in the figures.
 
     Attributes:
         entries: number, a sample as a data: URI, and label.
@@ -100,7 +100,7 @@ class Key:
 
 @dataclass(frozen=True)
 class Fold:
-    """Parts that are shown when the reader asks for them."""
+    """Parts that the reader can unfold."""
 
     title: str
     parts: Sequence["Part"]
@@ -117,9 +117,9 @@ class Section:
     Attributes:
         name: a short word, unique on the page.
         title: its heading.
-        how: how to read it, in one or two sentences.
-        parts: in order; empty where there is nothing to show, which `missing` then explains.
-        missing: what is not shown, and why.
+        how: a guide to reading it.
+        parts: its parts in order; empty if there is nothing to show, which `missing` then explains.
+        missing: a line for each thing that is not shown, with the reason.
     """
 
     name: str

@@ -16,9 +16,9 @@ class Setting:
     """The runs of one row of the tables.
 
     Attributes:
-        number: from 1, the same all over the page.
-        label: of the row.
-        results: its runs, in the order of their seeds.
+        number: number from 1, the same all over the page.
+        label: label of the row.
+        results: the runs, in the order of their seeds.
     """
 
     number: int
@@ -30,8 +30,13 @@ class Setting:
         return f"{self.number}. {self.label}"
 
     @property
+    def head(self) -> list[str]:
+        """The first two cells of a table's row: number and label."""
+        return [str(self.number), self.label]
+
+    @property
     def n(self) -> str:
-        """How many seeds, and which."""
+        """The number of seeds, and the seeds."""
         seeds = ", ".join(str(r.config.seed) for r in self.results)
         return f"n = {len(self.results)} (seed{'s' if len(self.results) > 1 else ''} {seeds})"
 
@@ -67,12 +72,12 @@ class Setting:
         return r.scores.own_classifier(known)
 
     def keys(self, prefix: str) -> list[str]:
-        """What the records know under a prefix, in their order."""
+        """The keys of the records that begin with a prefix, in their order."""
         found = [k for r in self.results for record in r.history for k in record]
         return [k for k in dict.fromkeys(found) if k.startswith(prefix)]
 
     def columns(self, value: Callable[[Record], float | None]) -> list[list[float]]:
-        """For each epoch, what `value` finds in the records of the seeds that have it."""
+        """For each epoch, the values that `value` finds in the records of the seeds."""
         epochs = zip_longest(*(r.history for r in self.results))
         found = ([value(record) for record in records if record] for records in epochs)
         return [[x for x in values if x is not None] for values in found]
@@ -107,13 +112,13 @@ def one_line(label: str) -> str:
 
 
 def top1_of(setting: Setting, classifier: str) -> list[float]:
-    """Test accuracy in % after the last epoch, of the seeds that measured it."""
+    """Test accuracies in % after the last epoch, of the seeds that measured them."""
     found = (r.scores.accuracy("last", classifier) for r in setting.results)
     return [value for value in found if value is not None]
 
 
 def named(some: Sequence[Setting], every: Sequence[Setting]) -> str:
-    """Which of the settings are meant."""
+    """Words for some of the settings."""
     if len(some) == len(every):
         return "all settings" if len(every) > 1 else every[0].label
     return "; ".join(s.title for s in some)
@@ -124,9 +129,7 @@ def key_of(settings: Sequence[Setting]) -> Key:
     return Key([(s.number, sample(s.style), s.label) for s in settings])
 
 
-def numbered(
-    settings: Sequence[Setting], rows: Iterator[Sequence[str]], label: int = 0
-) -> list[list[str]]:
-    """Rows that begin with a label, with its number before it."""
+def numbered(settings: Sequence[Setting], rows: Iterator[list[str]]) -> list[list[str]]:
+    """Rows that begin with a label, with the setting's number before it."""
     numbers = {s.label: str(s.number) for s in settings}
-    return [[numbers[row[label]], *row] for row in rows]
+    return [[numbers[row[0]], *row] for row in rows]

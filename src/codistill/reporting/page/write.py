@@ -22,8 +22,8 @@ from codistill.reporting.page.sections.grad_cam import where_they_look
 from codistill.reporting.page.sections.losses import loss_terms
 from codistill.reporting.page.sections.settings_and_tables import (
     few_seeds,
+    seeds_of_others,
     tables,
-    what_seeds_lack,
     what_was_compared,
 )
 from codistill.reporting.page.sections.similarity import likeness_of_maps
@@ -31,14 +31,14 @@ from codistill.reporting.page.setting import Setting, one_line, settings_of
 from codistill.runs.finished import Result, version_notes
 
 _LEAD = (
-    "Networks that taught each other while they were trained (online knowledge distillation), "
-    "compared by codistill. No epoch and no network was chosen on the test images. The most "
-    "changed classes, and the images for Grad-CAM where none were asked for, were."
+    "A comparison by codistill of networks that taught each other while they were trained (online "
+    "knowledge distillation). No epoch and no network was chosen on the test images. Only the most "
+    "changed classes, and the images for Grad-CAM if none were asked for, were chosen on them."
 )
 
 
 def require_page() -> None:
-    """Raises MissingExtraError where what the page needs is not installed."""
+    """Raises MissingExtraError if a package that the page needs is not installed."""
     optional("matplotlib", "drawing curves")
     optional("jinja2", "writing a page")
 
@@ -53,25 +53,25 @@ def write_page(
     sources: Sequence[str] = (),
     notes: Sequence[str] = (),
 ) -> list[Path]:
-    """Writes report.html and report.md; returns where.
+    """Writes report.html and report.md; returns their paths.
 
     Args:
         settings: the runs of each setting, by its label.
-        folder: where to; it is made.
-        how: the runs' networks are to be measured on their images; None: not at all.
-        differences: to the networks alone, of a comparison.
+        folder: folder to write to; it is made if it does not exist.
+        how: how the networks are measured on their test images; None: not at all.
+        differences: a comparison's differences to the networks alone.
         published: figures of others by label.
         sources: lines on these figures.
-        notes: what the reader has to know of the runs.
+        notes: notes for the reader on the runs.
     """
     require_page()
     numbered = settings_of(settings)
     if not differences:  # a comparison brings notes of its own
-        notes = [*notes, *version_notes(settings), *what_seeds_lack(numbered)]
+        notes = [*notes, *version_notes(settings), *seeds_of_others(numbered)]
     notes = [*notes, *few_seeds(numbered)]
     if how is None:
         notes.append(
-            "the networks were not measured (--no-analysis): feature maps, calibration, classes "
+            "the networks were not measured (--no-analysis), so feature maps, calibration, classes "
             "and Grad-CAM are left out"
         )
     sections = [
@@ -93,10 +93,10 @@ def _other_sections(settings: Sequence[Setting], how: MeasureOptions | None) -> 
     yield flow_of_knowledge(settings)
     if how:
         measured = measure(settings, how, Console(stderr=True))
-        yield likeness_of_maps(measured, settings)
-        yield calibration_of_classifiers(measured, settings)
-        yield classes_that_change(measured, settings)
-        yield where_they_look(measured, settings)
+        yield likeness_of_maps(measured)
+        yield calibration_of_classifiers(measured)
+        yield classes_that_change(measured)
+        yield where_they_look(measured)
     yield accuracy_and_cost(settings)
 
 

@@ -1,9 +1,9 @@
-"""How far classifiers' confidence can be believed: reliability diagrams and what they come to."""
+"""Calibration of the classifiers: reliability diagrams, ECE, NLL and Brier score."""
 
 from collections.abc import Iterator, Sequence
 from statistics import mean
 
-from codistill.analysis import Analysis, Bin, Calibration
+from codistill.analysis import Bin, Calibration
 from codistill.reporting.page.dots import dots
 from codistill.reporting.page.drawing import Style, canvas, image_of
 from codistill.reporting.page.measure import Measured
@@ -12,73 +12,61 @@ from codistill.reporting.page.setting import Setting
 from codistill.reporting.tables import spread_of
 
 _FEW = 20
-Have = dict[Setting, list[Analysis]]
+OfSeeds = Sequence[dict[str, Calibration]]
+"""For each seed, the calibration of every classifier by name."""
 
 
-def calibration_of_classifiers(measured: Measured, settings: Sequence[Setting]) -> Section:
+def calibration_of_classifiers(measured: Measured) -> Section:
     """Reliability diagrams, ECE, NLL and Brier score."""
     have, missing = measured.parts(lambda a: a.calibration)
     parts: list[Part] = []
     if have:
         titles = "Filled: mean of the peers. Hollow: ensemble. Half-filled: what the method adds"
-        parts.append(
-            Figures(
-                [
-                    dots(_values(have, "ece"), "ECE", f"ECE. {titles}", 3),
-                    dots(_values(have, "nll"), "NLL [nats]", f"NLL. {titles}", 3),
-                ]
-            )
-        )
-        diagrams = [_diagram(s, analyses) for s, analyses in have.items()]
-        title = "Reliability diagrams"
-        parts += [Figures(diagrams)] if len(have) <= 3 else [Fold(title, [Figures(diagrams)])]
+        axes = {"ece": "ECE", "nll": "NLL [nats]"}
+        values = {n: {s: _values(s, of, n) for s, of in have.items()} for n in axes}
+        summaries = [dots(values[n], axis, f"{n.upper()}. {titles}", 3) for n, axis in axes.items()]
+        diagrams = Figures([_diagram(s, of_seeds) for s, of_seeds in have.items()])
         table = _table(have)
-        parts.append(table if len(have) <= 3 else Fold(table.caption, [table]))
+        parts = [Figures(summaries), diagrams, table]
+        if len(have) > 3:
+            parts[1:] = [Fold("Reliability diagrams", [diagrams]), Fold(table.caption, [table])]
     return Section(
         "trust",
         "Can their confidence be believed?",
-        "A classifier that gives its guesses 70 % should be right about 70 % of them: on the "
-        "diagonal of a reliability diagram. Below it, it is surer than it should be. ECE is the "
-        "mean distance from the diagonal; NLL and Brier score are of all probabilities, right and "
-        "wrong. For all three less is better. On the test images, after the last epoch; no "
-        "temperature was fitted.",
+        "A classifier that is 70 % confident should be right 70 % of the time: then it lies on the "
+        "diagonal of a reliability diagram. Below the diagonal it is too confident. ECE is the "
+        "mean distance from the diagonal. NLL and Brier score measure all probabilities, right and "
+        "wrong. Less is better for all three. Measured on the test images after the last epoch, "
+        "without fitting a temperature.",
         parts,
         missing,
     )
 
 
-def _of(analysis: Analysis) -> dict[str, Calibration]:
-    assert isinstance(analysis.calibration, dict)
-    return analysis.calibration
+def _seeds(of_seeds: OfSeeds, classifier: str, number: str) -> list[float]:
+    return [getattr(of[classifier], number) for of in of_seeds if classifier in of]
 
 
-def _seeds(analyses: Sequence[Analysis], classifier: str, number: str) -> list[float]:
-    return [getattr(_of(a)[classifier], number) for a in analyses if classifier in _of(a)]
+def _kinds(setting: Setting, of_seeds: OfSeeds) -> list[str]:
+    """The ensemble, and the method's own classifier."""
+    names = ("ensemble", setting.own_classifier)
+    return [n for n in names if n and n in of_seeds[0] and n not in setting.given]
 
 
-def _kinds(setting: Setting, analyses: Sequence[Analysis]) -> list[str]:
-    """The ensemble, and the classifier of its own that the method is known by."""
-    names = [n for n in dict.fromkeys(["ensemble", analyses[0].own]) if n in _of(analyses[0])]
-    return [n for n in names if n and n not in setting.given]
+def _values(setting: Setting, of_seeds: OfSeeds, number: str) -> dict[str, list[float]]:
+    peers = [mean(getattr(of[peer], number) for peer in setting.peers) for of in of_seeds]
+    others = {n: _seeds(of_seeds, n, number) for n in _kinds(setting, of_seeds)}
+    return {"mean peer": peers} | others
 
 
-def _values(have: Have, number: str) -> dict[Setting, dict[str, list[float]]]:
-    found = {}
-    for s, analyses in have.items():
-        peers = [mean(getattr(_of(a)[p], number) for p in s.peers) for a in analyses]
-        others = {n: _seeds(analyses, n, number) for n in _kinds(s, analyses)}
-        found[s] = {"mean peer": peers} | others
-    return found
-
-
-def _diagram(setting: Setting, analyses: Sequence[Analysis]) -> Figure:
+def _diagram(setting: Setting, of_seeds: OfSeeds) -> Figure:
     """Accuracy by confidence, the images of all seeds together."""
     said = []
-    names = [setting.peers[0], *_kinds(setting, analyses)]
+    names = [setting.peers[0], *_kinds(setting, of_seeds)]
     with canvas(height=3.4) as (figure, axes):
         axes.plot([0, 1], [0, 1], color="#777777", linewidth=1, linestyle=(0, (2, 2)))
         for i, name in enumerate(names):
-            points = list(_pooled([_of(a)[name].bins for a in analyses]))
+            points = list(_pooled([of[name].bins for of in of_seeds]))
             style = Style.number(i)
             axes.plot(
                 *zip(*points, strict=True),
@@ -86,15 +74,14 @@ def _diagram(setting: Setting, analyses: Sequence[Analysis]) -> Figure:
                 linestyle=style.line,
                 marker=style.marker,
                 markersize=4,
-                label=f"{name}: ECE {mean(_seeds(analyses, name, 'ece')):.3f}",
+                label=f"{name}: ECE {mean(_seeds(of_seeds, name, 'ece')):.3f}",
             )
             said.append(f"{name}: {', '.join(f'{x:.2f} {y:.2f}' for x, y in points)}")
         axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="mean confidence", ylabel="share right")
         axes.legend(loc="upper left")
-        image = image_of(figure)
-    text = f"Confidence and share right in each bin. {'; '.join(said)}."
-    title = f"{setting.label}, {setting.n}; bins of fewer than {_FEW} images left out"
-    return Figure(title, image, text)
+        title = f"{setting.label}, {setting.n}; bins of fewer than {_FEW} images left out"
+        text = f"Confidence and share right in each bin. {'; '.join(said)}."
+        return Figure(title, image_of(figure), text)
 
 
 def _pooled(of_seeds: Sequence[Sequence[Bin]]) -> Iterator[tuple[float, float]]:
@@ -107,19 +94,19 @@ def _pooled(of_seeds: Sequence[Sequence[Bin]]) -> Iterator[tuple[float, float]]:
             yield confidence / count, accuracy / count
 
 
-def _table(have: Have) -> Table:
+def _table(have: dict[Setting, list[dict[str, Calibration]]]) -> Table:
     rows = []
-    for s, analyses in have.items():
-        for name in _of(analyses[0]):
-            columns = [_seeds(analyses, name, n) for n in ("ece", "overconfidence", "nll", "brier")]
+    for s, of_seeds in have.items():
+        for name in of_seeds[0]:
+            columns = [_seeds(of_seeds, name, n) for n in ("ece", "overconfidence", "nll", "brier")]
             cells = [spread_of(values, 3) for values in columns]
-            rows.append([str(s.number), s.label, name, *cells, str(len(columns[0]))])
+            rows.append([*s.head, name, *cells, str(len(columns[0]))])
     return Table(
         "Calibration of every classifier",
         ("#", "setting", "classifier", "ECE", "overconfidence", "NLL", "Brier", "n"),
         rows,
         "ECE with 15 bins of equal width (Guo et al. 2017), 0 to 1. overconfidence: mean "
-        "confidence less accuracy, -1 to 1. NLL in nats. Brier: 0 to 2. mean ± standard "
+        "confidence minus accuracy, -1 to 1. NLL in nats. Brier: 0 to 2. mean ± standard "
         "deviation over n seeds.",
         headers=3,
     )

@@ -1,10 +1,10 @@
-"""Which classes the method's own classifier knows better or worse than the network that is kept."""
+"""Classes that the method's own classifier knows better or worse than the kept network."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean
 
-from codistill.analysis import Analysis, ClassChange, ClassChanges
+from codistill.analysis import ClassChange, ClassChanges
 from codistill.reporting.page.drawing import COLOURS, canvas, image_of
 from codistill.reporting.page.measure import Measured
 from codistill.reporting.page.parts import Figure, Figures, Fold, Paragraph, Part, Section, Table
@@ -19,8 +19,8 @@ class Change:
     """A class in all seeds of a setting.
 
     Attributes:
-        name: of the class.
-        of_seeds: one change for each seed that has images of it.
+        name: name of the class.
+        of_seeds: its changes, one for each seed that has images of it.
     """
 
     name: str
@@ -28,52 +28,44 @@ class Change:
 
     @property
     def mean(self) -> float:
-        """Of the differences, in points."""
+        """Mean of the differences, in points."""
         return mean(c.difference for c in self.of_seeds)
 
 
-def classes_that_change(measured: Measured, settings: Sequence[Setting]) -> Section:
+def classes_that_change(measured: Measured) -> Section:
     """The most improved and the most hurt classes."""
     have, missing = measured.parts(lambda a: a.changes)
     parts: list[Part] = [
-        Fold(s.title, list(_parts(s, analyses)), open=len(settings) <= 3)
-        for s, analyses in have.items()
+        Fold(s.title, _parts(s, changes), open=len(have) <= 3) for s, changes in have.items()
     ]
     return Section(
         "classes",
         "Which classes gain, which lose?",
-        "From the network that is kept to the method's own classifier (fused, gated ...) or, where "
-        "it has none, the ensemble: the classes of which the second knows most more, and most "
-        "less, of the test images, in points of accuracy; each mark is a seed. Both after the last "
-        "epoch: “kept” is here the network that is kept then, not the one after the epoch that the "
-        "held-out images chose. The ends of a long list are always far out: only classes with a "
-        "finding (exact sign test, Holm-corrected for all classes of a run, p < 0.05) can be told "
-        "from chance here.",
+        "The method's own classifier (fused, gated ...), or the ensemble if it has none, against "
+        "the kept network: the classes with the largest gains and losses in test accuracy, in "
+        "points. Each mark is a seed. Both are measured after the last epoch, so “kept” is here "
+        "the network that is kept then, not the one after the epoch that the held-out images "
+        "chose. The ends of a long list are always far out. Only classes with a finding (exact "
+        "sign test, Holm-corrected for all classes of a run, p < 0.05) differ by more than chance.",
         parts,
         missing,
     )
 
 
-def _of(analysis: Analysis) -> ClassChanges:
-    assert isinstance(analysis.changes, ClassChanges)
-    return analysis.changes
-
-
-def changes_over_seeds(analyses: Sequence[Analysis]) -> list[Change]:
-    """Every class, the most improved first, those that tie in the order of their labels."""
+def changes_over_seeds(of_seeds: Sequence[ClassChanges]) -> list[Change]:
+    """Every class, the most improved first; ties in the order of the labels."""
     by_label: dict[int, list[ClassChange]] = {}
-    for a in analyses:
-        for change in _of(a).classes:
+    for changes in of_seeds:
+        for change in changes.classes:
             by_label.setdefault(change.label, []).append(change)
-    changes = [Change(c[0].name, c) for _, c in sorted(by_label.items())]
-    return sorted(changes, key=lambda change: -change.mean)
+    every = [Change(c[0].name, c) for _, c in sorted(by_label.items())]
+    return sorted(every, key=lambda change: -change.mean)
 
 
-def _parts(setting: Setting, analyses: Sequence[Analysis]) -> list[Part]:
-    changes = changes_over_seeds(analyses)
+def _parts(setting: Setting, found: Sequence[ClassChanges]) -> list[Part]:
+    changes = changes_over_seeds(found)
     up = [c for c in changes if c.mean > 0][:_SHOWN]
     down = [c for c in changes if c.mean < 0][-_SHOWN:]
-    found = [_of(a) for a in analyses]
     what = ", ".join(dict.fromkeys(f"{c.first} to {c.second}" for c in found))
     tests = "; ".join(
         f"{c.findings} (uncorrected {c.uncorrected}, by chance {c.by_chance:.1f})" for c in found
@@ -102,9 +94,9 @@ def _figure(setting: Setting, up: Sequence[Change], down: Sequence[Change]) -> F
         names = [c.name if len(c.name) < 24 else f"{c.name[:21]} ..." for c in shown]
         axes.set_yticks([-row for row in range(len(shown))], names)
         axes.set_xlabel("change in accuracy [points]")
-        image = image_of(figure)
-    text = ", ".join(f"{c.name} {c.mean:+.1f}" for c in shown)
-    return Figure(f"{setting.label}: bars are means, marks are seeds", image, f"{text}.")
+        text = ", ".join(f"{c.name} {c.mean:+.1f}" for c in shown)
+        title = f"{setting.label}: bars are means, marks are seeds"
+        return Figure(title, image_of(figure), f"{text}.")
 
 
 def _table(shown: Sequence[Change]) -> Table:

@@ -1,4 +1,4 @@
-"""What accuracy costs: parameters and FLOPs of what is used, seconds of what is trained."""
+"""Accuracy and its cost: parameters and FLOPs in use, seconds of training."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,14 +24,15 @@ _E = 1e6
 
 @dataclass(frozen=True)
 class CostPoint:
-    """What of a setting can be used to classify, and what it takes.
+    """Something of a setting that can classify, and its cost.
 
     Attributes:
-        what: "kept", "ensemble", or what the method adds.
-        top1: on the test images, of each seed.
-        parameters: None where the run does not tell, and where seeds differ.
-        flops: forward, for one image; None where the run does not tell, where seeds differ, and
-            where the method's forward runs networks that the classifier does not need.
+        what: "kept", "ensemble", or the name of a classifier that the method adds.
+        top1: test accuracies in %, one for each seed.
+        parameters: number of parameters; None if the run does not record it, or seeds differ.
+        flops: FLOPs of a forward pass with one image; None if the run does not record them, if
+            seeds differ, or if the method's forward runs networks that the classifier does not
+            need.
     """
 
     what: str
@@ -60,19 +61,18 @@ def accuracy_and_cost(settings: Sequence[Setting]) -> Section:
     return Section(
         "cost",
         "Accuracy and cost",
-        "The higher and the further to the left, the better. Filled: the network that is kept; "
-        "hollow: the ensemble, which costs as much as all peers; half-filled: a classifier that "
-        "the method adds. Bars are one standard deviation over seeds. FLOPs are those of "
-        "convolutions and matrix products, 2 per multiply-add, forward, for one image. Seconds "
-        "are those of the training steps, without evaluation; what else the machine did at that "
-        "time is in them.",
+        "Higher and further to the left is better. Filled: the kept network. Hollow: the ensemble, "
+        "which costs as much as all peers. Half-filled: a classifier that the method adds. Bars "
+        "are one standard deviation over seeds. FLOPs count convolutions and matrix products of a "
+        "forward pass with one image, 2 per multiply-add. Seconds are those of the training steps "
+        "without evaluation. They include whatever else the machine did at that time.",
         parts,
         missing,
     )
 
 
 def _used(setting: Setting) -> list[CostPoint]:
-    """The kept network, the ensemble, and what the method adds to peers beside it."""
+    """The kept network, the ensemble, and the classifiers that the method adds."""
     first = setting.results[0]
     counts, flops = first.manifest.parameters, first.manifest.flops
     top1 = [r.scores.kept_top1 for r in setting.results]
@@ -106,18 +106,10 @@ def _was_given_networks(result: Result) -> bool:
     return bool(result.manifest.networks or network_files(result.config.method))
 
 
-def _seconds(result: Result) -> float | None:
-    found = [record["seconds"] for record in result.history if "seconds" in record]
-    return sum(found) if found else None
-
-
-def _epoch_seconds(result: Result) -> float | None:
-    found = [record["seconds"] for record in result.history if "seconds" in record]
-    return median(found) if found else None
-
-
-def _over_seeds(setting: Setting, of: Callable[[Result], float | None]) -> list[float]:
-    return [x for x in map(of, setting.results) if x is not None]
+def _seconds(setting: Setting, over_epochs: Callable[[list[float]], float]) -> list[float]:
+    """The seconds of each seed that recorded them, its epochs taken together."""
+    of_seeds = [[e["seconds"] for e in r.history if "seconds" in e] for r in setting.results]
+    return [over_epochs(seconds) for seconds in of_seeds if seconds]
 
 
 _AXES = ("parameters [millions]", "FLOPs [millions]", "training [minutes]")
@@ -127,7 +119,7 @@ def _figure(used: dict[Setting, list[CostPoint]], axis: str) -> Figure | None:
     """Kept networks and ensembles as points."""
     drawn: list[tuple[Setting, CostPoint, float]] = []
     for s, things in used.items():
-        seconds = _over_seeds(s, _seconds)
+        seconds = _seconds(s, sum)
         for u in things:
             x = {
                 _AXES[0]: u.parameters and u.parameters / _E,
@@ -148,21 +140,20 @@ def _figure(used: dict[Setting, list[CostPoint]], axis: str) -> Figure | None:
             axes.set_xscale("log")
             plain_ticks(axes.xaxis, between=False)
         name_points(axes, [(str(s.number), x, mean(u.top1)) for s, u, x in drawn])
-        image = image_of(figure)
-    text = "; ".join(f"{s.number} {u.what}: {x:.3g}, {mean(u.top1):.2f} %" for s, u, x in drawn)
-    title = f"Accuracy against {axis.partition(' [')[0]}"
-    return Figure(title, image, f"{axis} and test top-1 by number of the setting: {text}.")
+        said = "; ".join(f"{s.number} {u.what}: {x:.3g}, {mean(u.top1):.2f} %" for s, u, x in drawn)
+        title = f"Accuracy against {axis.partition(' [')[0]}"
+        text = f"{axis} and test top-1 by number of the setting: {said}."
+        return Figure(title, image_of(figure), text)
 
 
 def _table(used: dict[Setting, list[CostPoint]]) -> Table:
     rows = []
     for s, things in used.items():
-        whole, each = _over_seeds(s, _seconds), _over_seeds(s, _epoch_seconds)
+        whole, each = _seconds(s, sum), _seconds(s, median)
         for u in things:
             rows.append(
                 [
-                    str(s.number),
-                    s.label,
+                    *s.head,
                     u.what,
                     spread_of(u.top1),
                     f"{u.parameters:,}" if u.parameters else "-",
@@ -176,20 +167,20 @@ def _table(used: dict[Setting, list[CostPoint]]) -> Table:
         "What accuracy costs",
         ("#", "setting", "used", "top-1 %", "parameters", "MFLOPs", "train s", "s/epoch", "n"),
         rows,
-        "kept: the exported student, its epoch chosen by the held-out images, else the last; the "
-        "others after the last epoch. parameters and MFLOPs: of what is used, not of what was "
-        "trained. train s: the whole training, which is the same for all that came out of it; "
-        "s/epoch: median of its epochs. “-”, of the kept network: seeds keep peers of different "
-        "size; of a classifier that the method adds: the method runs networks beside it that are "
-        "not trained. A classifier that the method adds is counted with all peers and all modules "
-        "that the method trains; where the method was given a network, such as a teacher, it is "
-        "left out.",
+        "kept: the exported student, after the epoch that the held-out images chose, or after the "
+        "last epoch if there are none. The others are measured after the last epoch. parameters "
+        "and MFLOPs: of the network in use, not of all that was trained. train s: the whole "
+        "training, the same for everything that came out of it. s/epoch: median of its epochs. A "
+        "classifier that the method adds is counted with all peers and all modules that the method "
+        "trains; it is left out if the method was given a network, such as a teacher. “-”: seeds "
+        "keep peers of different size, or the method runs networks beside the classifier that are "
+        "not trained.",
         headers=3,
     )
 
 
 def _where(result: Result) -> str:
-    """Machines and threads of a run."""
+    """The machines and threads of a run, in words."""
     found = []
     for p in result.manifest.processes:
         threads = f", {p.threads} threads" if p.device == "cpu" else ""

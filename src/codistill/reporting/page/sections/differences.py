@@ -1,4 +1,4 @@
-"""What helped and what hurt: a comparison's differences to the networks alone."""
+"""What helped and what hurt: differences of a comparison to the networks alone."""
 
 from collections.abc import Sequence
 from itertools import groupby
@@ -13,8 +13,8 @@ def what_helped(found: Sequence[Difference]) -> Section:
     """The paired differences as a figure and as the table of differences.md."""
     last, best = _tables(found)
     kinds = {
-        "Mean of the peers, less that of the networks alone": ("mean peer",),
-        "Ensemble and what the method adds, less its opponent": ("ensemble", "its own"),
+        "Mean of the peers minus that of the networks alone": ("mean peer",),
+        "Ensemble and what the method adds, minus its opponent": ("ensemble", "its own"),
     }
     figures = [
         _figure(title, [d for d in found if d.epoch == "last" and d.kind in kind])
@@ -25,9 +25,10 @@ def what_helped(found: Sequence[Difference]) -> Section:
     return Section(
         "versus",
         "What helped, what hurt",
-        "Each run less the networks trained alone with the same seed, in points of test top-1. The "
-        "bar is the 95 % confidence interval of the mean: where it holds 0, these seeds do not "
-        "show that the method helped or hurt, which is not to say that it did neither.",
+        "Test top-1 of each run minus that of the networks trained alone with the same seed, in "
+        "points. The bar is the 95 % confidence interval of the mean. If it contains 0, these "
+        "seeds do not show whether the method helped or hurt. That is no proof that it did "
+        "neither.",
         [
             Figures(figures),
             last if few else Fold(last.caption, [last]),
@@ -81,6 +82,5 @@ def _figure(title: str, shown: Sequence[Difference]) -> Figure:
         axes.axvline(0, color="black", linewidth=0.8)
         axes.set_yticks([y for y, _ in ticks], [text for _, text in ticks])
         axes.set(xlabel="difference in test top-1 [points], last epoch", ylim=(row + 0.4, 0.6))
-        image = image_of(figure)
-    note = "Filled: helped or hurt (corrected p < 0.05); hollow: undecided or not tested"
-    return Figure(f"{title}. {note}", image, f"Differences: {'; '.join(said)}.")
+        title += ". Filled: helped or hurt (corrected p < 0.05); hollow: undecided or not tested"
+        return Figure(title, image_of(figure), f"Differences: {'; '.join(said)}.")

@@ -1,4 +1,4 @@
-"""What the peers say of each other's answers: divergence and disagreement, epoch by epoch."""
+"""Divergence and disagreement between the peers' answers, epoch by epoch."""
 
 from collections.abc import Iterator, Sequence
 from itertools import zip_longest
@@ -14,7 +14,7 @@ KINDS = {"kl": "KL divergence [nats]", "disagreement": "disagreement [%]"}
 
 
 def flow_of_knowledge(settings: Sequence[Setting]) -> Section:
-    """How far the peers' predictions are from each other."""
+    """The distances between the peers' predictions."""
     known = [s for s in settings if pairs(s, "kl") or pairs(s, "disagreement")]
     parts: list[Part] = []
     if len(known) > 1:
@@ -36,11 +36,11 @@ def flow_of_knowledge(settings: Sequence[Setting]) -> Section:
     return Section(
         "flow",
         "Flow of knowledge between peers",
-        "On the test images after each epoch. KL(i ‖ j) is large where peer i holds likely what "
-        "peer j does not, and 0 where they say the same; disagreement is the share of images that "
-        "two peers classify differently. Curves that fall together mean that the peers become one "
-        "another's copies, which may help each and spoils their ensemble; they do not tell who "
-        "taught whom.",
+        "Measured on the test images after each epoch. KL(i ‖ j) is large if peer i thinks likely "
+        "what peer j does not, and 0 if their predictions are equal. Disagreement is the share of "
+        "images that two peers classify differently. If both fall, the peers become copies of each "
+        "other: that may help each of them, and it spoils their ensemble. The curves do not show "
+        "who taught whom.",
         parts,
         missing,
     )
@@ -83,12 +83,12 @@ def _by_pair(setting: Setting, kind: str) -> Figure:
 
 
 def _largest(setting: Setting, kind: str) -> float:
-    """After the last epoch."""
+    """The largest mean of a pair after the last epoch."""
     return max((mean(c[-1]) for c in pairs(setting, kind).values() if c[-1]), default=0.0)
 
 
 def _matrix(setting: Setting, kind: str, top: float) -> Table:
-    """The values after the last epoch; `top` is the darkest on the page."""
+    """The values after the last epoch; `top` is the value of the darkest cell on the page."""
     found = pairs(setting, kind)
     peers = [*dict.fromkeys(p for pair in found for p in pair)]
 
@@ -104,7 +104,7 @@ def _matrix(setting: Setting, kind: str, top: float) -> Table:
             [i, *(spread_of(v, 3 if kind == "kl" else 1) if v else "-" for v in row)]
             for i, row in zip_longest(peers, values)
         ],
-        f"Mean ± standard deviation, {setting.n}. The darkest cells are those of the setting with "
-        "the largest value.",
+        f"Mean ± standard deviation, {setting.n}. The darker the cell, the larger the value; one "
+        "scale for all settings.",
         shades=[[mean(v) / top if v and top else 0.0 for v in row] for row in values],
     )

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from codistill.analysis import Analysis, HeatMap, Picture
+from codistill.analysis import Analysis, HeatMap, Missing, Picture
 from codistill.importing import optional
 from codistill.reporting.page.measure import Measured
 from codistill.reporting.page.parts import Fold, Panel, Panels, Part, Section
@@ -17,34 +17,33 @@ from codistill.reporting.page.setting import Setting
 _SIDE = 96  # pixels of a panel
 
 
-def where_they_look(measured: Measured, settings: Sequence[Setting]) -> Section:
+def where_they_look(measured: Measured) -> Section:
     """Panels of Grad-CAM for every setting."""
     first = Measured({s: analyses[:1] for s, analyses in measured.of.items()}, measured.refused)
-    have, missing = first.parts(lambda a: a.pictures)
+    have, missing = first.parts(lambda a: a.pictures if isinstance(a.pictures, Missing) else a)
     alike = _of_the_same_images(have)
     parts: list[Part] = [_side_by_side(some) for some in alike if len(some) > 1]
     single = [next(iter(some)).title for some in alike if len(some) == 1]
     if len(have) > 1 and single:
         missing.append(
-            f"Not beside others, because no other setting shows the same images: "
-            f"{'; '.join(single)}."
+            f"No other setting shows the same images, so these stand alone: {'; '.join(single)}."
         )
-    parts += [Fold(s.title, [_panels(s, a)], open=len(settings) <= 3) for s, (a,) in have.items()]
+    parts += [Fold(s.title, [_panels(s, a)], open=len(have) <= 3) for s, (a,) in have.items()]
     return Section(
         "looks",
         "Where do they look?",
-        "Grad-CAM: the places of the last feature map that speak for a classifier's own first "
-        "guess are clear, the rest fades into grey. The ensemble and a fused classifier read all "
-        "peers' maps. Of the first seed of each setting only, on the same images in all settings "
-        "that have the same test images; where none were asked for (--images), some that only one "
-        "of two classifiers of the first of these is right about: no fair sample of anything.",
+        "Grad-CAM: the places of the last feature map that speak for a classifier's first guess "
+        "are clear; the rest fades into grey. The ensemble and a fused classifier read the maps of "
+        "all peers. Each setting shows its first seed, and settings with the same test images show "
+        "the same images. Without --images, these are images that only one of two classifiers of "
+        "the first such setting is right about. They are not a fair sample.",
         parts,
         [*measured.outside, *missing],
     )
 
 
 def _of_the_same_images(have: dict[Setting, list[Analysis]]) -> list[dict[Setting, Analysis]]:
-    """The settings whose pictures show the same images, together."""
+    """The settings, those together whose pictures show the same images."""
     found: list[dict[Setting, Analysis]] = []
     for s, (a,) in have.items():
         for some in found:
@@ -106,7 +105,7 @@ def _row(picture: Picture, classes: Sequence[str]) -> list[Panel]:
 
 
 def _data_uri(image: UInt8[np.ndarray, "H W 3"], heat_map: HeatMap | None) -> str:
-    """A picture as JPEG, grey where a classifier does not look."""
+    """A picture as JPEG; grey where a classifier does not look."""
     pil = _pillow()
     pixels = pil.fromarray(image).resize((_SIDE, _SIDE), pil.Resampling.BICUBIC)
     if heat_map is not None:

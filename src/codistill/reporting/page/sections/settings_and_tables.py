@@ -1,10 +1,11 @@
-"""What was compared, and the tables of it."""
+"""The settings of the page, and the tables of accuracy."""
 
 import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from codistill.analysis.differences import missing_seeds
 from codistill.reporting.page.dots import dots
 from codistill.reporting.page.parts import (
     Code,
@@ -23,7 +24,7 @@ from codistill.runs.manifest import Process
 
 
 def what_was_compared(settings: Sequence[Setting], notes: Sequence[str]) -> Section:
-    """The settings, what they have in common, and how they were made."""
+    """The settings, their common options, and the commands that made the runs."""
     common, own = _options(settings)
     parts: list[Part] = [
         *(Paragraph(f"{note[0].upper()}{note[1:]}.", note=True) for note in notes),
@@ -31,7 +32,7 @@ def what_was_compared(settings: Sequence[Setting], notes: Sequence[str]) -> Sect
     ]
     parts += [Paragraph(line) for line in _data(settings)]
     if any(own.values()):
-        differing = [(str(s.number), s.label, ", ".join(own[s.label]) or "-") for s in settings]
+        differing = [[*s.head, ", ".join(own[s.label]) or "-"] for s in settings]
         caption = "Options in which the settings differ"
         table = Table(caption, ("#", "setting", "options"), differing, headers=2)
         parts.append(Fold(caption, [table]))
@@ -42,8 +43,8 @@ def what_was_compared(settings: Sequence[Setting], notes: Sequence[str]) -> Sect
     return Section(
         "runs",
         "What was compared",
-        "Runs that differ in nothing but the seed are one setting. Its number stands for it all "
-        "over this page.",
+        "Runs that differ only in the seed are one setting. Each setting has a number, the same in "
+        "all tables and figures of this page.",
         parts,
     )
 
@@ -53,21 +54,21 @@ def _settings(settings: Sequence[Setting]) -> Table:
         "Settings",
         ("#", "setting", "networks", "peers", "shared stages", "seeds", "n", "epochs"),
         [
-            (
-                str(s.number),
-                s.label,
-                s.results[0].config.network,
-                str(s.results[0].config.peers),
-                str(s.results[0].config.shared),
+            [
+                *s.head,
+                config.network,
+                str(config.peers),
+                str(config.shared),
                 ", ".join(str(r.config.seed) for r in s.results),
                 str(len(s.results)),
                 ", ".join(sorted({str(r.scores.epochs) for r in s.results})),
-            )
+            ]
             for s in settings
+            for config in [s.results[0].config]
         ],
-        "n: runs, each with another seed. “±” is everywhere the standard deviation over them, with "
-        "n - 1 below the root: how far one run lies from another, not how surely the mean is "
-        "known. One seed has no “±”.",
+        "n: number of runs, each with another seed. “±” is everywhere on this page the standard "
+        "deviation over them, with n - 1 in the denominator: how far runs lie from each other, not "
+        "how well the mean is known. One seed has no “±”.",
         headers=2,
     )
 
@@ -91,9 +92,9 @@ def tables(
     return Section(
         "tables",
         "Accuracy",
-        "One row for each setting. Compare one network with one (mean peer, kept) and several with "
-        "several (ensemble, its own); a difference smaller than a few standard deviations may well "
-        "be chance.",
+        "One row for each setting. Compare single networks with each other (mean peer, kept), and "
+        "combinations of networks with each other (ensemble, its own). A difference smaller than a "
+        "few standard deviations may be chance.",
         [
             Figures([_dots(settings)]),
             Table("Settings side by side", head, lines, COMPARED_CAPTION, headers=2),
@@ -117,25 +118,22 @@ def _dots(settings: Sequence[Setting]) -> Figure:
     )
 
 
-def what_seeds_lack(settings: Sequence[Setting]) -> list[str]:
-    """What to say of settings that lack seeds which others have."""
-    every = sorted({r.config.seed for s in settings for r in s.results})
-    notes = []
-    for s in settings:
-        have = [r.config.seed for r in s.results]
-        lack = [str(seed) for seed in every if seed not in have]
-        if lack:
-            plural = "s" if len(lack) > 1 else ""
-            notes.append(f"{s.title} lacks seed{plural} {', '.join(lack)}, which others have")
-    return notes
+def seeds_of_others(settings: Sequence[Setting]) -> list[str]:
+    """A note on each setting without a seed that another one has."""
+    by_seed = {s.title: {r.config.seed: r for r in s.results} for s in settings}
+    return missing_seeds(by_seed, sorted({seed for runs in by_seed.values() for seed in runs}))
 
 
 def few_seeds(settings: Sequence[Setting]) -> list[str]:
-    """What to say of settings with fewer than three seeds."""
+    """A note on settings with fewer than three seeds, if there are any."""
     few = [str(s.number) for s in settings if len(s.results) < 3]
     which = f"setting{'s' if len(few) > 1 else ''} {', '.join(few)}"
     which = "every setting" if len(few) == len(settings) else which
-    return [f"fewer than three seeds, so hardly known spread: {which}"] if few else []
+    return (
+        [f"fewer than three seeds, so the standard deviation is hardly known: {which}"]
+        if few
+        else []
+    )
 
 
 def _data(settings: Sequence[Setting]) -> Iterator[str]:
@@ -163,7 +161,7 @@ def _images(result: Result) -> str:
 
 
 def _options(settings: Sequence[Setting]) -> tuple[dict[str, str], dict[str, list[str]]]:
-    """Options that all have in common, and for each label those in which it differs."""
+    """The options that all settings have in common; for each label, those in which it differs."""
     flat = {}
     for s in settings:
         r = s.results[0]
