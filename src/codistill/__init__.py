@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from codistill.methods.papers.switokd import SwitOKD as SwitOKD
     from codistill.networks import Network as Network
     from codistill.networks.build import build_network as build_network
+    from codistill.networks.peers import Kept as Kept
     from codistill.networks.peers import Outputs as Outputs
     from codistill.networks.peers import Peers as Peers
     from codistill.networks.student import save_student as save_student
@@ -53,7 +54,7 @@ _NAMES = {
     "errors": ["InputError", "MissingExtraError"],
     "methods.method": ["Method", "minimize"],
     "networks": ["Network", "build_network"],
-    "networks.peers": ["Outputs", "Peers"],
+    "networks.peers": ["Kept", "Outputs", "Peers"],
     "networks.student": ["save_student"],
     "runs.run": ["Run"],
     "runs.student": ["load_student"],

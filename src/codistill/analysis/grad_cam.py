@@ -20,6 +20,7 @@ from codistill.errors import InputError
 from codistill.importing import optional
 from codistill.methods.method import Method
 from codistill.methods.modes import eval_mode
+from codistill.networks.peers import Kept
 
 
 @dataclass(frozen=True)
@@ -131,15 +132,16 @@ def to_pixels(
 
 def _heat_maps(method: Method, images: Float[Tensor, "B 3 H W"]) -> Iterator[list[HeatMap]]:
     """For every classifier that has heat maps: that of each image."""
-    alone = method.students() | {f"peer{k}": (method.peers, k) for k in range(len(method.peers))}
+    alone = method.students()
+    alone |= {f"peer{k}": Kept(method.peers, k) for k in range(len(method.peers))}
     with torch.enable_grad():
         all_logits = method([images]).classifiers
     for name, logits in all_logits.items():
         if name in alone:
-            peers, k = alone[name]
-            if peers is method.peers and name != f"peer{k}":
+            kept = alone[name]
+            if kept.peers is method.peers and name != f"peer{kept.k}":
                 continue  # a leader: it is one of the peers
-            network = peers.student(k).eval()
+            network = kept.network().eval()
             maps = [map_of_network(network, images)]
             cam = _cam(network, maps, images, logits.argmax(dim=1))
         elif logits.requires_grad:

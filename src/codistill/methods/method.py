@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from codistill.data.batch import Batch, Labels
 from codistill.methods.length import PAPERS, Length, Rule
-from codistill.networks.peers import Outputs, Peers
+from codistill.networks.peers import Kept, Outputs, Peers
 
 MEASURE = "measure/"
 """How the name of a measurement begins, which a step returns beside its loss terms."""
@@ -86,13 +86,12 @@ class Method(nn.Module, abc.ABC):
             held_out: images that no peer trains on, to measure the peers; never the test set.
         """
 
-    def students(self) -> dict[str, tuple[Peers, int]]:
-        """The classifiers of which one is kept in the end, by name: each a peer of some `Peers`.
+    def students(self) -> dict[str, Kept]:
+        """The classifiers, by name, of which one is kept in the end.
 
-        `peers.student(k)` makes it a network of its own. Which one is kept, the held-out images
-        say; without any, it is the first.
+        The held-out images choose which one; without any, it is the first.
         """
-        return {f"peer{k}": (self.peers, k) for k in range(len(self.peers))}
+        return {f"peer{k}": Kept(self.peers, k) for k in range(len(self.peers))}
 
     def remarks(self, epochs: int) -> Iterator[str]:
         """Warnings about options that are allowed, but hardly meant in a training of this length.

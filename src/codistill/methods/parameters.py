@@ -23,7 +23,7 @@ def parameter_counts(method: Method) -> dict[str, int]:
         f"peer{k}": count(peers.trunk) + count(peers.branches[k]) + count(peers.heads[k])
         for k in range(len(peers))
     }
-    students = {name: alone[f"peer{k}"] for name, (_, k) in method.students().items()}
+    students = {name: alone[f"peer{kept.k}"] for name, kept in method.students().items()}
     added = {*method.parameters()} - {*peers.parameters()}
     return (
         alone

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -49,6 +49,17 @@ class Outputs:
     def classifiers(self) -> dict[str, Float[Tensor, "B C"]]:
         """The logits of all that is evaluated and reported, by name."""
         return {f"peer{k}": z_k for k, z_k in enumerate(self.logits)} | self.extra
+
+
+class Kept(NamedTuple):
+    """A classifier that a method keeps in the end: one peer of some `Peers`."""
+
+    peers: "Peers"
+    k: int
+
+    def network(self) -> Network:
+        """The peer as a network of its own, with its own weights."""
+        return self.peers.student(self.k)
 
 
 class Peers(nn.Module):

@@ -128,7 +128,7 @@ class Manifest:
             images={name: batches.images for name, batches in image_sets.items()},
             parameters=parameter_counts(method),
             flops=forward_flops(method, data.image_size),
-            students={name: k for name, (_, k) in method.students().items()},
+            students={name: kept.k for name, kept in method.students().items()},
             networks={k: files.sha256(f) for k, f in network_files(config.method).items()},
             weights=[files.sha256(f) for f in config.start_weights() if f],
         )

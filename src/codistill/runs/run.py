@@ -251,11 +251,11 @@ class Run:
 
         students = self.method.students()
         name = preferred(record, students)
-        peers, k = students[name]
+        kept = students[name]
         about |= {
             "classifier": name,
-            "peer": k,
-            "network": self.config.networks()[k],
+            "peer": kept.k,
+            "network": self.config.networks()[kept.k],
             "classes": list(data.classes),
             "mean": list(data.normalisation.mean),
             "std": list(data.normalisation.std),
@@ -263,7 +263,7 @@ class Run:
             "crop": data.crop,
         }
         student = self.path / f"student{suffix}.safetensors"
-        save_student(student, peers.student(k), about)
+        save_student(student, kept.network(), about)
 
     def _note_process(self, state: TrainingState) -> None:
         process = Process.now(self.device, state.epoch, state.step)

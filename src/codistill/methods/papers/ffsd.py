@@ -25,7 +25,7 @@ from codistill.methods.length import share_of_epochs
 from codistill.methods.losses import at_least_float32, ce_loss, kd_loss, sigmoid_ramp_up
 from codistill.methods.method import Method
 from codistill.networks.families.initialise import initialise_convolutions
-from codistill.networks.peers import Outputs, Peers
+from codistill.networks.peers import Kept, Outputs, Peers
 
 
 class FFSD(Method):
@@ -115,8 +115,8 @@ class FFSD(Method):
         fusion = {"params": self.fusion.parameters(), "weight_decay": self.fusion_weight_decay}
         return {"main": make([{"params": others}, fusion])}
 
-    def students(self) -> dict[str, tuple[Peers, int]]:
-        return {"leader": (self.peers, len(self.peers) - 1)}
+    def students(self) -> dict[str, Kept]:
+        return {"leader": Kept(self.peers, len(self.peers) - 1)}
 
 
 def attention_loss(

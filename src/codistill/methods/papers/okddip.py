@@ -25,7 +25,7 @@ from codistill.methods.losses import (
     sigmoid_ramp_up,
 )
 from codistill.methods.method import Method
-from codistill.networks.peers import Outputs, Peers
+from codistill.networks.peers import Kept, Outputs, Peers
 
 
 class OKDDip(Method):
@@ -88,5 +88,5 @@ class OKDDip(Method):
             "second": w * kd_loss(leader, z.mean(dim=0), T, self.standardise),
         }
 
-    def students(self) -> dict[str, tuple[Peers, int]]:
-        return {"leader": (self.peers, len(self.peers) - 1)}
+    def students(self) -> dict[str, Kept]:
+        return {"leader": Kept(self.peers, len(self.peers) - 1)}

@@ -33,7 +33,7 @@ from codistill.methods.losses import (
 )
 from codistill.methods.method import Method
 from codistill.networks.families.initialise import initialise_convolutions
-from codistill.networks.peers import Outputs, Peers
+from codistill.networks.peers import Kept, Outputs, Peers
 
 
 class OKDMDE(Method):
@@ -112,8 +112,8 @@ class OKDMDE(Method):
             terms["cd"] = self.diversity_weight * cd_loss(weights, self.diversity)
         return terms
 
-    def students(self) -> dict[str, tuple[Peers, int]]:
-        return {"leader": (self.peers, len(self.peers) - 1)}
+    def students(self) -> dict[str, Kept]:
+        return {"leader": Kept(self.peers, len(self.peers) - 1)}
 
 
 class FeatureFusion(nn.Module):

@@ -23,7 +23,7 @@ from codistill.methods.length import share_of_epochs, share_of_steps
 from codistill.methods.losses import ce_loss, kd_loss, ramp_up_remarks, sigmoid_ramp_up
 from codistill.methods.method import Method
 from codistill.methods.modes import Frozen
-from codistill.networks.peers import Outputs, Peers
+from codistill.networks.peers import Kept, Outputs, Peers
 
 
 class PCL(Method):
@@ -123,6 +123,6 @@ class PCL(Method):
                     "optimizers, epoch), or call method.update_mean_teachers() after every step"
                 )
 
-    def students(self) -> dict[str, tuple[Peers, int]]:
+    def students(self) -> dict[str, Kept]:
         means: Peers = self.mean_teachers.module  # type: ignore[assignment]
-        return {f"mean_teacher{k}": (means, k) for k in range(len(self.peers))}
+        return {f"mean_teacher{k}": Kept(means, k) for k in range(len(self.peers))}

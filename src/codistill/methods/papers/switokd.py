@@ -13,7 +13,7 @@ from codistill.data.batch import Labels
 from codistill.errors import InputError, require_positive
 from codistill.methods.losses import as_distributions, at_least_float32, ce_loss, kd_loss
 from codistill.methods.method import Method
-from codistill.networks.peers import Outputs, Peers
+from codistill.networks.peers import Kept, Outputs, Peers
 
 
 class SwitOKD(Method):
@@ -66,8 +66,8 @@ class SwitOKD(Method):
         pauses = (_distance(p[:-1], p[-1]) > threshold) & (d_t < d_s)
         return (~pauses).to(p.dtype)
 
-    def students(self) -> dict[str, tuple[Peers, int]]:
-        return {f"peer{k}": (self.peers, k) for k in range(len(self.peers) - 1)}
+    def students(self) -> dict[str, Kept]:
+        return {f"peer{k}": Kept(self.peers, k) for k in range(len(self.peers) - 1)}
 
 
 def _distance(p: Float[Tensor, "K B C"], q: Float[Tensor, "B C"]) -> Float[Tensor, "K"]:

@@ -79,7 +79,7 @@ def chain(probe: nn.Module, images: Tensor, num_classes: int) -> Found | None:
     end = _glue(calls[-1].returned, logits)
     names = [call.name for call in calls]
 
-    def plan(model: nn.Module) -> tuple[list[nn.Module], nn.Module]:
+    def cut(model: nn.Module) -> tuple[list[nn.Module], nn.Module]:
         named = dict(_atoms(model))
         links = [[*copy.deepcopy(glue), named[n]] for glue, n in zip(glues, names, strict=True)]
         stages = [
@@ -89,7 +89,7 @@ def chain(probe: nn.Module, images: Tensor, num_classes: int) -> Found | None:
         head = [m for link in links[begins:] for m in link]
         return list(stages), nn.Sequential(*head, *copy.deepcopy(end))
 
-    return plan, shapes
+    return cut, shapes
 
 
 def _atoms(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
@@ -182,12 +182,12 @@ def features_and_head(probe: nn.Module, images: Tensor, num_classes: int) -> Fou
     in_head, _ = _called(children, lambda: run.forward_head(features))
     in_head -= with_features
 
-    def plan(model: nn.Module) -> tuple[list[nn.Module], nn.Module]:
+    def cut(model: nn.Module) -> tuple[list[nn.Module], nn.Module]:
         rest = [name for name, _ in model.named_children() if name not in in_head]
         head = Part(model, "forward_head", sorted(in_head), parameters=False)
         return [Part(model, "forward_features", rest)], head
 
-    return plan, [shape]
+    return cut, [shape]
 
 
 def _called(children: dict[str, nn.Module], run: Callable[[], Any]) -> tuple[set[str], Any]:
@@ -253,10 +253,10 @@ def tapped_whole(probe: nn.Module, size: tuple[int, int]) -> Found:
         )
     name, shape = found[-1]
 
-    def plan(model: nn.Module) -> tuple[list[nn.Module], nn.Module]:
+    def cut(model: nn.Module) -> tuple[list[nn.Module], nn.Module]:
         return [Tapped(model, name, shape.layout, shape.reduction)], _Second()
 
-    return plan, [shape._replace(layout="tapped")]
+    return cut, [shape._replace(layout="tapped")]
 
 
 class Tapped(nn.Module):

@@ -49,8 +49,8 @@ def from_module(model: nn.Module, image_size: tuple[int, int] = (224, 224)) -> N
     model = getattr(model, "_orig_mod", model)  # of torch.compile
     with _probing(model) as probe:
         num_classes = _count_classes(probe, image_size)
-        plan, shapes, changes_input = _plan(probe, image_size, num_classes)
-    stages, head = plan(model)
+        cut, shapes, changes_input = _find_cut(probe, image_size, num_classes)
+    stages, head = cut(model)
     parts = [
         nn.Sequential(_Copy(), part) if changes else part
         for part, changes in zip([*stages, head], changes_input, strict=True)
@@ -66,7 +66,7 @@ def from_module(model: nn.Module, image_size: tuple[int, int] = (224, 224)) -> N
     )
 
 
-def _plan(
+def _find_cut(
     probe: nn.Module, image_size: tuple[int, int], num_classes: int
 ) -> tuple[Cut, list[Shape], list[bool]]:
     """How to cut, the shapes at that size, and which parts write on what they are given."""
@@ -131,8 +131,8 @@ def _measure(
     probe: nn.Module, found: Found, sizes: Sequence[tuple[int, int]]
 ) -> tuple[list[Shape], list[bool]]:
     """The shapes at the last size, where they agree at all; and who writes on what it is given."""
-    plan, shapes = found
-    stages, head = plan(copy.deepcopy(probe))
+    cut, shapes = found
+    stages, head = cut(copy.deepcopy(probe))
     measured: list[Shape] = []
     writes: list[bool] = []
     for size in sizes:
