@@ -97,7 +97,7 @@ def test_images_and_weights_can_be_chosen(finished: Path) -> None:
     assert found.kept == result["best"]
     assert found.calibration["fused"].nll == pytest.approx(best["val/nll/fused"], rel=1e-5)
     assert [p.index for p in found.pictures] == [5, 2]
-    assert missing(found) == {"similarity": "feature maps were not to be compared"}
+    assert missing(found) == {"similarity": "no images were asked for to compare feature maps on"}
     for none in (0, []):
         found = analyse(run, pictures=none, similarity_images=3)
         assert missing(found) == {

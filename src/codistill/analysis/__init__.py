@@ -1,4 +1,4 @@
-"""What a finished run is measured by beyond its history: calibration, classes, maps, Grad-CAM."""
+"""Measurements of a finished run beyond its history: calibration, classes, maps, Grad-CAM."""
 
 from codistill.analysis.analyse import Analysis, analyse
 from codistill.analysis.calibration import Bin, Calibration, calibration

@@ -1,4 +1,4 @@
-"""Everything that is measured of a finished run beyond its history, in one call."""
+"""All measurements of a finished run beyond its history, in one call."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -18,22 +18,23 @@ from codistill.runs.run import WEIGHTS, Run
 
 @dataclass(frozen=True)
 class Analysis:
-    """What was measured of a finished run. A part that there is none of says why (`Missing`).
+    """The measurements of a finished run. A part that could not be measured is `Missing`.
 
     Attributes:
-        path: its folder.
-        weights: those after the last epoch, or the "best" by validation.
-        split: what it was measured on, "test" or "val".
+        path: folder of the run.
+        weights: "last" for those after the last epoch, or "best" by validation.
+        split: images that were used, "test" or "val".
         classes: C names, in the order of the labels.
-        kept: the classifier that is exported: a peer, or a leader or mean teacher. None where the
-            best weights are asked of a run that held no images out.
-        own: what the kept one is compared with: the method's own classifier, such as "fused" or
-            "gated"; without one, the ensemble; None with one peer.
-        predictions: of all images of the split that are not broken.
-        calibration: of every classifier, by name.
-        class_accuracy: of every classifier, by name: for each class % right, None without images.
-        changes: from the kept classifier to `own`, class by class.
-        similarity: of the peers' feature maps.
+        kept: name of the classifier that is exported: a peer, a leader or a mean teacher. None if
+            the best weights are asked of a run that held no images out.
+        own: name of the classifier that `kept` is compared with: the method's own one, such as
+            "fused" or "gated", or else the ensemble; None with one peer.
+        predictions: predictions for all images of the split that are not broken.
+        calibration: calibration of every classifier, by name.
+        class_accuracy: accuracies of every classifier, by name: in % for each class, None for a
+            class without images.
+        changes: changes from the kept classifier to `own`, class by class.
+        similarity: similarity of the peers' feature maps.
         pictures: Grad-CAM of chosen images, or of those on which the classifiers disagree most.
     """
 
@@ -64,18 +65,20 @@ def analyse(
 ) -> Analysis:
     """Measures a finished run, from its weights and its images.
 
-    Predictions are those of the whole split. A folder without weights, images that are gone, a
-    library that is not installed: the parts that need them are `Missing`, the others are there.
+    Predictions are made for the whole split. If weights, images or a package are missing, the parts
+    that need them are `Missing`; the others are measured.
 
     Args:
-        run: its folder, or the run itself, which then has these weights.
-        weights: those after the last epoch, or the best by validation.
-        split: the images.
-        pictures: places of images in the split, or how many to choose among those that only one of
-            `kept` and `own` is right about; see `disagreements`. 0 or none: no pictures.
-        similarity_images: how many images feature maps are compared on, 4 or more; 0: not at all.
-        device: as for `Run`; so are the next two.
-        root: where the same images are now.
+        run: folder of the run, or the run itself, which then gets these weights.
+        weights: weights after the last epoch, or the best by validation.
+        split: images to use.
+        pictures: places of images in the split, or the number of images to choose among those that
+            only one of `kept` and `own` is right about; see `disagreements`. 0 or none: no
+            pictures.
+        similarity_images: number of images on which feature maps are compared, 4 or more; 0: they
+            are not compared.
+        device: device to compute on; see `Run`, also for the next two.
+        root: folder or file that now holds the images.
         workers: processes that read images.
 
     Raises:
@@ -117,9 +120,9 @@ def analyse(
 
 
 def _own(result: Result, students: Iterable[str]) -> str | None:
-    """The method's own classifier; the ensemble where there is none; None with one peer.
+    """The method's own classifier, or else the ensemble; None with one peer.
 
-    Not what is kept or may be kept, and no network that the method was given.
+    Classifiers that may be kept and networks that the method was given do not count.
     """
     own = result.scores.own_classifier({*students, *result.config.method})
     return own or ("ensemble" if "ensemble" in result.scores.last else None)
@@ -153,7 +156,7 @@ def _changes(
 
 def _similarity(method: Method, batches: EvalSet, images: int) -> Similarities:
     if not images:
-        raise InputError("feature maps were not to be compared")
+        raise InputError("no images were asked for to compare feature maps on")
     return map_similarities(method, batches, images)
 
 

@@ -1,4 +1,4 @@
-"""How far a classifier's confidence can be believed."""
+"""Calibration: whether a classifier is as often right as it is confident."""
 
 from dataclasses import dataclass
 
@@ -12,13 +12,13 @@ BINS = 15  # as Guo et al. 2017
 
 @dataclass(frozen=True)
 class Bin:
-    """The images of which a classifier is about equally confident.
+    """The images for which a classifier has about the same confidence.
 
     Attributes:
-        low, high: confidence above `low` and up to `high`; the first bin holds 0 too.
-        count: images.
-        confidence: their mean confidence, 0 to 1; None where there is no image.
-        accuracy: the share of them that it is right about, 0 to 1; None where there is no image.
+        low, high: limits of the confidence: above `low`, up to `high`; the first bin holds 0 too.
+        count: number of images.
+        confidence: mean confidence, 0 to 1; None without images.
+        accuracy: share of images that it is right about, 0 to 1; None without images.
     """
 
     low: float
@@ -30,14 +30,14 @@ class Bin:
 
 @dataclass(frozen=True)
 class Calibration:
-    """A reliability diagram, and what it comes to.
+    """A reliability diagram and its summary.
 
     Attributes:
-        bins: of equal width, from 0 to 1.
+        bins: bins of equal width, from 0 to 1.
         ece: expected calibration error, 0 to 1: mean of |accuracy - confidence| over bins, weighted
             with their images (Guo, Pleiss, Sun, Weinberger: On Calibration of Modern Neural
             Networks, ICML 2017, equation 3).
-        overconfidence: mean confidence less accuracy, -1 to 1.
+        overconfidence: mean confidence minus accuracy, -1 to 1.
         nll: mean -log p of the label, in nats.
         brier: mean over images of the sum over classes of squared errors, 0 to 2 (Brier 1950).
     """
@@ -50,7 +50,7 @@ class Calibration:
 
 
 def calibration(predictions: Predictions, classifier: str, bins: int = BINS) -> Calibration:
-    """How far one classifier's confidence can be believed."""
+    """The calibration of one classifier."""
     require_positive(bins=bins)
     guesses = predictions.of[classifier]
     confidence = guesses.confidence.double()

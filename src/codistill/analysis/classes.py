@@ -1,4 +1,4 @@
-"""Which classes one classifier knows better than another."""
+"""Classes that one classifier knows better than another."""
 
 import functools
 from dataclasses import dataclass, replace
@@ -16,19 +16,19 @@ from codistill.importing import optional
 
 @dataclass(frozen=True)
 class ClassChange:
-    """One class, told by two classifiers.
+    """One class under two classifiers.
 
     Attributes:
-        label: 0 to C - 1.
-        name: of the class.
-        images: how many of it there are.
-        first, second: accuracy of the two classifiers, in %.
-        gained: images that only the second is right about.
-        lost: images that only the first is right about.
-        p: of the exact sign test on gained and lost (McNemar's exact test), two-sided; 1 where
+        label: label of the class, 0 to C - 1.
+        name: name of the class.
+        images: number of its images.
+        first, second: accuracies of the two classifiers, in %.
+        gained: number of images that only the second is right about.
+        lost: number of images that only the first is right about.
+        p: p value of the exact sign test on gained and lost (McNemar's exact test), two-sided; 1 if
             both are right about the same images.
-        corrected: p after Holm's correction for all classes. Below 0.05: a finding. Else the class
-            may well stand where it stands by chance.
+        corrected: p after Holm's correction for all classes. Below 0.05 it is a finding; otherwise
+            the difference may be chance.
     """
 
     label: int
@@ -43,29 +43,29 @@ class ClassChange:
 
     @property
     def difference(self) -> float:
-        """Accuracy of the second less that of the first, in percentage points."""
+        """Accuracy of the second minus that of the first, in percentage points."""
         return self.second - self.first
 
     @property
     def standard_error(self) -> float:
-        """Of the difference, in percentage points, if images of the class were drawn anew."""
+        """Standard error of the difference over new draws of images, in percentage points."""
         n, gained, lost = self.images, self.gained, self.lost
         return 100 * sqrt(gained + lost - (gained - lost) ** 2 / n) / n
 
 
 @dataclass(frozen=True)
 class ClassChanges:
-    """Every class, told by two classifiers.
+    """Every class under two classifiers.
 
     Attributes:
         first, second: names of the classifiers.
         overall: all images as if they were one class, with label -1 and name "all".
-        classes: those that there are images of, from the most improved to the most hurt.
-        findings: how many classes differ with a corrected p below 0.05.
-        by_chance: how many classes would have an uncorrected p below 0.05, were there no
-            difference in any class; to be compared with `uncorrected`. At most 5 % of the
-            classes, fewer where there are few images, because the test is exact.
-        uncorrected: how many classes do.
+        classes: classes that have images, from the most improved to the most hurt.
+        findings: number of classes with a corrected p below 0.05.
+        by_chance: number of classes expected to have an uncorrected p below 0.05 if no class
+            differed; compare it with `uncorrected`. It is at most 5 % of the classes, and less if
+            there are few images, because the test is exact.
+        uncorrected: number of classes with an uncorrected p below 0.05.
     """
 
     first: str
@@ -88,7 +88,7 @@ class ClassChanges:
 def class_accuracies(
     predictions: Predictions, classifier: str, num_classes: int
 ) -> list[float | None]:
-    """Accuracy of a classifier in each class, in %; None where there is no image."""
+    """Accuracy of a classifier in each class, in %; None for a class without images."""
     labels, right = predictions.labels, predictions.right(classifier)
     counts = torch.bincount(labels, minlength=num_classes).tolist()
     rights = torch.bincount(labels[right], minlength=num_classes).tolist()
@@ -98,7 +98,7 @@ def class_accuracies(
 def class_changes(
     predictions: Predictions, first: str, second: str, names: tuple[str, ...]
 ) -> ClassChanges:
-    """Where two classifiers differ, class by class; classes that tie in the order of labels.
+    """The differences between two classifiers, class by class; ties in the order of the labels.
 
     Raises:
         MissingExtraError: scipy is not installed.
@@ -127,7 +127,7 @@ def class_changes(
 def _change(
     label: int, name: str, first: Bool[Tensor, "n"], second: Bool[Tensor, "n"]
 ) -> ClassChange:
-    """Of n images: which the first and which the second classifier is right about, (n,) bool."""
+    """The change over n images; `first`, `second`: whether each classifier is right, (n,) bool."""
     n = len(first)
     gained, lost = int((second & ~first).sum()), int((first & ~second).sum())
     p = _sign_test(gained, gained + lost)
@@ -146,7 +146,7 @@ def _sign_test(gained: int, changed: int) -> float:
 
 @functools.cache
 def _chance(changed: int) -> float:
-    """How probable p < 0.05 is where gains and losses are equally likely: the largest such p."""
+    """The probability of p < 0.05 if gains and losses are equally likely: the largest such p."""
     fewer = np.arange(changed // 2 + 1)
     p = 2 * optional("scipy.stats", "comparing runs").binom.cdf(fewer, changed, 0.5)
     return float(p[p < SIGNIFICANT].max(initial=0.0))

@@ -1,7 +1,7 @@
-"""Which methods helped: each run less the networks alone of the same seed, and what that says.
+"""Which methods helped: each run minus the networks alone of the same seed, with statistics.
 
-A pair has the same first weights, order of images and augmentation. Only seeds that both sides
-have make pairs.
+The two runs of a pair have the same first weights, order of images and augmentation. Only seeds
+that both sides have make pairs.
 """
 
 from collections import defaultdict
@@ -23,15 +23,15 @@ class Difference:
     """A classifier of a method against one of the networks alone.
 
     Attributes:
-        label: of the method's row.
-        classifier: of the method, or "mean peer".
+        label: label of the method's row.
+        classifier: a classifier of the method, or "mean peer".
         against: a classifier of the networks alone, or "mean peer".
-        kind: of comparison; p values are corrected among those of a kind.
-        epoch: the last one, or that which the held-out images chose.
-        seeds: of the pairs.
-        statistics: of the differences in top-1 accuracy, in percentage points.
-        p: that of the statistics after Holm's correction.
-        comparisons: how many were made of this kind.
+        kind: kind of comparison; p values are corrected within a kind.
+        epoch: the last epoch, or the one that the held-out images chose.
+        seeds: seeds of the pairs.
+        statistics: statistics of the differences in top-1 accuracy, in percentage points.
+        p: p value of the statistics after Holm's correction.
+        comparisons: number of comparisons of this kind.
     """
 
     label: str
@@ -46,7 +46,7 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """helped, hurt, undecided; "-" where nothing could be tested."""
+        """helped, hurt or undecided; "-" if nothing could be tested."""
         if self.p is None:
             return "-"
         if self.p >= SIGNIFICANT:
@@ -58,8 +58,8 @@ def differences(results: Mapping[str, BySeed], baselines: Mapping[str, str]) -> 
     """Every comparison of a table, corrected for their number.
 
     Args:
-        results: finished runs of every row by seed.
-        baselines: for each row, the one that it is compared with; its own for a baseline.
+        results: finished runs of every row, by seed.
+        baselines: for each row, the row that it is compared with; a baseline has itself.
     """
     found = [
         difference
@@ -80,7 +80,7 @@ def differences(results: Mapping[str, BySeed], baselines: Mapping[str, str]) -> 
 
 
 def missing_seeds(results: Mapping[str, BySeed], seeds: Sequence[int]) -> list[str]:
-    """What to say of rows that do not have all seeds."""
+    """A note on each row that does not have all seeds."""
     notes = []
     for label, runs in results.items():
         absent = [str(seed) for seed in seeds if seed not in runs]
@@ -114,7 +114,7 @@ def _of_row(label: str, runs: BySeed, alone: BySeed, epoch: Epoch) -> Iterator[D
 def _opponent(
     classifier: str, result: Result, alone: Result
 ) -> tuple[Literal["mean peer", "peer", "ensemble", "its own"], str]:
-    """What a classifier is compared with: one network with one, several with several."""
+    """Kind and opponent of a classifier: one network against one, several against several."""
     if classifier == "mean peer":
         return "mean peer", "mean peer"
     if classifier in result.scores.peers:

@@ -1,4 +1,4 @@
-"""Where in an image a classifier looks: Grad-CAM, computed by captum.
+"""Grad-CAM, computed by captum: the places of an image that a classifier looks at.
 
 Selvaraju, Cogswell, Das, Vedantam, Parikh, Batra: Grad-CAM: Visual Explanations from Deep Networks
 via Gradient-based Localization, ICCV 2017, equations 1 and 2.
@@ -25,15 +25,15 @@ from codistill.networks.peers import Kept
 
 @dataclass(frozen=True)
 class HeatMap:
-    """What in an image speaks for a classifier's first guess.
+    """The places of an image that speak for a classifier's first guess.
 
     Attributes:
-        classifier: its name.
-        guess: the class, 0 to C - 1.
-        probability: that the classifier gives it, 0 to 1.
-        heat: (H, W), 0 to 1; the largest is 1, unless all are 0.
-        blank: whether all are 0: no place speaks for the guess, or a class token is all that the
-            head reads.
+        classifier: name of the classifier.
+        guess: class of its first guess, 0 to C - 1.
+        probability: probability that it gives to the guess, 0 to 1.
+        heat: importance of each place, (H, W), 0 to 1; the largest is 1, unless all are 0.
+        blank: whether all are 0: no place speaks for the guess, or the head reads nothing but a
+            class token.
     """
 
     classifier: str
@@ -45,15 +45,15 @@ class HeatMap:
 
 @dataclass(frozen=True)
 class Picture:
-    """An image, and where every classifier looks.
+    """An image with the heat maps of the classifiers.
 
     Attributes:
-        index: its place in the split.
-        label: its class, 0 to C - 1.
-        image: as the networks see it, but not normalised: (H, W, 3), RGB, 0 to 255.
-        heat_maps: of the classifiers, in their order. The ensemble and a classifier of the method's
-            own read all peers' maps, and theirs is that of the maps laid side by side as one; a
-            classifier that is one of the peers, and a teacher, have none.
+        index: place of the image in its split.
+        label: class of the image, 0 to C - 1.
+        image: pixels as the networks see them, but not normalised: (H, W, 3), RGB, 0 to 255.
+        heat_maps: heat maps of the classifiers, in their order. The ensemble and the method's own
+            classifiers read the maps of all peers, so their heat map is that of these maps side by
+            side as one. A leader, which is one of the peers, and a teacher have none.
     """
 
     index: int
@@ -63,12 +63,12 @@ class Picture:
 
 
 def disagreements(predictions: Predictions, first: str, second: str | None, n: int) -> list[int]:
-    """Places in the split of up to n images that tell two classifiers apart; always the same ones.
+    """Places in the split of up to n images on which two classifiers disagree; always the same.
 
-    By turns one that only the second classifier is right about, and one that only the first is;
-    the surest first (the sum of both confidences). Then those that both are wrong about, with
-    different guesses. Without a second classifier: those that the first is wrong about, the surest
-    first.
+    First come, in turns, an image that only the second classifier is right about and one that only
+    the first is right about, in order of the sum of both confidences. Then come images that both
+    are wrong about, with different guesses. Without a second classifier, these are the images that
+    the first is wrong about, in order of its confidence.
     """
     one = predictions.right(first)
     if second is None:
@@ -88,14 +88,14 @@ def disagreements(predictions: Predictions, first: str, second: str | None, n: i
 
 
 def grad_cam(method: Method, batches: EvalSet, index: Sequence[int]) -> tuple[Picture, ...]:
-    """Where every classifier looks in the images at these places of a split.
+    """Heat maps of every classifier for the images at these places of a split.
 
-    Each map is that of the classifier's own first guess. A peer's is taken at its own last feature
+    Each heat map is that of the classifier's own first guess. A peer's is taken at its last feature
     map.
 
     Raises:
-        InputError: there is no such place, the image there is broken, or a network tells its map
-            only beside its logits.
+        InputError: there is no such place, the image there is broken, or a network returns a map
+            that its logits do not come from.
         MissingExtraError: captum is not installed.
     """
     outside = [i for i in index if not 0 <= i < len(batches.split)]
@@ -125,13 +125,13 @@ def grad_cam(method: Method, batches: EvalSet, index: Sequence[int]) -> tuple[Pi
 def to_pixels(
     images: Float[Tensor, "B 3 H W"], normalisation: Normalisation
 ) -> UInt8[Tensor, "B H W 3"]:
-    """Normalised images as pixels again: what `normalisation` was given."""
+    """Normalised images as pixels again: the inverse of `normalisation`."""
     mean, std = torch.tensor([normalisation.mean, normalisation.std], device=images.device)
     return (images.permute(0, 2, 3, 1) * std + mean).round().clamp(0, 255).to(torch.uint8)
 
 
 def _heat_maps(method: Method, images: Float[Tensor, "B 3 H W"]) -> Iterator[list[HeatMap]]:
-    """For every classifier that has heat maps: that of each image."""
+    """For every classifier that has heat maps, the heat map of each image."""
     alone = method.students()
     alone |= {f"peer{k}": Kept(method.peers, k) for k in range(len(method.peers))}
     with torch.enable_grad():
@@ -170,8 +170,8 @@ def _cam(
 ) -> Float[Tensor, "B H W"]:
     """Grad-CAM of several maps side by side as one, at the size of the images; not scaled.
 
-    Grad-CAM weights each channel with its mean gradient and adds the channels up, whichever map
-    they belong to; what is negative then counts as 0.
+    Grad-CAM weights each channel of every map with its mean gradient and adds them up. Negative
+    sums become 0.
     """
     attr = optional("captum.attr", "Grad-CAM")
     height, width = images.shape[2:]
@@ -185,7 +185,7 @@ def _cam(
                 # a map that the classifier does not read has gradient 0
                 grad_kwargs={"allow_unused": True, "materialize_grads": True},
             )
-        # Of maps of several sizes each place stands for its share of the image.
+        # In maps of several sizes each place counts for its share of the image.
         places = cam.shape[2] * cam.shape[3]
         cam = attr.LayerAttribution.interpolate(cam.detach(), (height, width), "bilinear")
         total += places * cam

@@ -1,4 +1,4 @@
-"""Where in a network the feature map stands that its head reads, so that captum can look at it."""
+"""The module of a network that returns the feature map its head reads, for captum."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -28,11 +28,11 @@ class MapPlace:
 
     @contextmanager
     def passed_on(self, height: int, width: int) -> Iterator[nn.Module]:
-        """For a while, a module through which the map passes as (B, D, h, w).
+        """A module through which the map passes as (B, D, h, w), as long as the context is open.
 
         Args:
-            height: of the images.
-            width: of the images.
+            height: height of the images.
+            width: width of the images.
         """
         layer = nn.Identity()
 
@@ -51,17 +51,17 @@ class MapPlace:
 
 
 def map_of_network(network: Network, images: Float[Tensor, "B 3 H W"]) -> MapPlace:
-    """The last map that the logits of a network come from. It is tried on the first image.
+    """The last map that the logits of a network come from. The network is tried on an image.
 
     Raises:
-        InputError: it tells a map that its logits do not come from.
+        InputError: the network returns a map that its logits do not come from.
     """
     stage, layout, reduction = network.stages[-1], network.layouts[-1], network.reductions[-1]
     return _read(stage, layout, reduction, network, images)
 
 
 def maps_of_peers(peers: Peers, images: Float[Tensor, "B 3 H W"]) -> list[MapPlace]:
-    """That of each peer, each once: where all stages are shared there is one."""
+    """The last map of each peer, each once: if all stages are shared, there is one."""
     found = {}
     for k, branch in enumerate(peers.branches):
         stage = [*peers.trunk, *branch][-1]
@@ -91,7 +91,7 @@ def _read(
 
 
 def _last(stage: nn.Module, layout: Layout, reduction: int) -> MapPlace:
-    """What the stage itself says that its map is."""
+    """The map that a stage states as its own."""
     if layout != "tapped":
         return MapPlace(stage, layout, reduction)
     for module in stage.modules():
@@ -99,7 +99,7 @@ def _last(stage: nn.Module, layout: Layout, reduction: int) -> MapPlace:
             inner = module.model.get_submodule(module.name)
             return MapPlace(inner, module.layout, module.reduction)
     raise InputError(
-        "a network tells its feature map beside logits that do not come from it: there is no "
+        "a network returns its feature map beside logits that do not come from it: there is no "
         "Grad-CAM of it"
     )
 
@@ -107,9 +107,9 @@ def _last(stage: nn.Module, layout: Layout, reduction: int) -> MapPlace:
 def _outputs(
     stage: nn.Module, last: MapPlace, classify: Classify, image: Float[Tensor, "1 3 H W"]
 ) -> dict[nn.Module, Tensor | None]:
-    """The modules of a stage that return tokens like its last, once each, in this order.
+    """The modules of a stage that return tokens like its last one, each once, in their order.
 
-    With the gradient of the highest logit with regard to what they return; None if it has none.
+    Each has the gradient of the highest logit with respect to its tokens; None if there is none.
     """
     returned: dict[nn.Module, list[Any]] = {}
     with ExitStack() as hooks, torch.enable_grad():

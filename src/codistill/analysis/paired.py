@@ -14,17 +14,18 @@ _EQUAL = 1e-9
 
 @dataclass(frozen=True)
 class Paired:
-    """What n differences say, each between two runs of one seed.
+    """Statistics of n differences, each between two runs of one seed.
 
     Attributes:
-        differences: one for each pair, such as percentage points.
-        mean: of the differences.
-        sd: their standard deviation; None for one.
-        interval: that holds the true mean difference in 95 % of such experiments, by Student's t;
-            None for one difference, and for equal ones.
-        effect: Hedges' g_z: mean / sd (Cohen's d_z), less its bias in small samples. None where
-            there is no interval, and for two, where the correction leaves nothing.
-        p: of the paired t test that the true mean is 0, two-sided; None as the interval.
+        differences: one difference for each pair, such as percentage points.
+        mean: mean of the differences.
+        sd: standard deviation of the differences; None for one.
+        interval: 95 % confidence interval of the mean, by Student's t; None for one difference and
+            for equal ones.
+        effect: Hedges' g_z: mean / sd (Cohen's d_z) without its bias in small samples. None if
+            there is no interval, and for two differences, for which it is not defined.
+        p: p value of the paired t test that the true mean is 0, two-sided; None if there is no
+            interval.
     """
 
     differences: tuple[float, ...]
@@ -56,11 +57,11 @@ def paired(differences: Sequence[float]) -> Paired:
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Holm's step-down correction for as many comparisons as have a p value; None stays None.
+    """Holm's step-down correction for the comparisons that have a p value; None stays None.
 
-    The smallest of m is multiplied by m, the next by m - 1, and so on; none falls below one before
-    it, and none exceeds 1. Then a true difference is claimed wrongly anywhere among them in at most
-    5 % of such tables, if claims are made below 0.05.
+    The smallest of m values is multiplied by m, the next by m - 1, and so on; none falls below the
+    one before it, and none exceeds 1. If claims are made below 0.05, at most 5 % of such tables
+    contain a wrong claim.
     """
     corrected: list[float | None] = [None] * len(p_values)
     known = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
@@ -72,7 +73,7 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 def _hedges_correction(n: int) -> float:
-    """What Cohen's d_z of n pairs is multiplied by to be without bias (Hedges 1981, exact)."""
+    """The factor that removes the bias of Cohen's d_z for n pairs (Hedges 1981, exact)."""
     df = n - 1
     return exp(lgamma(df / 2) - lgamma((df - 1) / 2) - log(df / 2) / 2)
 

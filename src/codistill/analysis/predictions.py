@@ -1,4 +1,4 @@
-"""What every classifier says of every image, in a few numbers for each."""
+"""Predictions of every classifier for every image, in a few numbers each."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -14,16 +14,16 @@ from codistill.methods.method import Method
 from codistill.methods.modes import eval_mode
 
 EvalSet = EvalBatches | StreamedEvalBatches
-"""What a run evaluates on."""
+"""The batches that a run evaluates on."""
 
 
 @dataclass(frozen=True)
 class Guesses:
-    """What one classifier says of N images.
+    """Predictions of one classifier for N images.
 
     Attributes:
-        guess: the class with the highest probability, (N,).
-        confidence: that probability, 0 to 1, (N,).
+        guess: class with the highest probability, (N,).
+        confidence: probability of the guess, 0 to 1, (N,).
         nll: -log of the label's probability, in nats, (N,).
         brier: sum over classes of (probability - 1 for the label, else 0)^2, 0 to 2, (N,).
     """
@@ -36,12 +36,12 @@ class Guesses:
 
 @dataclass(frozen=True)
 class Predictions:
-    """What all classifiers of a method say of N images; on the CPU.
+    """Predictions of all classifiers of a method for N images; on the CPU.
 
     Attributes:
-        index: the place of each image in its split, (N,). Broken images are left out.
-        labels: 0 to C - 1, (N,).
-        of: for each classifier, by name: the peers, then "ensemble" and the method's own.
+        index: place of each image in its split, (N,). Broken images are left out.
+        labels: labels, 0 to C - 1, (N,).
+        of: guesses of each classifier, by name: the peers, then "ensemble" and the method's own.
     """
 
     index: Int64[Tensor, "N"]
@@ -49,12 +49,12 @@ class Predictions:
     of: dict[str, Guesses]
 
     def right(self, classifier: str) -> Tensor:
-        """Which images a classifier is right about, (N,) bool."""
+        """Whether a classifier is right about each image, (N,) bool."""
         return self.of[classifier].guess == self.labels
 
 
 def predict(method: Method, batches: EvalSet) -> Predictions:
-    """What every classifier says of every image, in eval mode, batch by batch."""
+    """Predictions of every classifier for every image, in eval mode, batch by batch."""
     found: dict[str, list[Guesses]] = {}
     labels = []
     with eval_mode(method), torch.inference_mode(), torch.random.fork_rng(devices=[]):
@@ -81,7 +81,7 @@ def _guess(logits: Float[Tensor, "B C"], labels: Int64[Tensor, "B"]) -> Guesses:
 
 
 def _join(parts: list[Guesses]) -> Guesses:
-    """Those of all batches, on the CPU: one copy for each number instead of one for each batch."""
+    """The guesses of all batches on the CPU: one copy per number, not one per batch."""
     return Guesses(
         *(
             torch.cat([getattr(part, field.name) for part in parts]).cpu()
@@ -92,10 +92,10 @@ def _join(parts: list[Guesses]) -> Guesses:
 
 @dataclass(frozen=True)
 class Missing:
-    """Stands in the place of a part of an `Analysis` that there is none of.
+    """Takes the place of a part of an `Analysis` that could not be measured.
 
     Attributes:
-        reason: one line that can be shown, such as "weights.safetensors is not in runs/first".
+        reason: one line to show, such as "weights.safetensors is not in runs/first".
     """
 
     reason: str

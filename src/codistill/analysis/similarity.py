@@ -1,4 +1,4 @@
-"""How alike the feature maps of two peers are.
+"""Similarity of the feature maps of two peers.
 
 Linear CKA (Kornblith, Norouzi, Lee, Hinton: Similarity of Neural Network Representations Revisited,
 ICML 2019) from batches, with the unbiased estimator of HSIC: equations 2 and 3 of Nguyen, Raghu,
@@ -30,19 +30,19 @@ _Place = tuple[int, int]
 
 @dataclass(frozen=True)
 class MapSimilarity:
-    """Two peers after a stage each.
+    """The similarity of two peers, each after one of its stages.
 
     Attributes:
         first, second: names of the peers, such as "peer0".
-        first_stage, second_stage: after how many stages, from 1.
+        first_stage, second_stage: number of stages before the map, from 1.
         last: whether these are the maps that their heads read.
         cka: linear CKA of the flattened maps: 1 for maps that a rotation and a scale make equal,
             about 0 for unrelated ones (slightly negative is possible: the estimate is unbiased).
-            None where a map is the same for all images.
+            None if a map is the same for all images.
         cosine: mean over images of the cosine between the two flattened maps of one image; None
-            where the shapes differ, and before the last stage.
-        cosine_other_images: the same between maps of different images: what `cosine` would be if
-            the maps said nothing about the image. Maps after ReLU are never far from each other.
+            if the shapes differ, and before the last stage.
+        cosine_other_images: the same between maps of different images: the value of `cosine` if
+            the maps said nothing about the image. It is high after a ReLU.
     """
 
     first: str
@@ -60,12 +60,11 @@ class Similarities:
     """Every pair of peers, after every stage that can be compared.
 
     Attributes:
-        images: how many were looked at.
-        available: how many there are.
-        shared: the first stages that all peers have in common, whose maps are the same and left
-            out.
-        pairs: in the order of the peers and of the stages.
-        notes: what was left out and why, one line each.
+        images: number of images that were used.
+        available: number of images in the split.
+        shared: number of first stages that all peers share; their maps are the same and left out.
+        pairs: pairs of maps, in the order of the peers and of the stages.
+        notes: one line for each thing that was left out, with the reason.
     """
 
     images: int
@@ -76,9 +75,9 @@ class Similarities:
 
 
 def map_similarities(method: Method, batches: EvalSet, images: int = 2000) -> Similarities:
-    """How alike the maps of every two peers are, on images drawn once and for all from a split.
+    """Similarity of the maps of every two peers, on images of a split that are always the same.
 
-    Stage is compared with stage where both peers have as many; else only the last stages.
+    Peers with equally many stages are compared stage by stage, others only after the last stage.
 
     Raises:
         InputError: there is one peer, all stages are shared, or there are fewer than 4 images.
@@ -115,13 +114,13 @@ def map_similarities(method: Method, batches: EvalSet, images: int = 2000) -> Si
 
 
 def linear_cka(first: Float[Tensor, "n ..."], second: Float[Tensor, "n ..."]) -> float | None:
-    """Linear CKA of what two networks make of n images, as one batch; n is 4 or more."""
+    """Linear CKA of two networks' maps of the same n images, as one batch; n is 4 or more."""
     inner = _inner_products({(0, 0): first, (1, 0): second}, [((0, 0), (1, 0))])
     return _cka(inner, ((0, 0), (1, 0)))
 
 
 def _compared(peers: Peers) -> list[tuple[_Place, _Place]]:
-    """Which maps are compared."""
+    """The pairs of maps that are compared."""
     if len(peers) < 2:
         raise InputError("there is one peer: its feature maps have nothing to be compared with")
     found: list[tuple[_Place, _Place]] = []
@@ -138,7 +137,7 @@ def _compared(peers: Peers) -> list[tuple[_Place, _Place]]:
 def _inner_products(
     maps: dict[_Place, Tensor], compared: Sequence[tuple[_Place, _Place]]
 ) -> dict[tuple[_Place, _Place], float]:
-    """Of a batch, n (n - 3) times the unbiased HSIC of every pair, and of maps with themselves."""
+    """Unbiased HSIC times n (n - 3) over a batch, of every pair and of maps with themselves."""
     grams = {place: _centred_gram(x) for place, x in maps.items()}
     pairs = [*compared, *((place, place) for place in maps)]
     return {(a, b): float((grams[a] * grams[b]).sum()) for a, b in pairs}
@@ -168,7 +167,7 @@ def _cka(inner: dict[tuple[_Place, _Place], float], pair: tuple[_Place, _Place])
 
 
 def _cosines(first: Tensor, second: Tensor) -> Float[Tensor, "2"]:
-    """Sums over a batch: of the cosine between two maps of an image, and of two images."""
+    """Sums over a batch of the cosines between maps of one image, and of different images."""
     first, second = first.float().flatten(1), second.float().flatten(1)
     others = second.roll(1, dims=0)
     return torch.stack([F.cosine_similarity(first, x, dim=1).sum() for x in (second, others)])
@@ -207,7 +206,7 @@ def _notes(peers: Peers) -> tuple[str, ...]:
     counts = [len(channels) for channels in peers.channels]
     if len(set(counts)) > 1:
         notes.append(
-            f"the peers have {', '.join(map(str, counts))} stages: where two have not as many, "
+            f"the peers have {', '.join(map(str, counts))} stages: if two differ in that, "
             "only their last maps are compared"
         )
     return tuple(notes)
