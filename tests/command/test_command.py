@@ -87,6 +87,7 @@ def test_options_win_over_the_recipe() -> None:
         "ensemble_teaches": True,
         "fused_teaches": True,
         "fusion_weight_decay": 1e-5,
+        "standardise": False,
     }
 
 
@@ -108,7 +109,7 @@ def test_the_options_of_the_issue_are_understood() -> None:
 def test_a_recipe_may_be_flat(tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text("method: dml\nmethod.temperature: 2.0\ndata.name: cifar10\n")
     config = parsed("--config", str(tmp_path / "r.yaml"))
-    assert config.method == {"name": "dml", "temperature": 2.0}
+    assert config.method == {"name": "dml", "temperature": 2.0, "standardise": False}
     assert config.data.name == "cifar10"
 
 

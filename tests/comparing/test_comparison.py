@@ -53,7 +53,8 @@ def test_rows_differ_in_nothing_but_method_peers_and_shared(tmp_path: Path) -> N
     assert rows["three"].baseline == "independent x3"
     assert rows["independent x3"].config.peers == 3
     assert rows["ffl"].baseline == "independent"
-    assert rows["dml"].config.method == {"name": "dml", "temperature": 2.0}
+    dml = {"name": "dml", "temperature": 2.0, "standardise": False}
+    assert rows["dml"].config.method == dml
     for row in rows.values():
         c = row.config
         assert (c.epochs, c.network, c.data, c.seed) == (3, "resnet8", rows["dml"].config.data, 0)

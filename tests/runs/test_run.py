@@ -336,6 +336,7 @@ def test_every_default_of_the_method_is_written_down(tmp_path: Path) -> None:
         "ensemble_teaches": True,
         "fused_teaches": True,
         "fusion_weight_decay": 1e-5,
+        "standardise": False,
     }
 
 
