@@ -338,8 +338,8 @@ EDITS: list[Edit] = [
         ("one view for all", "self.views = len(peers)", "self.views = 1"),
         (
             "the peers are kept",
-            '{f"mean_teacher{k}": (means, k)',
-            '{f"mean_teacher{k}": (self.peers, k)',
+            '{f"mean_teacher{k}": Kept(means, k)',
+            '{f"mean_teacher{k}": Kept(self.peers, k)',
         ),
     ),
     *_edits(

@@ -70,7 +70,8 @@ def parts_by_epoch(
             band(axes, columns, Style.number(i), name)
         integer_epochs(axes)
         axes.set_ylabel(axis)
-        axes.set_ylim(bottom=bottom)
+        if bottom is not None:  # a limit ends autoscaling, which a logarithmic axis needs
+            axes.set_ylim(bottom=bottom)
         if of_all_sizes:
             _logarithmic(axes, [x for c in curves.values() for column in c for x in column])
         axes.legend(ncols=1 + (len(curves) > 4))
