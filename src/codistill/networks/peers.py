@@ -1,7 +1,8 @@
 """The networks that learn together, and what they compute for one batch."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from types import CodeType
 from typing import Any, NamedTuple
 
 import torch
@@ -128,15 +129,15 @@ class Peers(nn.Module):
         Weights keep their names. Copies, such as `student`, are not compiled, nor is what is
         evaluated where that is a copy (see `folding.py`).
         """
-        stages = [stage for part in (self.trunk, *self.branches) for stage in part]
-        # All stages are calls of one function to PyTorch, which gives up on a function after 8
-        # versions: the later stages, or a smaller last batch, would silently not be compiled.
-        # There is no public setting. It stays raised, because stages are compiled when they are
-        # first called; and the attribute is the one that `Module.compile` sets: see `_call_of`.
-        limits = torch._dynamo.config
-        limits.cache_size_limit = max(limits.cache_size_limit, 8 * len(stages))
-        for stage in stages:
-            stage._compiled_call_impl = torch.compile(_call_of(stage), **options)
+        codes: dict[str, CodeType] = {}
+        for stage in (stage for part in (self.trunk, *self.branches) for stage in part):
+            # PyTorch compiles at most 8 versions of a function's code and then, silently, none:
+            # only stages that are alike share theirs.
+            call = _call_of(stage)
+            own = call.__code__.replace(co_name=f"stage{len(codes)}")
+            call.__code__ = codes.setdefault(repr(_structure(stage)), own)
+            # The attribute that `Module.compile` sets; no copy takes it along.
+            stage._compiled_call_impl = torch.compile(call, **options)
 
     def _maps(self, k: int, returned: list[Any]) -> list[Tensor]:
         """The image, and what the stages of peer k returned as feature maps."""
@@ -155,10 +156,11 @@ class Peers(nn.Module):
         return returned
 
 
-def _call_of(stage: nn.Module) -> Callable[..., Any]:
-    """What `stage.compile()` compiles, in a function of ours: PyTorch goes past its own modules'.
+def _call_of(stage: nn.Module) -> Any:
+    """What `stage.compile()` compiles, in a function of ours.
 
-    Of a stage that is an `nn.Sequential` that would leave at most the parts compiled, each alone.
+    PyTorch does not compile the code of its own modules: of an `nn.Sequential` it would compile the
+    parts, each alone, at best.
     """
     return lambda x: stage._call_impl(x)
 
