@@ -155,7 +155,7 @@ def test_every_recipe_is_understood(name: str) -> None:
         (["train", "--batch_size", "1"], "batch_size is 1: it has to be at least 2"),
         (["train", "--data.val_fraction", "1"], "data.val_fraction is 1.0"),
         (["train", "--method.temperature", "0"], "temperature is 0.0: it has to be above 0"),
-        (["train", "--peers", "1", "--network", "resnet8"], "needs at least 2, not 1"),
+        (["train", "--peers", "1", "--network", "resnet8"], "needs at least 2 peers, not 1"),
         (["train", "--peers", "3", "--network", "resnet8,resnet14"], "give --peers 2"),
         (["train", "--network", "resnet8", "--shared", "4"], "shared is 4"),
         (["train", "--network", "resnet8,wrn_16_2", "--shared", "1"], "use shared <= 0"),

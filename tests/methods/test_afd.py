@@ -372,5 +372,5 @@ def test_milestones_that_are_no_epochs_are_refused(milestones):
 
 
 def test_one_peer_is_refused():
-    with pytest.raises(InputError, match="at least 2, not 1"):
+    with pytest.raises(InputError, match="at least 2 peers, not 1"):
         make("afd", K=1)

@@ -87,7 +87,7 @@ def test_it_runs_where_nothing_asks_for_gradients():
 
 
 def test_one_peer_is_refused():
-    with pytest.raises(InputError, match="at least 2, not 1"):
+    with pytest.raises(InputError, match="at least 2 peers, not 1"):
         make("cl_ilr", K=1)
 
 

@@ -130,5 +130,5 @@ def test_a_trunk_is_refused():
 
 
 def test_one_peer_is_refused():
-    with pytest.raises(InputError, match="at least 2"):
+    with pytest.raises(InputError, match="at least 2 peers, not 1"):
         make("codistillation", 0, K=1)

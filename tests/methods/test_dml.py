@@ -84,7 +84,7 @@ def test_distillation_has_its_full_weight_in_every_epoch():
 
 
 def test_one_peer_is_refused():
-    with pytest.raises(InputError, match="DML .* needs at least 2, not 1"):
+    with pytest.raises(InputError, match="DML .* needs at least 2 peers, not 1"):
         DML(Peers([tiny()]))
 
 

@@ -346,7 +346,7 @@ def test_maps_of_one_size_pass_untouched():
 
 
 def test_one_peer_is_refused():
-    with pytest.raises(InputError, match="FFL .* needs at least 2, not 1"):
+    with pytest.raises(InputError, match="FFL .* needs at least 2 peers, not 1"):
         FFL(Peers([tiny()]))
 
 

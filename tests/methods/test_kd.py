@@ -75,7 +75,7 @@ def test_the_peers_are_kept_not_the_teacher():
 
 
 def test_a_teacher_of_other_classes_is_refused():
-    with pytest.raises(InputError, match="teacher tells 7 classes apart and the peers 4"):
+    with pytest.raises(InputError, match="teacher has 7 classes and the peers have 4"):
         KD(Peers([tiny()]), tiny(num_classes=7))
 
 

@@ -208,5 +208,5 @@ def test_each_peer_sees_its_own_view():
 
 
 def test_one_peer_is_refused():
-    with pytest.raises(InputError, match="at least 2, not 1"):
+    with pytest.raises(InputError, match="at least 2 peers, not 1"):
         make("kdcl", K=1)

@@ -166,5 +166,5 @@ def test_the_best_peer_is_kept():
 
 
 def test_one_peer_is_refused():
-    with pytest.raises(InputError, match="at least 2, not 1"):
+    with pytest.raises(InputError, match="at least 2 peers, not 1"):
         make("mcl", K=1)

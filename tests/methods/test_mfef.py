@@ -160,5 +160,5 @@ def test_a_map_of_fewer_than_4_channels_is_refused_unless_the_part_is_off():
 
 
 def test_one_peer_is_refused():
-    with pytest.raises(InputError, match="at least 2, not 1"):
+    with pytest.raises(InputError, match="at least 2 peers, not 1"):
         make("mfef", K=1)

@@ -80,5 +80,5 @@ def test_independent_peers_are_refused():
 
 
 def test_one_branch_is_refused():
-    with pytest.raises(InputError, match="at least 2, not 1"):
+    with pytest.raises(InputError, match="at least 2 peers, not 1"):
         make("one", K=1)

@@ -145,7 +145,7 @@ def test_a_student_in_memory_can_be_trained_on():
 
 
 def test_one_peer_is_refused():
-    with pytest.raises(InputError, match="at least 2, not 1"):
+    with pytest.raises(InputError, match="at least 2 peers, not 1"):
         make("pcl", K=1)
 
 

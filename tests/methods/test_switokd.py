@@ -122,5 +122,5 @@ def test_the_students_are_kept_not_the_larger_network():
 
 
 def test_one_peer_is_refused():
-    with pytest.raises(InputError, match="needs 2 peers, not 1"):
+    with pytest.raises(InputError, match="needs at least 2 peers, not 1"):
         make("switokd", K=1)

@@ -502,7 +502,7 @@ class ReturnsPair(Chain):
         (nn.Sequential(nn.Linear(7, 3)), "Sequential cannot take images of 32x32"),
         (TwoInTraining(), "returns tuple for 2 images in train mode.*auxiliary outputs off"),
         (Contiguous(), "Contiguous cannot take images of 32x32: view size is not compatible"),
-        (nn.Sequential(nn.LazyConv2d(3, 3)), "Sequential cannot be looked into"),
+        (nn.Sequential(nn.LazyConv2d(3, 3)), "Sequential cannot be examined"),
         (nn.Sequential(nn.Flatten(), nn.Linear(3072, 5)), "no feature map"),
     ],
 )

@@ -160,7 +160,7 @@ def test_stages_of_different_stride_are_not_shared():
 
 
 def test_different_classes_are_refused():
-    with pytest.raises(InputError, match="0 tells 4 classes apart and network 1 7"):
+    with pytest.raises(InputError, match="0 has 4 classes and network 1 has 7"):
         Peers([tiny(4), tiny(7)])
 
 

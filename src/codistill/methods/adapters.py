@@ -12,8 +12,8 @@ class MatchSize(nn.Module):
     """Brings feature maps (B, D_k, H_k, W_k) to the smallest of their sizes; D_k stays.
 
     A larger map goes through a convolution whose kernel and stride are the ratio of the sizes,
-    batch normalisation and ReLU. What is then still larger, because the ratio is no whole number,
-    is averaged down. Maps of one size pass untouched, and nothing is added to the method.
+    batch normalisation and ReLU. If the ratio is no whole number, the result is averaged down. Maps
+    of one size pass untouched, and nothing is added to the method.
 
     Args:
         channels: D_k of each map.
@@ -45,7 +45,7 @@ class MatchWidth(nn.Module):
 
     Args:
         channels: D_k of each map.
-        width: the number of channels of all. Default: that of the narrowest.
+        width: the number of channels of all maps. Default: that of the narrowest.
     """
 
     def __init__(self, channels: Sequence[int], width: int | None = None):

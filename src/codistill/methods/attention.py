@@ -1,4 +1,4 @@
-"""Who listens to whom among auxiliary peers, and the mixture of their predictions that follows."""
+"""How much auxiliary peers listen to each other, and the mixtures of their predictions."""
 
 import torch
 from jaxtyping import Float
@@ -11,8 +11,8 @@ from codistill.methods.losses import at_least_float32, full_precision
 class Attention(nn.Module):
     """log alpha_ab, alpha_ab = softmax_b(L(h_a)^T E(h_b)): how much peer a listens to peer b.
 
-    Itself included. L and E are linear maps to an eighth of the channels. Maps of different widths
-    are first brought to that of the narrowest, which is our choice.
+    A peer listens to itself too. L and E are linear maps to an eighth of the channels. Maps of
+    different widths are first brought to that of the narrowest, which is our choice.
 
     Args:
         channels: D_k of the last feature map of each of J auxiliary peers.
@@ -36,10 +36,10 @@ class Attention(nn.Module):
 def mix_predictions(
     z: Float[Tensor, "J B C"], log_weights: Float[Tensor, "B J J"], T: float, mix: str
 ) -> Float[Tensor, "J B C"]:
-    """For each of J peers, logits that stand for the weighted mean of all.
+    """For each of J peers, the logits of the weighted mean of all peers' predictions.
 
-    With `mix="probabilities"`, their softmax at temperature T is the weighted mean of the softmax
-    of `z` at T.
+    `mix="logits"` averages the logits themselves. With `mix="probabilities"`, the softmax of the
+    result at temperature T is the weighted mean of the softmax of `z` at T.
     """
     z = at_least_float32(z)
     if mix == "logits":

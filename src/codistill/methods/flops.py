@@ -1,8 +1,8 @@
-"""How many FLOPs a forward pass takes, and any call.
+"""The FLOPs of a forward pass, or of any call.
 
-They are those of convolutions and matrix products, as `torch.utils.flop_counter` counts them, with
-2 FLOPs per multiply-add: ResNet-32 on a 32x32 image has 138.3 MFLOPs, the 69 M multiply-adds of the
-literature. Normalisation, activations and pooling are left out, as they are there.
+`torch.utils.flop_counter` counts convolutions and matrix products, with 2 FLOPs per multiply-add:
+ResNet-32 on a 32x32 image has 138.3 MFLOPs, the 69 M multiply-adds of the literature. As there,
+normalisation, activations and pooling are left out.
 """
 
 import math
@@ -19,7 +19,7 @@ _T = TypeVar("_T")
 
 
 def count_flops(call: Callable[..., _T], *arguments: Any) -> tuple[_T, int]:
-    """What a call returns, and the FLOPs that it took, those of backward passes among them."""
+    """What a call returns, and the FLOPs that it took, backward passes included."""
     backward = {torch.ops.aten.convolution_backward: _convolution_backward_flops}
     with FlopCounterMode(display=False, custom_mapping=backward) as counter:
         returned = call(*arguments)
@@ -30,7 +30,7 @@ def count_flops(call: Callable[..., _T], *arguments: Any) -> tuple[_T, int]:
 def forward_flops(method: Method, image_size: tuple[int, int]) -> dict[str, int]:
     """FLOPs of evaluating one image: each peer alone, "peers" together, and the whole "method".
 
-    What peers share counts once in "peers". The method is afterwards as it was before.
+    Shared stages count once in "peers". The method stays as it was.
     """
     peers = method.peers
     images = torch.zeros(1, 3, *image_size, device=next(peers.parameters()).device)

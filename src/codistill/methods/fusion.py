@@ -14,13 +14,13 @@ from codistill.networks.families.initialise import initialise_convolutions
 class FusionModule(nn.Module):
     """Concatenates feature maps, mixes them (3x3 depthwise, 1x1 pointwise) and classifies.
 
-    As in the authors' code, where all maps have D channels and one size. For maps that differ, the
-    mixture has as many channels as the widest, and larger maps are first brought to the size of
-    the smallest; both are our choice, since the paper gives no detail.
+    In the authors' code all maps have D channels and one size. For maps that differ, the mixture
+    has as many channels as the widest map, and larger maps are first brought to the size of the
+    smallest; both are our choice, since the paper gives no detail.
 
     Args:
         channels: D_k of each peer's last feature map.
-        reductions: side of the image / side of the map, of each peer.
+        reductions: side of the image / side of the map, for each peer.
         num_classes: C.
     """
 

@@ -14,8 +14,8 @@ class Length(NamedTuple):
     """How long a training is.
 
     Attributes:
-        epochs: passes over the training images.
-        steps: updates in all.
+        epochs: number of passes over the training images.
+        steps: number of updates.
     """
 
     epochs: int
@@ -23,7 +23,7 @@ class Length(NamedTuple):
 
 
 PAPERS = Length(epochs=300, steps=300 * 391)
-"""What most papers train on CIFAR: 50,000 images in batches of 128."""
+"""The length in most papers on CIFAR: 50,000 images in batches of 128."""
 
 Rule = Callable[[Any, Length, Length], Any]
 """(the paper's value, the paper's length, the run's length) -> the run's value."""
@@ -51,7 +51,7 @@ def scaled_defaults(method: Any, run: Length) -> dict[str, Any]:
 
     Args:
         method: a subclass of `Method`.
-        run: how long it trains.
+        run: the length of the run.
     """
     scales: Mapping[str, Rule] = method.scales
     defaults = inspect.signature(method).parameters
@@ -64,8 +64,8 @@ def scaling_notes(method: Any, given: Container[str], run: Length) -> Iterator[s
 
     Args:
         method: a subclass of `Method`.
-        given: the names of options that are not left to their default.
-        run: how long it trains.
+        given: the names of the options that the run sets.
+        run: the length of the run.
     """
     defaults, paper = inspect.signature(method).parameters, method.paper_length
     changed = []

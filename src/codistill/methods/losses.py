@@ -60,7 +60,7 @@ def standardised(z: Float[Tensor, "*K B C"]) -> Float[Tensor, "*K B C"]:
 
 
 def as_distributions(labels: Labels, z: Float[Tensor, "*K B C"]) -> Float[Tensor, "B C"]:
-    """One-hot rows of indices; rows that were weighed by class, back to the sum of 1."""
+    """Labels as rows of sum 1: indices become one-hot, rows weighed by class are divided."""
     if labels.ndim == 1:
         return z.new_zeros(len(labels), z.shape[-1]).scatter_(1, labels[:, None], 1.0)
     return (labels / labels.sum(dim=1, keepdim=True).clamp(min=1e-12)).to(z.dtype)
@@ -76,7 +76,7 @@ def sigmoid_ramp_up(epoch: int, length: int) -> float:
 
 
 def ramp_up_remarks(length: int, epochs: int) -> Iterator[str]:
-    """A warning where a training ends before its ramp-up does; see `Method.remarks`."""
+    """A warning if the training ends before its ramp-up; see `Method.remarks`."""
     weight, usual = sigmoid_ramp_up(epochs - 1, length), max(1, round(epochs * 80 / 300))
     if weight < 0.99 and length > usual:
         yield (
@@ -88,11 +88,11 @@ def ramp_up_remarks(length: int, epochs: int) -> Iterator[str]:
 def full_precision(x: Tensor) -> AbstractContextManager[None]:
     """Switches autocast off, which lowers products and sums of products to half precision.
 
-    For the arithmetic of a loss, as against that of a network; its operands: `at_least_float32`.
+    It is for the arithmetic of a loss, not of a network; `at_least_float32` is for the operands.
     """
     return torch.autocast(x.device.type, enabled=False)
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """`x`, and float32 where it is of half precision."""
+    """`x`, as float32 if it is of half precision."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x

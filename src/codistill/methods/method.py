@@ -10,17 +10,18 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from codistill.data.batch import Batch, Labels
+from codistill.errors import InputError
 from codistill.methods.length import PAPERS, Length, Rule
 from codistill.networks.peers import Kept, Outputs, Peers
 
 MEASURE = "measure/"
-"""How the name of a measurement begins, which a step returns beside its loss terms."""
+"""The beginning of a measurement's name; a step returns measurements beside its loss terms."""
 
 
 class Method(nn.Module, abc.ABC):
     """A way of training peers together.
 
-    A method defines `losses`. Where its paper asks for more, it also
+    A method defines `losses`. If its paper asks for more, it also
 
     - adds modules in `__init__`: a fusion module, a gate, discriminators;
     - adds classifiers in `forward`;
@@ -28,10 +29,10 @@ class Method(nn.Module, abc.ABC):
     - returns several `optimizers`, says in `training_step` when each one steps, and in
       `lr_factor` which one has a schedule of its own;
     - does in `begin_epoch` what its paper does once an epoch;
-    - says in `students` what is kept, where that is not simply the best peer;
+    - says in `students` what is kept, if that is not simply the best peer;
     - warns in `remarks` about options that make little sense in a training of some length;
     - returns measurements beside its loss terms, such as a discriminator's accuracy: scalars whose
-      names begin with "measure/". They are logged, and no optimizer goes down them.
+      names begin with "measure/". They are logged and never minimised.
 
     A method never extends another method.
 
@@ -40,8 +41,8 @@ class Method(nn.Module, abc.ABC):
 
     Attributes:
         views: augmented views of each image that a step needs. The peers take turns with them.
-        forwards: how often the peers compute a batch in a step.
-        needs_held_out: whether `begin_epoch` cannot do without images that were held out.
+        forwards: the number of times that the peers compute a batch in a step.
+        needs_held_out: whether `begin_epoch` needs images that were held out.
         paper_length: the training that the defaults of the constructor belong to.
         scales: the rule by which a default changes in a training of another length, by the name of
             the argument: {"ramp_up": share_of_epochs}; see `codistill.methods.length`.
@@ -58,7 +59,7 @@ class Method(nn.Module, abc.ABC):
         self.peers = peers
 
     def forward(self, views: Sequence[Float[Tensor, "B 3 H W"]]) -> Outputs:
-        """What the peers, and what the method adds to them, make of a batch."""
+        """The outputs of the peers for a batch, and the classifiers that the method adds."""
         return self.peers(views)
 
     @abc.abstractmethod
@@ -73,16 +74,16 @@ class Method(nn.Module, abc.ABC):
         return {"main": make(self.parameters())}
 
     def lr_factor(self, optimizer: str, epoch: int, recipe: float) -> float:
-        """What multiplies the learning rate of an optimizer in an epoch: as the recipe says."""
+        """The factor of an optimizer's learning rate in an epoch. Default: the recipe's."""
         return recipe
 
     def begin_epoch(self, epoch: int, held_out: Iterable[Batch] | None) -> None:  # noqa: B027
         """Called before the first step of an epoch, counted from 0. Does nothing.
 
-        What it changes belongs into buffers, so that an interrupted training goes on exactly.
+        Whatever it changes belongs into buffers, so that an interrupted training goes on exactly.
 
         Args:
-            epoch: the one that begins.
+            epoch: the epoch that begins.
             held_out: images that no peer trains on, to measure the peers; never the test set.
         """
 
@@ -94,10 +95,10 @@ class Method(nn.Module, abc.ABC):
         return {f"peer{k}": Kept(self.peers, k) for k in range(len(self.peers))}
 
     def remarks(self, epochs: int) -> Iterator[str]:
-        """Warnings about options that are allowed, but hardly meant in a training of this length.
+        """Warnings about options that are allowed but make little sense in so long a training.
 
         Args:
-            epochs: how many the training has.
+            epochs: the number of epochs of the training.
         """
         yield from ()
 
@@ -110,11 +111,17 @@ class Method(nn.Module, abc.ABC):
         return losses
 
 
+def require_peers(peers: Peers, why: str, least: int = 2) -> None:
+    """Raises InputError if there are fewer than `least` peers; `why` says what they are for."""
+    if len(peers) < least:
+        raise InputError(f"{why}: it needs at least {least} peers, not {len(peers)}")
+
+
 def minimize(losses: dict[str, Tensor], optimizer: Optimizer) -> None:
     """Takes one step of `optimizer` down the sum of `losses`, measurements left out.
 
-    The only place that goes backward. It clears the gradients first, so that whatever an earlier
-    step of an alternating method left behind cannot leak into this one.
+    No other code runs a backward pass. The gradients are cleared first, so that nothing which an
+    earlier step of an alternating method left behind leaks into this one.
     """
     terms = [value for name, value in losses.items() if not name.startswith(MEASURE)]
     loss = torch.stack(terms).sum()

@@ -9,9 +9,9 @@ from torch import nn
 
 
 class Frozen(nn.Module):
-    """A module without gradients, in eval mode whatever mode it is put in.
+    """A module without gradients that stays in eval mode.
 
-    Takes the module over: its parameters ask for no gradients from now on.
+    The module is taken over: its parameters require no gradients from now on.
     """
 
     def __init__(self, module: nn.Module):

@@ -1,7 +1,7 @@
 """PyTorch's optimizers with as few operations as the device allows.
 
-On CUDA a step is one kernel for many weights (`fused`). On the CPU PyTorch's fused kernels take it
-that a weight and its gradient lie alike in memory, and compute nonsense where they do not (PyTorch
+On CUDA a step is one kernel for many weights (`fused`). On the CPU PyTorch's fused kernels assume
+that a weight and its gradient have one memory layout, and compute nonsense if they do not (PyTorch
 2.13); there the weights are only listed (`foreach`), which gives the same bits in less time.
 """
 
@@ -39,7 +39,7 @@ def adamw(params: Any, **options: Any) -> Optimizer:
 
 
 def load_state(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
-    """`optimizer.load_state_dict`, but computed the way of this device, not of the saved one's."""
+    """`optimizer.load_state_dict`, but `fused` and `foreach` stay as this device wants them."""
     pairs = zip(state["param_groups"], optimizer.param_groups, strict=True)
     groups = [
         saved | {way: own[way] for way in ("fused", "foreach") if way in own}

@@ -1,4 +1,4 @@
-"""How many parameters a method has, and whose they are."""
+"""The number of parameters of a method, by owner."""
 
 import torch
 
@@ -9,10 +9,10 @@ ADAPTERS = MatchSize, MatchWidth
 
 
 def parameter_counts(method: Method) -> dict[str, int]:
-    """Parameters of each peer and student alone, of all peers together, and what is added.
+    """The number of parameters of each peer and student, of all peers together, and of the rest.
 
-    "method" counts those that are trained beside the peers, "adapters" among these the layers that
-    bring maps of different networks to one size and width, "frozen" those that are not trained.
+    "method" counts the parameters that are trained beside the peers. "adapters" is the part of them
+    that brings maps of different networks to one size and width. "frozen" counts the others.
     """
 
     def count(module: torch.nn.Module) -> int:

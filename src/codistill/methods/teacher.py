@@ -1,4 +1,4 @@
-"""A teacher that was trained before, as the methods take it that have one."""
+"""A teacher that was trained before, for the methods that have one."""
 
 import copy
 from pathlib import Path
@@ -13,7 +13,7 @@ def teacher_of(peers: Peers, teacher: str | Path | Network | None, method: str) 
     """The teacher of these peers: a network of its own.
 
     Args:
-        peers: whose classes the teacher has to tell apart.
+        peers: the networks to be taught; the teacher needs the same classes.
         teacher: the file of a student (RUN/student.safetensors), or a network, which is copied.
         method: the name of the class that wants it, for messages.
     """
@@ -25,7 +25,7 @@ def teacher_of(peers: Peers, teacher: str | Path | Network | None, method: str) 
     network = copy.deepcopy(teacher) if isinstance(teacher, Network) else _load(teacher)
     if network.num_classes != peers.num_classes:
         raise InputError(
-            f"the teacher tells {network.num_classes} classes apart and the peers "
+            f"the teacher has {network.num_classes} classes and the peers have "
             f"{peers.num_classes}: give a teacher of the same classes"
         )
     return network

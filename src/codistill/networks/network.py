@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from codistill.errors import InputError
 
 Layout = Literal["NCHW", "NHWC", "tokens", "tapped"]
-"""How a stage returns its map: as (B, D, H, W); as (B, H, W, D); as (B, P + H W, D), after P tokens
-that stand for no place; or as a pair of the map (B, D, H, W) and what the head makes logits of."""
+"""The form in which a stage returns its map: (B, D, H, W); (B, H, W, D); tokens (B, P + H W, D), of
+which the first P stand for no place; or a pair of the map (B, D, H, W) and the logits."""
 
 
 class Network(nn.Module):
@@ -26,8 +26,8 @@ class Network(nn.Module):
         num_classes: C.
         head: maps what the last stage returns to logits (B, C). Default: global average pooling
             and a linear layer.
-        layouts: how each stage returns its map. Default: "NCHW".
-        names: where the network was cut out of another module, the name that each of its weights
+        layouts: the form in which each stage returns its map. Default: "NCHW".
+        names: for a network that was cut out of another module, the name that each of its weights
             and buffers has there.
     """
 
@@ -82,13 +82,13 @@ class Network(nn.Module):
 def as_map(
     x: Any, layout: Layout, reduction: int, image_size: tuple[int, int]
 ) -> Float[Tensor, "B D H W"]:
-    """What a stage returned, as a feature map. It is a view, and costs nothing.
+    """The output of a stage as a feature map: a view, which costs nothing.
 
     Args:
-        x: what the stage returned.
-        layout: how it holds the map.
-        reduction: side of the image / side of the map; read for tokens only.
-        image_size: height and width of the image; read for tokens only.
+        x: the output of the stage.
+        layout: the form in which it holds the map.
+        reduction: side of the image / side of the map; used for tokens only.
+        image_size: height and width of the image in pixels; used for tokens only.
     """
     if layout == "NCHW":
         return x

@@ -20,11 +20,11 @@ class Outputs:
 
     Attributes:
         logits: the predictions of the peers, (K, B, C).
-        stages: `stages[k][s]` is what peer k holds after s stages, so that `stages[k][0]` is
-            its image and `stages[k][-1]` the feature map its head reads.
-        extra: further classifiers by name, (B, C) each: "ensemble" where there are several
-            peers, and those that a method adds, such as "fused".
-        split: what the trunk passes to the branches, one for each view: where the gradients of
+        stages: the maps of each peer: `stages[k][0]` is its image, `stages[k][s]` its feature map
+            (B, D, H, W) after s stages, and `stages[k][-1]` the map that its head reads.
+        extra: further classifiers by name, (B, C) each: "ensemble" if there are several peers, and
+            what a method adds, such as "fused".
+        split: the trunk's output for each view, which all branches read: there the gradients of
             all peers meet. Empty without a trunk.
         hidden: further tensors by name, of any shape, that a method's `forward` leaves for its
             `losses`; they are neither evaluated nor reported.
@@ -72,7 +72,7 @@ class Peers(nn.Module):
 
     Args:
         networks: K classifiers of the same classes.
-        shared: how many of the first stages are common to all, 0 to the number of stages.
+        shared: number of first stages that are common to all, 0 to the number of stages.
         recompute: whether stages are computed again in the backward pass, to save memory.
     """
 
@@ -140,14 +140,14 @@ class Peers(nn.Module):
             stage._compiled_call_impl = torch.compile(call, **options)
 
     def _maps(self, k: int, returned: list[Any]) -> list[Tensor]:
-        """The image, and what the stages of peer k returned as feature maps."""
+        """The image, and the outputs of peer k's stages as feature maps."""
         image, *rest = returned
         size = image.shape[2], image.shape[3]
         facts = zip(rest, self.layouts[k], self.reductions[k], strict=True)
         return [image, *(as_map(x, layout, reduction, size) for x, layout, reduction in facts)]
 
     def _after_each(self, stages: Iterable[nn.Module], returned: list[Any]) -> list[Any]:
-        """`returned`, followed by what each stage makes of the one before it."""
+        """`returned`, followed by the output of each stage, which reads the one before it."""
         again = self.recompute and self.training and torch.is_grad_enabled()
         returned = list(returned)
         for stage in stages:
@@ -177,14 +177,14 @@ def _check(networks: Sequence[Network], shared: int) -> None:
     for k, network in enumerate(networks):
         if network.num_classes != first.num_classes:
             raise InputError(
-                f"network 0 tells {first.num_classes} classes apart and network {k} "
+                f"network 0 has {first.num_classes} classes and network {k} has "
                 f"{network.num_classes}: peers need the same classes"
             )
         for parameter in network.parameters():
             if seen.setdefault(id(parameter), k) != k:
                 raise InputError(
-                    f"networks {seen[id(parameter)]} and {k} hold the same weights: build each "
-                    "network anew, or give network.clone()"
+                    f"networks {seen[id(parameter)]} and {k} hold the same weights: build one for "
+                    "each peer, or give network.clone()"
                 )
         if shared and "tapped" in network.layouts:
             raise InputError(
@@ -199,7 +199,7 @@ def _check(networks: Sequence[Network], shared: int) -> None:
 
 
 def _structure(stage: nn.Module) -> list[tuple[str, str, object]]:
-    """What two stages must agree in to be one: modules with their settings, weights by shape."""
+    """What equal stages agree in: modules with their settings, and the shapes of weights."""
     leaves = [(n, type(m).__qualname__, m.extra_repr()) for n, m in stage.named_modules()]
     weights = [(n, "weight", tuple(t.shape)) for n, t in stage.state_dict().items()]
     return [*leaves, *weights]

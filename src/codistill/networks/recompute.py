@@ -15,9 +15,10 @@ from torch.utils.checkpoint import checkpoint
 def run_and_forget(stage: nn.Module, x: Any) -> Any:
     """`stage(x)`, of which only x and the result are kept for the backward pass.
 
-    The second time it draws the same random numbers, and batch normalisation does not count the
-    batch once more. Other modules that change themselves in `forward`, as spectral normalisation
-    does, do so twice, and gradients are then wrong. A stage must not change its input in place.
+    The second computation draws the same random numbers, and batch normalisation does not count
+    the batch again. Other modules that change themselves in `forward`, such as spectral
+    normalisation, do so twice, and gradients are then wrong. A stage must not change its input in
+    place.
     """
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
@@ -27,7 +28,7 @@ def run_and_forget(stage: nn.Module, x: Any) -> Any:
 
 
 class _StatisticsHeld(AbstractContextManager[None]):
-    """Batch normalisation in train mode computes as ever but leaves its statistics, every time."""
+    """Within it, batch normalisation in train mode computes the same but keeps its statistics."""
 
     def __init__(self, stage: nn.Module):
         self._stage = stage

@@ -1,4 +1,4 @@
-"""Weights that a network starts from: those of a file, but for a classifier of other classes."""
+"""Weights that a network starts from: those of a file, except a classifier of other classes."""
 
 import pickle
 from collections.abc import Mapping, Sequence
@@ -14,12 +14,15 @@ from codistill.networks.network import Network
 
 
 def start_from(network: Network, file: Path) -> None:
-    """Puts the weights in `file` into a network.
+    """Loads the weights in a file into a network.
 
     Args:
-        network: what is going to be trained.
-        file: a student of a run, or the state dict of the same architecture under the names of its
-            own library: .safetensors, or what torch.save wrote.
+        network: the network that will be trained.
+        file: a student of a run, or a state dict of the same architecture under the names of its
+            own library: .safetensors, or a file that torch.save wrote.
+
+    Raises:
+        InputError: the file is absent, damaged, or of another architecture.
     """
     if not file.is_file():
         raise InputError(f"weights: there is no file {file}")
@@ -30,7 +33,7 @@ def start_from(network: Network, file: Path) -> None:
 
 
 def renew_equal_classifiers(networks: Sequence[Network]) -> None:
-    """Draws the last layer of a network anew where an earlier one has the same weights.
+    """Draws the last layer of a network again if an earlier one has the same weights.
 
     Peers that begin equal and see the same images stay equal, and have nothing to teach.
     """
@@ -46,7 +49,7 @@ def renew_equal_classifiers(networks: Sequence[Network]) -> None:
 def load_matching(
     module: nn.Module, weights: Mapping[str, Tensor], num_classes: int, where: str
 ) -> None:
-    """Loads all weights but those of a classifier of another number of classes, which stays new.
+    """Loads all weights, except those of a classifier of another number of classes.
 
     Raises:
         InputError: something is left over, absent, or of another shape.
@@ -62,7 +65,7 @@ def load_matching(
     if wrong:
         name = wrong[0]
         why = "has another shape" if name in other else "is absent"
-        why = why if name in own else "is there too much"
+        why = why if name in own else "does not belong to it"
         raise InputError(
             f"{where} does not hold the weights of this network: {name} {why}, and "
             f"{len(wrong) - 1} more do not fit: give weights of the same architecture and size of "
@@ -72,7 +75,7 @@ def load_matching(
 
 
 def _classifiers(network: Network) -> list[nn.Linear | nn.Conv2d]:
-    """The layers that give a number for each class: those of the head, or of a whole network."""
+    """The layers with one output per class: those of the head, else those of the network."""
     kinds = nn.Linear | nn.Conv2d
     for part in (network.head, network):
         layers = [m for m in part.modules() if isinstance(m, kinds)]

@@ -1,11 +1,11 @@
 """Training steps that are recorded once an epoch and then replayed: CUDA graphs.
 
-A step of small networks is some hundred small kernels, and a GPU waits for the host to ask for each
-of them. A recording is asked for in one call, with forward pass, losses, backward pass, optimizers.
+A step of small networks is some hundred small kernels, and a GPU waits for the host to launch each
+of them. A recording of forward pass, losses, backward pass and optimizers is launched in one call.
 PyTorch's notes: https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs.
 
-Whatever is a Python number in a step, such as a learning rate or the weight of a loss, is frozen in
-the recording. All of them belong to an epoch here, so every epoch makes its own.
+The recording freezes Python numbers, such as a learning rate or the weight of a loss. Here they
+change from epoch to epoch only, so every epoch makes a recording of its own.
 """
 
 import functools
@@ -20,31 +20,31 @@ from torch.optim import Optimizer
 from codistill.data.batch import Batch
 from codistill.errors import InputError, reason
 
-_FIRST = 3  # steps of an epoch taken as ever: kernels are chosen, optimizers get their state
+_FIRST = 3  # steps of an epoch before the recording: they choose kernels and set optimizers up
 
 Step = Callable[[Batch], dict[str, Tensor]]
 
 
 @runtime_checkable
 class Recording(Protocol):
-    """What a device offers to record its work."""
+    """A device's means to record its work."""
 
     def warm_up(self, step: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         """Takes a step where the recording will be made."""
 
     def record(self, step: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-        """Notes what a step does, without doing it. Returns where its results will be."""
+        """Records a step without executing it. Returns the tensors that will hold its results."""
 
     def replay(self) -> None:
-        """Does what was noted."""
+        """Executes the recorded step."""
 
 
 class CudaGraph:
     """The `Recording` of a CUDA device.
 
     Args:
-        device: that the step computes on. It need not be PyTorch's current one, whose streams would
-            record nothing of it.
+        device: the device that the step computes on; it need not be PyTorch's current device,
+            whose streams would record nothing of it.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -63,7 +63,7 @@ class CudaGraph:
 
     def record(self, step: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         # Other threads go on meanwhile: that of a DataLoader asks CUDA for pinned memory, which a
-        # recording forbids to all threads unless told otherwise.
+        # recording forbids to all threads by default.
         mode = "thread_local"
         with (
             torch.cuda.device(self._device),
@@ -77,19 +77,19 @@ class CudaGraph:
 
 @functools.cache
 def _side_stream(device: torch.device) -> torch.cuda.Stream:
-    """One for the recordings of all epochs: cuBLAS keeps memory for every stream it has seen."""
+    """One stream for the recordings of all epochs: cuBLAS keeps memory for every stream."""
     return torch.cuda.Stream(device)
 
 
 class RecordedStep:
-    """The training steps of one epoch. The first three are taken as ever, the fourth is recorded.
+    """The training steps of one epoch: three are executed as usual, the fourth is recorded.
 
-    A batch of another size, as the last one of an epoch may be, is taken as ever too.
+    A batch of another size, such as the last one of an epoch, is not replayed either.
 
     Args:
-        step: updates the weights with a batch and returns the losses.
-        optimizers: what it steps.
-        recording: of the device.
+        step: the function that updates the weights with a batch and returns the losses.
+        optimizers: the optimizers that it steps.
+        recording: the device's recording.
     """
 
     def __init__(self, step: Step, optimizers: Iterable[Optimizer], recording: Recording):
@@ -101,7 +101,7 @@ class RecordedStep:
         self._losses: dict[str, Tensor] = {}
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
-        """Takes a step; the losses are the caller's to keep."""
+        """Takes a step and returns its losses, which no later step overwrites."""
         if self._taken < _FIRST:
             self._taken += 1
             return self._recording.warm_up(lambda: self._step(batch))
@@ -130,7 +130,7 @@ class RecordedStep:
 
 @contextmanager
 def _capturable(optimizers: Iterable[Optimizer]) -> Iterator[None]:
-    """Adam wants to be told that it is recorded, and warns where it is not."""
+    """Sets Adam's `capturable` for a recording, without which it warns."""
     groups = [g for o in optimizers for g in o.param_groups if "capturable" in g]
     before = [group["capturable"] for group in groups]
     for group in groups:

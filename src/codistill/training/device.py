@@ -1,4 +1,4 @@
-"""Where a training computes, and in which numbers."""
+"""The device and the precision of a training."""
 
 from contextlib import AbstractContextManager
 from typing import Literal
@@ -21,7 +21,11 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of that name; "auto" is CUDA where there is one, else the CPU."""
+    """The device of that name; "auto" is CUDA if there is one, else the CPU.
+
+    Raises:
+        InputError: the device cannot be used.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -41,5 +45,5 @@ def use_device(name: str, threads: int | None) -> torch.device:
 
 
 def device_of(module: nn.Module) -> torch.device:
-    """Where the weights of `module` are."""
+    """The device of the module's weights."""
     return next((p.device for p in module.parameters()), torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""How good the classifiers of a method are, the same for every method."""
+"""The evaluation, the same for every method."""
 
 from collections import defaultdict
 from collections.abc import Sized
@@ -21,16 +21,22 @@ from codistill.training.metrics import (
 
 
 def evaluate(method: Method, batches: Batches, precision: Precision = "fp32") -> dict[str, float]:
-    """How good every classifier of `method` is: "top1/NAME", "top5/NAME" in %, "nll/NAME".
+    """Evaluates every classifier of `method` in eval mode.
 
-    And how far apart the peers are: "kl/peerI/peerJ", "disagreement/peerI/peerJ"; see `fit`.
-    In eval mode, batch normalisation folded into convolutions where that leaves the logits as they
-    are but for the last bits. Modes and random numbers are afterwards as they were before.
+    Batch normalisation is folded into convolutions if that changes no more than the last bits of
+    the logits. Modes and random numbers stay as they were.
 
     Args:
         method: the peers and how they learn.
         batches: `Batch`es, or pairs of images and labels.
         precision: "bf16" runs the forward pass under autocast.
+
+    Returns:
+        For each classifier "top1/NAME" and "top5/NAME" in %, "nll/NAME" in nats; for peers i and j
+        "kl/peerI/peerJ" in nats and "disagreement/peerI/peerJ" in %, as in `fit`.
+
+    Raises:
+        InputError: there is no image, or labels are no classes (B,).
     """
     check_precision(precision)
     sums: dict[str, list[Tensor]] = defaultdict(list)

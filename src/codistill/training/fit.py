@@ -46,8 +46,8 @@ def fit(
             included.
         held_out: batches that no peer trains on, for methods that measure their peers before an
             epoch. Never the test set.
-        make_optimizer: builds an optimizer of parameters or parameter groups. Default: SGD as in
-            FFL's recipe, with a learning rate of 0.1.
+        make_optimizer: a function that builds an optimizer of parameters or parameter groups.
+            Default: SGD as in FFL's recipe, with a learning rate of 0.1.
         lr_at: the factor of the learning rate in an epoch, for every optimizer that the method
             gives no schedule of its own. Default: always 1.
         precision: "bf16" runs the forward pass under autocast; weights and losses stay float32.

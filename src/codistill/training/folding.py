@@ -1,8 +1,8 @@
 """Batch normalisation folded into the convolutions before it: the same function, faster.
 
-Nothing is known of the architecture. One forward pass shows which convolution's output went into a
-batch normalisation and nowhere else; a copy of the method with these made one is believed only if
-its classifiers agree with the method's.
+It works for any architecture. One forward pass shows which convolution's output went into a batch
+normalisation and nowhere else. A copy of the method merges these pairs, and is used only if its
+classifiers agree with the method's.
 """
 
 import copy
@@ -21,9 +21,9 @@ from torch.utils.hooks import RemovableHandle
 
 from codistill.methods.method import Method
 
-_WORTH = 512  # images in all: with fewer, the copy costs more than it saves
+_WORTH = 512  # images to evaluate: with fewer, the copy costs more than it saves
 _TRIED = 16  # images on which the copy is compared
-_TOLERANCE = 1e-4  # of the largest logit; float32 leaves 1e-6 to 1e-5
+_TOLERANCE = 1e-4  # share of the largest logit; float32 leaves 1e-6 to 1e-5
 
 Pair = tuple[nn.Conv2d, nn.BatchNorm2d]
 
@@ -31,14 +31,14 @@ Pair = tuple[nn.Conv2d, nn.BatchNorm2d]
 def folded(method: Method, views: Sequence[Tensor], images: int) -> Method:
     """A copy of `method` that computes the same classifiers faster, or `method` itself.
 
-    The copy shares all weights that it does not change. It is for evaluation alone: feature maps
-    between a convolution and its batch normalisation are no longer there. Where a module has hooks,
-    somebody wants to see what happens inside, and the method is evaluated as it is.
+    The copy shares all weights that it does not change. It is for evaluation alone, since it has no
+    feature maps between a convolution and its batch normalisation. A method with hooks is returned
+    itself: somebody wants to see what happens inside.
 
     Args:
-        method: in eval mode.
-        views: the first batch to evaluate, normalised. 16 of its images are tried.
-        images: how many are to be evaluated.
+        method: the method, in eval mode.
+        views: the first batch to evaluate, normalised; the copy is tried on 16 of its images.
+        images: the number of images to evaluate.
     """
     hooked = any(m._forward_hooks or m._forward_pre_hooks for m in method.modules())
     if images < _WORTH or hooked:
@@ -46,7 +46,7 @@ def folded(method: Method, views: Sequence[Tensor], images: int) -> Method:
     try:
         with _exact():
             return _folded(method, [view[:_TRIED] for view in views]) or method
-    except Exception:  # whatever a network of somebody else does not stand
+    except Exception:  # somebody's network may not allow it in any of many ways
         return method
 
 
@@ -68,15 +68,15 @@ def _folded(method: Method, few: Sequence[Tensor]) -> Method | None:
 
 
 def _normalises(module: nn.Module) -> TypeGuard[nn.BatchNorm2d]:
-    """Whether it is batch normalisation and nothing else that is not known here."""
+    """Whether the module is plain batch normalisation, or timm's with an activation."""
     if type(module) is nn.BatchNorm2d:
         return True
-    timm = sys.modules.get("timm.layers.norm_act")  # whoever has such a module has imported it
+    timm = sys.modules.get("timm.layers.norm_act")  # imported wherever there is such a module
     return timm is not None and type(module) is timm.BatchNormAct2d
 
 
 def _after(bn: Any) -> nn.Module:
-    """What is left of it: timm's has an activation inside."""
+    """What remains of batch normalisation: nothing, or the activation inside timm's."""
     return nn.Identity() if type(bn) is nn.BatchNorm2d else nn.Sequential(bn.drop, bn.act)
 
 
@@ -99,7 +99,7 @@ def _agree(found: dict[str, Tensor], expected: dict[str, Tensor]) -> bool:
 
 
 class _Watch(TorchDispatchMode):
-    """Sees in a forward pass what convolutions return and who reads it."""
+    """Watches in a forward pass what convolutions return and which modules read it."""
 
     def __init__(self, module: nn.Module):
         super().__init__()
@@ -112,7 +112,7 @@ class _Watch(TorchDispatchMode):
         self._hooks: list[RemovableHandle] = []
 
     def pairs(self) -> list[Pair]:
-        """Each called once, the second with what the first returned, which nothing else read."""
+        """Pairs that are called once each; only the second reads the output of the first."""
         return [
             (conv, bn)
             for key, (_, conv) in self._made.items()
@@ -124,7 +124,7 @@ class _Watch(TorchDispatchMode):
 
     def __enter__(self) -> "_Watch":
         for module in self._module.modules():
-            if type(module) is nn.Conv2d:  # what inherits may do something else
+            if type(module) is nn.Conv2d:  # a subclass may do something else
                 self._hooks.append(module.register_forward_hook(self._after_conv))
             elif _normalises(module) and module.running_mean is not None:
                 self._hooks.append(module.register_forward_pre_hook(self._before_bn))

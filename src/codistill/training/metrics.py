@@ -1,4 +1,4 @@
-"""How good predictions are, and how far apart those of peers."""
+"""Accuracy and loss of predictions, and how far apart those of peers are."""
 
 from collections.abc import Iterable
 
@@ -9,9 +9,9 @@ from torch import Tensor
 
 
 def batch_metrics(logits: Float[Tensor, "B C"], labels: Int[Tensor, "B"]) -> Float[Tensor, "3"]:
-    """Sums over a batch: right at first guess, right among five guesses, -log p of the label.
+    """Sums over a batch: the first guess is right, one of five is, -log p of the label.
 
-    With fewer than five classes, "five guesses" are as many as there are classes.
+    With fewer than five classes, there are as many guesses as classes.
     """
     logits = logits.float()
     guesses = logits.topk(min(5, logits.shape[1]), dim=1).indices  # (B, 5)
@@ -27,9 +27,10 @@ def mean_metrics(sums: Iterable[Tensor], n: int) -> dict[str, float]:
 
 
 def batch_differences(logits: Float[Tensor, "K B C"]) -> Float[Tensor, "2 K K"]:
-    """Sums over a batch: KL(p_i || p_j) in nats at T = 1, and how often i and j guess differently.
+    """Sums over a batch for peers i (row) and j (column).
 
-    Row i, column j.
+    The first matrix is KL(p_i || p_j) in nats at T = 1, the second the number of images for which i
+    and j guess differently.
     """
     log_p = logits.float().log_softmax(dim=2)
     p, guesses = log_p.exp(), log_p.argmax(dim=2)
@@ -39,13 +40,13 @@ def batch_differences(logits: Float[Tensor, "K B C"]) -> Float[Tensor, "2 K K"]:
 
 
 def mean_differences(sums: Iterable[Tensor], n: int) -> dict[str, float]:
-    """Of n images, from the sums of their batches: for peers i and j, "kl/peerI/peerJ" in nats.
+    """Differences of peers i and j for n images, from the sums of their batches.
 
-    "disagreement/peerI/peerJ", with i below j, is in % of the images.
+    They are "kl/peerI/peerJ" in nats, and for i below j "disagreement/peerI/peerJ" in % of images.
     """
     kl, differ = (torch.stack(list(sums)).cpu().double().sum(dim=0) / n).tolist()
     peers = range(len(kl))
-    # Rounding can leave equal predictions a hair below 0; what is not a number has to stay so.
+    # Rounding can leave equal predictions a hair below 0; NaN has to stay NaN.
     flows = {f"kl/peer{i}/peer{j}": max(kl[i][j], 0.0) for i in peers for j in peers if i != j}
     return flows | {
         f"disagreement/peer{i}/peer{j}": 100 * differ[i][j] for i in peers for j in peers if i < j

@@ -1,4 +1,4 @@
-"""What is known of an epoch. Imports nothing, so that reading finished runs needs no PyTorch."""
+"""The record of an epoch. This file imports nothing: reading finished runs needs no PyTorch."""
 
 Record = dict[str, int | float]
-"""What is known of an epoch when it is over, by name; see `fit`."""
+"""The numbers of a finished epoch by name; see `fit`."""

@@ -1,4 +1,4 @@
-"""Where a training is: the method, its optimizers and its history, for checkpoints."""
+"""The state of a training: the method, its optimizers and its history, for checkpoints."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -24,20 +24,20 @@ class NonFiniteError(FloatingPointError):
 
 
 class TrainingState:
-    """A method, its optimizers, and how far they have come: all that is needed to go on exactly.
+    """A method, its optimizers, and how far they have come: all that a training needs to go on.
 
     Args:
-        method: what is trained.
-        make_optimizer: builds an optimizer of parameters or parameter groups, as
-            `functools.partial(torch.optim.SGD, lr=0.1)` does.
+        method: the peers and how they learn.
+        make_optimizer: a function that builds an optimizer of parameters or parameter groups, such
+            as `functools.partial(torch.optim.SGD, lr=0.1)`. Default: see `fit`.
 
     Attributes:
-        epoch: epochs that are complete.
-        step: steps of the present epoch that are complete.
+        epoch: number of complete epochs.
+        step: number of complete steps of the present epoch.
         terms: the value of every loss term and every measurement in every step of the present
             epoch, on the device.
         history: one record per complete epoch, as `fit` returns them.
-        seconds: spent training in the present epoch, by earlier processes too.
+        seconds: time spent training in the present epoch, by earlier processes too.
     """
 
     def __init__(self, method: Method, make_optimizer: MakeOptimizer | None = None):
@@ -55,8 +55,8 @@ class TrainingState:
     def set_lr(self, factor: float) -> float:
         """Sets every learning rate for the present epoch; returns that of the first group.
 
-        `factor` is the recipe's, which multiplies the learning rate that an optimizer began with,
-        unless the method has a schedule of its own for it.
+        `factor` is the recipe's. It multiplies the learning rate that an optimizer began with,
+        unless the method gives that optimizer a schedule of its own.
         """
         for name, optimizer in self.optimizers.items():
             own = self.method.lr_factor(name, self.epoch, factor)
@@ -85,7 +85,7 @@ class TrainingState:
         self.step, self.terms, self.seconds, self._checked = 0, {}, 0.0, 0
 
     def check_losses(self) -> None:
-        """Raises NonFiniteError where a term has not been finite since the last check."""
+        """Raises NonFiniteError if a term was not finite since the last check."""
         if self._checked == self.step:
             return
         values = torch.stack([torch.stack(v[self._checked :]) for v in self.terms.values()])
@@ -101,7 +101,7 @@ class TrainingState:
         self._checked = self.step
 
     def check_weights(self) -> None:
-        """Raises NonFiniteError where a weight or a buffer of the method is not finite."""
+        """Raises NonFiniteError if a weight or a buffer of the method is not finite."""
         for name, value in self.method.state_dict().items():
             if value.is_floating_point() and not value.isfinite().all():
                 raise NonFiniteError(
@@ -110,7 +110,7 @@ class TrainingState:
                 )
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors, numbers and strings in dicts and lists: what `torch.load` calls weights only."""
+        """Tensors, numbers and strings in dicts and lists: safe for `torch.load`."""
         return {
             "method": self.method.state_dict(),
             "optimizers": {name: o.state_dict() for name, o in self.optimizers.items()},
@@ -124,7 +124,7 @@ class TrainingState:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes up a training where `state_dict` left it."""
+        """Restores what `state_dict` returned."""
         self.method.load_state_dict(state["method"])
         for name, optimizer in self.optimizers.items():
             load_state(optimizer, state["optimizers"][name])

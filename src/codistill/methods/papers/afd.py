@@ -22,7 +22,7 @@ from codistill.errors import InputError, require_not_negative, require_one_of, r
 from codistill.methods.adapters import MatchSize, MatchWidth
 from codistill.methods.length import Length, constant_travel, share_of_epochs
 from codistill.methods.losses import at_least_float32, ce_loss, kd_loss
-from codistill.methods.method import MEASURE, Method, minimize
+from codistill.methods.method import MEASURE, Method, minimize, require_peers
 from codistill.methods.optimizers import adam, adamw
 from codistill.networks.families.initialise import initialise_convolutions
 from codistill.networks.peers import Outputs, Peers
@@ -55,15 +55,15 @@ class AFD(Method):
         peers: two or more networks.
         temperature: T of the divergences.
         kd: whether logits are distilled too.
-        alignment: of feature maps: "adversarial"; or the paper's rivals, which draw peer k's map
-            directly to its teacher's, held fixed: "l1", the mean absolute difference, or "l2", the
-            mean squared one; or "none".
-        alignment_weight: of "l1" and "l2".
+        alignment: the loss on feature maps: "adversarial"; or the paper's rivals, which draw peer
+            k's map directly to its teacher's, held fixed: "l1", the mean absolute difference, or
+            "l2", the mean squared one; or "none".
+        alignment_weight: weight of "l1" and "l2".
         adversarial_lr: learning rate of Adam, which moves discriminators and feature extractors.
             The default belongs to the 117,300 steps of 300 epochs. In n steps give
             2e-5 * 117,300 / n, but at most 1e-3, as the command does: learning rate x steps stays
             what it is, and with it how far Adam can move a weight.
-        adversarial_weight_decay: of Adam, on both.
+        adversarial_weight_decay: weight decay of Adam, on both.
         decoupled_decay: whether that decay shrinks the weights by themselves, as AdamW does. If
             not, Adam adds it to the gradients, where it outweighs those of the adversarial losses.
         adversarial_milestones: epochs at which that learning rate is multiplied by 0.1. The
@@ -87,8 +87,7 @@ class AFD(Method):
         adversarial_milestones: Sequence[int] = (75, 150),
         standardise: bool = False,
     ):
-        if len(peers) < 2:
-            raise InputError("AFD teaches each peer by another: it needs at least 2, not 1")
+        require_peers(peers, "AFD teaches each peer by another")
         require_positive(temperature=temperature, adversarial_lr=adversarial_lr)
         require_not_negative(
             alignment_weight=alignment_weight, adversarial_weight_decay=adversarial_weight_decay

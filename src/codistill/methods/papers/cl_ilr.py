@@ -11,17 +11,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from codistill.data.batch import Labels
-from codistill.errors import InputError, require_not_negative, require_positive
+from codistill.errors import require_not_negative, require_positive
 from codistill.methods.losses import ce_loss, kd_loss, ramp_up_remarks, sigmoid_ramp_up
-from codistill.methods.method import Method
+from codistill.methods.method import Method, require_peers
 from codistill.networks.peers import Outputs, Peers
 
 
 class CLILR(Method):
     """Each head learns from labels and from the mean of the others' logits.
 
-    Where the trunk splits, the gradient is divided by the number of branches, so that the trunk
-    learns as fast as that of one network. Independent peers have no split, and nothing is divided.
+    The gradient is divided by the number of branches where the trunk splits, so that the trunk
+    learns as fast as that of one network. Independent peers have no split: nothing is divided.
 
     Two re-implementations differ. The defaults are MCL-OKD's. OKDDip's is `temperature=3,
     hard_weight=1, soft_weight=1, ramp_up=80, hold_targets=False`.
@@ -29,8 +29,8 @@ class CLILR(Method):
     Args:
         peers: two or more networks.
         temperature: T of the divergences.
-        hard_weight: of the cross-entropy.
-        soft_weight: of the divergences.
+        hard_weight: weight of the cross-entropy.
+        soft_weight: weight of the divergences.
         ramp_up: epochs until distillation has its full weight; 0 gives it from the start.
             OKDDip's 80 belong to 300 epochs: scale them with the length of the training.
         hold_targets: whether a head's target gives no gradient to the other heads.
@@ -47,8 +47,7 @@ class CLILR(Method):
         hold_targets: bool = True,
         standardise: bool = False,
     ):
-        if len(peers) < 2:
-            raise InputError("CL-ILR teaches heads by the others: it needs at least 2, not 1")
+        require_peers(peers, "CL-ILR teaches heads by the others")
         require_positive(temperature=temperature)
         require_not_negative(hard_weight=hard_weight, soft_weight=soft_weight, ramp_up=ramp_up)
         super().__init__(peers)

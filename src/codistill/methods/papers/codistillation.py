@@ -1,8 +1,8 @@
 """Codistillation: peers learn from copies of each other that are some epochs old.
 
 Anil, Pereyra, Passos, Ormandi, Dahl, Hinton: Large Scale Distributed Neural Network Training
-through Online Distillation. ICLR 2018. arXiv:1804.03235. Since copies may be old, machines that
-train one peer each need to exchange weights but rarely: the variant that scales out.
+through Online Distillation. ICLR 2018. arXiv:1804.03235. Copies may be old, so that machines which
+train one peer each need to exchange weights only rarely: the variant that scales out.
 """
 
 import copy
@@ -15,7 +15,7 @@ from torch import Tensor
 from codistill.data.batch import Batch, Labels
 from codistill.errors import InputError, require_not_negative, require_positive
 from codistill.methods.losses import at_least_float32, ce_loss, kd_loss
-from codistill.methods.method import Method
+from codistill.methods.method import Method, require_peers
 from codistill.methods.modes import Frozen
 from codistill.networks.peers import Outputs, Peers
 
@@ -31,7 +31,7 @@ class Codistillation(Method):
         temperature: T of the divergences.
         burn_in: epochs in which the peers learn from labels alone.
         refresh_every: the age in epochs at which the copies are renewed.
-        kd_weight: of the divergences.
+        kd_weight: weight of the divergences.
         standardise: whether logits are standardised before they are softened.
     """
 
@@ -46,8 +46,7 @@ class Codistillation(Method):
         kd_weight: float = 1.0,
         standardise: bool = False,
     ):
-        if len(peers) < 2:
-            raise InputError("codistillation teaches peers by the others: it needs at least 2")
+        require_peers(peers, "codistillation teaches peers by the others")
         if peers.shared:
             raise InputError(
                 "codistillation is for networks that are trained apart and exchange copies now and "
@@ -92,9 +91,11 @@ class Codistillation(Method):
         return {"ce": ce_loss(z, labels), "kd": self.kd_weight * kd}
 
     def _require_renewal(self, epoch: int) -> None:
-        """Raises InputError where the copies still are as they began when they should teach."""
+        """Raises InputError if the copies were never renewed although they should teach by now."""
         if epoch > 0 and not self._renewed:
-            self._renewed = bool(self.renewed)  # looks at the device until it is so, then no more
+            self._renewed = bool(
+                self.renewed
+            )  # waits for the device until it is true, then never again
             if not self._renewed:
                 raise InputError(
                     "codistillation's copies were never renewed: call method.begin_epoch(epoch, "

@@ -7,9 +7,9 @@ parentheses are the equations of that paper.
 from torch import Tensor
 
 from codistill.data.batch import Labels
-from codistill.errors import InputError, require_positive
+from codistill.errors import require_positive
 from codistill.methods.losses import ce_loss, kd_loss
-from codistill.methods.method import Method
+from codistill.methods.method import Method, require_peers
 from codistill.networks.peers import Outputs, Peers
 
 
@@ -18,14 +18,13 @@ class DML(Method):
 
     Args:
         peers: two or more networks.
-        temperature: T of the divergences. The paper has T = 1; the tables of later papers, which
-            ours stand beside, use 3.
+        temperature: T of the divergences. The paper has T = 1; later papers, with whose tables
+            ours are compared, use 3.
         standardise: whether logits are standardised before they are softened.
     """
 
     def __init__(self, peers: Peers, temperature: float = 3.0, standardise: bool = False):
-        if len(peers) < 2:
-            raise InputError("DML teaches peers by each other: it needs at least 2, not 1")
+        require_peers(peers, "DML teaches peers by each other")
         require_positive(temperature=temperature)
         super().__init__(peers)
         self.temperature = temperature
@@ -33,6 +32,6 @@ class DML(Method):
 
     def losses(self, out: Outputs, labels: Labels, epoch: int) -> dict[str, Tensor]:
         z, K = out.logits, len(self.peers)
-        # Of k and itself it is zero.
+        # A peer's divergence from itself is zero.
         pairs = kd_loss(z[:, None], z.detach()[None], self.temperature, self.standardise)
         return {"ce": ce_loss(z, labels), "kd": pairs / (K - 1)}  # (8)

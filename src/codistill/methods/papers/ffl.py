@@ -17,11 +17,11 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from codistill.data.batch import Labels
-from codistill.errors import InputError, require_not_negative, require_positive
+from codistill.errors import require_not_negative, require_positive
 from codistill.methods.fusion import FusionModule
 from codistill.methods.length import share_of_epochs
 from codistill.methods.losses import ce_loss, kd_loss, ramp_up_remarks, sigmoid_ramp_up
-from codistill.methods.method import Method
+from codistill.methods.method import Method, require_peers
 from codistill.networks.peers import Outputs, Peers
 
 
@@ -55,8 +55,7 @@ class FFL(Method):
         fusion_weight_decay: float = 1e-5,
         standardise: bool = False,
     ):
-        if len(peers) < 2:
-            raise InputError("FFL fuses the feature maps of peers: it needs at least 2, not 1")
+        require_peers(peers, "FFL fuses the feature maps of peers")
         require_positive(temperature=temperature)
         require_not_negative(ramp_up=ramp_up, fusion_weight_decay=fusion_weight_decay)
         super().__init__(peers)

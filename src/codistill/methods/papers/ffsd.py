@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from codistill.data.batch import Labels
-from codistill.errors import InputError, require_not_negative, require_positive
+from codistill.errors import require_not_negative, require_positive
 from codistill.methods.fusion import FusionModule
 from codistill.methods.length import share_of_epochs
 from codistill.methods.losses import at_least_float32, ce_loss, kd_loss, sigmoid_ramp_up
-from codistill.methods.method import Method
+from codistill.methods.method import Method, require_peers
 from codistill.networks.families.initialise import initialise_convolutions
 from codistill.networks.peers import Kept, Outputs, Peers
 
@@ -37,8 +37,9 @@ class FFSD(Method):
     Args:
         peers: three or more networks, the last of them the leader.
         temperature: T of the divergences.
-        diversity_weight: of what keeps the attention of each student off that of the one before.
-        attention_weight: of the leader's likeness to the fused map and to the students' maps.
+        diversity_weight: weight of the term that keeps each student's attention off that of the
+            student before it.
+        attention_weight: weight of the leader's likeness to the fused map and the students' maps.
         warm_up: epochs until these two weights are whole; 0: from the start. The authors' 5 belong
             to 300 epochs.
         fusion_weight_decay: weight decay of the fusion module, in place of the recipe's.
@@ -57,11 +58,7 @@ class FFSD(Method):
         fusion_weight_decay: float = 1e-5,
         standardise: bool = False,
     ):
-        if len(peers) < 3:
-            raise InputError(
-                "FFSD has a leader and students that learn from each other: it needs at least 3 "
-                f"peers, not {len(peers)}"
-            )
+        require_peers(peers, "FFSD has a leader and students that learn from each other", least=3)
         require_positive(temperature=temperature)
         require_not_negative(
             diversity_weight=diversity_weight,
@@ -137,9 +134,9 @@ def diversity_loss(
 ) -> Float[Tensor, ""]:
     """Draws the attention of a feature map away from where that of another is.
 
-    Where the other attends, but for the third of the places where it does least, its attention y of
-    length 1 is turned into ||y|| - y, with the length ||y|| that it had before: as in the authors'
-    code, where the two sizes meet.
+    The target is ||y|| - y, where y is the other's attention divided by its length ||y||; in the
+    third of the places where y is least, the target is y. The authors' code does the same if both
+    maps have one size.
     """
     x, y = _to_one_size([_attention([own]), _attention([other])])
     length = y.norm(dim=1, keepdim=True)

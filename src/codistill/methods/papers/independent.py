@@ -1,7 +1,7 @@
 """Independent: each peer learns from the labels alone.
 
-No paper: what every method has to beat. One peer is the network trained alone; the ensemble of
-several is the bar for every method that trains as many networks.
+No paper: the baseline that every method has to beat. One peer is the network trained alone; the
+ensemble of several is the bar for every method that trains as many networks.
 """
 
 from torch import Tensor

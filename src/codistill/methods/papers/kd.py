@@ -23,15 +23,15 @@ from codistill.networks.peers import Outputs, Peers
 class KD(Method):
     """Each peer learns from labels and from a teacher that is held fixed, in eval mode.
 
-    The teacher is evaluated and reported too, so that one which was trained on other classes, or
-    on images normalised otherwise, is seen at once.
+    The teacher is evaluated and reported too: its accuracy shows at once if it was trained on other
+    classes or on images normalised otherwise.
 
     Args:
         peers: one or more networks.
         teacher: the file of a student (RUN/student.safetensors), or a network, which is copied.
-            There is none by default, and none is made up.
+            It has to be given.
         temperature: T of the divergence.
-        kd_weight: of the divergence.
+        kd_weight: weight of the divergence.
         standardise: whether logits are standardised before they are softened.
     """
 

@@ -20,7 +20,7 @@ from codistill.methods.losses import (
     full_precision,
     kd_loss,
 )
-from codistill.methods.method import Method
+from codistill.methods.method import Method, require_peers
 from codistill.methods.modes import eval_mode
 from codistill.networks.peers import Outputs, Peers
 
@@ -32,15 +32,15 @@ class KDCL(Method):
 
     Args:
         peers: two or more networks.
-        target: which ensemble teaches, held fixed.
+        target: the ensemble that teaches, held fixed.
             "naive": for each image, the peer whose cross-entropy is lowest;
             "linear": for each image, the convex combination whose cross-entropy is lowest;
             "minlogit": for each image and class, the smallest logit, those of the true class
-            being zero (where labels are distributions: the logits' mean under them);
+            being zero (for labels that are distributions: the logits' mean under them);
             "general": the affine combination with the smallest expected error on images that were
             held out, measured before each epoch.
         temperature: T of the divergences.
-        kd_weight: of the divergences.
+        kd_weight: weight of the divergences.
         standardise: whether logits are standardised before they are softened.
     """
 
@@ -54,8 +54,7 @@ class KDCL(Method):
         kd_weight: float = 1.0,
         standardise: bool = False,
     ):
-        if len(peers) < 2:
-            raise InputError("KDCL teaches peers by their ensemble: it needs at least 2, not 1")
+        require_peers(peers, "KDCL teaches peers by their ensemble")
         require_one_of("target", target, ("naive", "linear", "minlogit", "general"))
         require_positive(temperature=temperature)
         require_not_negative(kd_weight=kd_weight)
@@ -97,9 +96,9 @@ def linear_weights(
 ) -> Float[Tensor, "B K"]:
     """For each image, the convex combination of logits whose cross-entropy is lowest.
 
-    By exponentiated gradient descent, which stays on the simplex, with a step size for each image:
-    twice the last one where the loss fell, else a quarter of it from the same place. Kivinen,
-    Warmuth: Exponentiated Gradient versus Gradient Descent for Linear Predictors. 1997.
+    Exponentiated gradient descent finds it and stays on the simplex. Each image has a step size of
+    its own: it doubles if the loss fell; else a quarter of it is tried from the same place.
+    Kivinen, Warmuth: Exponentiated Gradient versus Gradient Descent for Linear Predictors. 1997.
     """
     K, B, C = z.shape
     true = as_distributions(labels, z)

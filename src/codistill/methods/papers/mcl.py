@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from codistill.data.batch import Labels
-from codistill.errors import InputError, require_not_negative, require_positive
+from codistill.errors import require_not_negative, require_positive
 from codistill.methods.losses import (
     as_distributions,
     at_least_float32,
@@ -23,7 +23,7 @@ from codistill.methods.losses import (
     full_precision,
     kd_loss,
 )
-from codistill.methods.method import Method
+from codistill.methods.method import Method, require_peers
 from codistill.networks.peers import Outputs, Peers
 
 
@@ -36,13 +36,13 @@ class MCL(Method):
     Args:
         peers: two or more networks.
         temperature: T of the divergences.
-        contrast_temperature: tau, which similarities are divided by.
-        width: of the embeddings.
-        vcl_weight: of the contrast within a network (alpha).
-        icl_weight: of the contrast between two networks (beta).
-        soft_vcl_weight: of what two networks learn of each other's similarities within (gamma).
-        soft_icl_weight: of what they learn of those between them (lambda).
-        logits: whether the ensemble's logits teach too: every peer of two, of more the last.
+        contrast_temperature: tau, the divisor of the similarities.
+        width: number of features of the embeddings.
+        vcl_weight: weight of the contrast within a network (alpha).
+        icl_weight: weight of the contrast between two networks (beta).
+        soft_vcl_weight: weight of learning the similarities within another network (gamma).
+        soft_icl_weight: weight of learning the similarities between two networks (lambda).
+        logits: whether the ensemble's logits teach too: both of two peers, else the last one.
         standardise: whether logits are standardised before they are softened.
     """
 
@@ -59,8 +59,7 @@ class MCL(Method):
         logits: bool = False,
         standardise: bool = False,
     ):
-        if len(peers) < 2:
-            raise InputError("MCL contrasts the embeddings of peers: it needs at least 2, not 1")
+        require_peers(peers, "MCL contrasts the embeddings of peers")
         require_positive(
             temperature=temperature, contrast_temperature=contrast_temperature, width=width
         )

@@ -21,7 +21,7 @@ from codistill.errors import InputError, require_not_negative, require_positive
 from codistill.methods.fusion import FusionModule
 from codistill.methods.length import share_of_epochs
 from codistill.methods.losses import ce_loss, kd_loss, ramp_up_remarks, sigmoid_ramp_up
-from codistill.methods.method import Method
+from codistill.methods.method import Method, require_peers
 from codistill.networks.families.initialise import initialise_convolutions
 from codistill.networks.peers import Outputs, Peers
 
@@ -39,7 +39,7 @@ class MFEF(Method):
         multi_scale: whether channel groups of each map go through kernels of different sizes.
         channel_attention: whether channels are then weighted.
         spatial_attention: whether positions are then weighted.
-        fusion_weight_decay: weight decay of all that the method adds, in place of the recipe's.
+        fusion_weight_decay: weight decay of all added parts, in place of the recipe's.
         standardise: whether logits are standardised before they are softened.
     """
 
@@ -56,8 +56,7 @@ class MFEF(Method):
         fusion_weight_decay: float = 1e-5,
         standardise: bool = False,
     ):
-        if len(peers) < 2:
-            raise InputError("MFEF fuses the feature maps of peers: it needs at least 2, not 1")
+        require_peers(peers, "MFEF fuses the feature maps of peers")
         require_positive(temperature=temperature)
         require_not_negative(ramp_up=ramp_up, fusion_weight_decay=fusion_weight_decay)
         super().__init__(peers)

@@ -1,4 +1,4 @@
-"""OKDDip: each auxiliary peer weighs what the others say; a leader learns from their mean.
+"""OKDDip: each auxiliary peer weighs the others' predictions; a leader learns from their mean.
 
 Chen, Mei, Wang, Feng, Chen: Online Knowledge Distillation with Diverse Peers.
 AAAI 2020. arXiv:1912.00350. The last peer is the group leader, which is kept.
@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from codistill.data.batch import Labels
-from codistill.errors import InputError, require_not_negative, require_one_of, require_positive
+from codistill.errors import require_not_negative, require_one_of, require_positive
 from codistill.methods.attention import Attention, mix_predictions
 from codistill.methods.length import share_of_epochs
 from codistill.methods.losses import (
@@ -24,7 +24,7 @@ from codistill.methods.losses import (
     ramp_up_remarks,
     sigmoid_ramp_up,
 )
-from codistill.methods.method import Method
+from codistill.methods.method import Method, require_peers
 from codistill.networks.peers import Kept, Outputs, Peers
 
 
@@ -39,8 +39,8 @@ class OKDDip(Method):
         temperature: T of the divergences.
         ramp_up: epochs until distillation has its full weight; 0 gives it from the start. The
             authors' 80 belong to 300 epochs: scale them with the length of the training.
-        mix: what the attention averages: "logits", as the authors' code does, or "probabilities",
-            softened by T, as the paper says.
+        mix: the predictions that the attention averages: "logits", as in the authors' code, or
+            "probabilities", softened by T, as in the paper.
         standardise: whether logits are standardised before they are softened.
     """
 
@@ -54,11 +54,9 @@ class OKDDip(Method):
         mix: Literal["logits", "probabilities"] = "logits",
         standardise: bool = False,
     ):
-        if len(peers) < 3:
-            raise InputError(
-                "OKDDip has a leader and auxiliary peers that learn from each other: it needs at "
-                f"least 3 peers, not {len(peers)}"
-            )
+        require_peers(
+            peers, "OKDDip has a leader and auxiliary peers that learn from each other", least=3
+        )
         require_positive(temperature=temperature)
         require_not_negative(ramp_up=ramp_up)
         require_one_of("mix", mix, ("logits", "probabilities"))

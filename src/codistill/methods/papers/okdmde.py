@@ -2,7 +2,7 @@
 
 Li, Huang, Chen, Luo, Cai, Pan: Online Knowledge Distillation via Multi-branch Diversity
 Enhancement. ACCV 2020. arXiv:2010.00795. We know its abstract and two later re-implementations;
-what is our choice is said here and in docs/methods/okdmde.md.
+our own choices are marked here and in docs/methods/okdmde.md.
 
     auxiliary maps -> FFM -> U --+--> attention -> one target for each auxiliary peer
                  |               |
@@ -31,7 +31,7 @@ from codistill.methods.losses import (
     ramp_up_remarks,
     sigmoid_ramp_up,
 )
-from codistill.methods.method import Method
+from codistill.methods.method import Method, require_peers
 from codistill.networks.families.initialise import initialise_convolutions
 from codistill.networks.peers import Kept, Outputs, Peers
 
@@ -45,7 +45,7 @@ class OKDMDE(Method):
         ramp_up: epochs until distillation has its full weight; 0 gives it from the start. The
             80 of OKDDip belong to 300 epochs: scale them with the length of the training.
         fusion: whether the attention reads fused features (FFM); without, it is that of OKDDip.
-        diversity_weight: of the classifier diversification (CD) loss; 0 leaves it out.
+        diversity_weight: weight of the classifier diversification (CD) loss; 0 leaves it out.
         diversity: its form: "product", ||W_a^T W_b||_F, or "normalised", the same of classifiers
             whose class vectors have length 1, divided by the number of classes: it lies between 0
             and 1 and cannot be lowered by shorter weights.
@@ -64,11 +64,9 @@ class OKDMDE(Method):
         diversity: Literal["product", "normalised"] = "product",
         standardise: bool = False,
     ):
-        if len(peers) < 3:
-            raise InputError(
-                "OKDMDE has a leader and auxiliary peers that learn from each other: it needs at "
-                f"least 3 peers, not {len(peers)}"
-            )
+        require_peers(
+            peers, "OKDMDE has a leader and auxiliary peers that learn from each other", least=3
+        )
         require_positive(temperature=temperature)
         require_not_negative(ramp_up=ramp_up, diversity_weight=diversity_weight)
         require_one_of("diversity", diversity, ("product", "normalised"))
@@ -79,7 +77,7 @@ class OKDMDE(Method):
         self.attention = Attention([min(channels)] * len(channels) if fusion else channels)
         if diversity_weight:
             for head in peers.heads[:-1]:
-                _classifier_weight(head)  # so that a head without one is told now
+                _classifier_weight(head)  # raises InputError now, not in the first step
         self.temperature = temperature
         self.standardise = standardise
         self.ramp_up = ramp_up

@@ -14,14 +14,14 @@ from codistill.data.batch import Labels
 from codistill.errors import InputError, require_not_negative, require_positive
 from codistill.methods.length import share_of_epochs
 from codistill.methods.losses import ce_loss, kd_loss, ramp_up_remarks, sigmoid_ramp_up
-from codistill.methods.method import Method
+from codistill.methods.method import Method, require_peers
 from codistill.networks.peers import Outputs, Peers
 
 
 class ONE(Method):
     """Every branch learns from the gated ensemble of all.
 
-    A gate reads the trunk's feature map and says for each image how much each branch counts.
+    A gate reads the trunk's feature map and weighs the branches for each image.
 
     Args:
         peers: two or more branches on a trunk.
@@ -41,8 +41,7 @@ class ONE(Method):
                 "ONE gates on the feature map of a trunk, and independent peers have none: share "
                 "at least one stage (shared >= 1), or take dml"
             )
-        if len(peers) < 2:
-            raise InputError("ONE gates several branches: it needs at least 2, not 1")
+        require_peers(peers, "ONE gates several branches")
         require_positive(temperature=temperature)
         require_not_negative(ramp_up=ramp_up)
         super().__init__(peers)

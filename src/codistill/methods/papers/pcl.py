@@ -21,7 +21,7 @@ from codistill.errors import (
 )
 from codistill.methods.length import share_of_epochs, share_of_steps
 from codistill.methods.losses import ce_loss, kd_loss, ramp_up_remarks, sigmoid_ramp_up
-from codistill.methods.method import Method
+from codistill.methods.method import Method, require_peers
 from codistill.methods.modes import Frozen
 from codistill.networks.peers import Kept, Outputs, Peers
 
@@ -36,7 +36,7 @@ class PCL(Method):
         peers: two or more networks.
         temperature: T of the divergences.
         ramp_up: epochs until distillation has its full weight; 0 gives it from the start. The
-            80 of this field belong to 300 epochs: scale them with the length of the training.
+            usual 80 belong to 300 epochs: scale them with the length of the training.
         decay: the largest share of itself that a moving average keeps in a step; at step t, from
             0, it keeps min(1 - 1 / (t + 1), decay).
         standardise: whether logits are standardised before they are softened.
@@ -54,8 +54,7 @@ class PCL(Method):
         decay: float = 0.999,
         standardise: bool = False,
     ):
-        if len(peers) < 2:
-            raise InputError("PCL teaches each peer by the others: it needs at least 2, not 1")
+        require_peers(peers, "PCL teaches each peer by the others")
         require_positive(temperature=temperature)
         require_not_negative(ramp_up=ramp_up)
         require_fraction(decay=decay)
@@ -110,13 +109,15 @@ class PCL(Method):
             if value.is_floating_point():
                 means[name].lerp_(value, (1 - keep).to(value.dtype))
             else:
-                means[name].copy_(value)  # how many batches were counted
+                means[name].copy_(value)  # the number of batches that were counted
         self.step += 1
 
     def _require_updates(self, epoch: int) -> None:
-        """Raises InputError where mean teachers still are as they began when an epoch is over."""
+        """Raises InputError if no mean teacher was updated in the first epoch."""
         if epoch > 0 and not self._updated:
-            self._updated = bool(self.step > 0)  # looks at the device until it is so, then no more
+            self._updated = bool(
+                self.step > 0
+            )  # waits for the device until it is true, then never again
             if not self._updated:
                 raise InputError(
                     "PCL's mean teachers were never updated: take method.training_step(batch, "

@@ -33,15 +33,15 @@ class SHAKE(Method):
     along, and learns from labels, from the teacher's logits and from the students.
 
     Args:
-        peers: one or more networks, the students. Of several, the shadow learns from the mean
+        peers: one or more networks, the students. With several, the shadow learns from the mean
             divergence, which is our choice: the authors have one.
         teacher: the file of a student (RUN/student.safetensors), or a network, which is copied.
-            There is none by default, and none is made up.
+            It has to be given.
         temperature: T of the divergences.
-        hard_weight: of the students' cross-entropy (gamma).
-        kd_weight: of what the students learn from the teacher itself (alpha). The authors' scripts
-            have 0.
-        shadow_weight: of all that has to do with the shadow (beta).
+        hard_weight: weight of the students' cross-entropy (gamma).
+        kd_weight: weight of what the students learn from the teacher itself (alpha). The authors'
+            scripts have 0.
+        shadow_weight: weight of all terms with the shadow (beta).
         normalise: whether the losses see every row of logits with mean 0 and deviation pi,
             cross-entropies too, as in the authors' code. The student's own logits then have any
             size: its predictions are as right, but no probabilities.

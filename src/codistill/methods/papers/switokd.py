@@ -10,9 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from codistill.data.batch import Labels
-from codistill.errors import InputError, require_positive
+from codistill.errors import require_positive
 from codistill.methods.losses import as_distributions, at_least_float32, ce_loss, kd_loss
-from codistill.methods.method import Method
+from codistill.methods.method import Method, require_peers
 from codistill.networks.peers import Kept, Outputs, Peers
 
 
@@ -35,10 +35,7 @@ class SwitOKD(Method):
     """
 
     def __init__(self, peers: Peers, temperature: float = 1.0, standardise: bool = False):
-        if len(peers) < 2:
-            raise InputError(
-                "SwitOKD trains a network beside a larger one: it needs 2 peers, not 1"
-            )
+        require_peers(peers, "SwitOKD trains a network beside a larger one")
         require_positive(temperature=temperature)
         super().__init__(peers)
         self.temperature = temperature

@@ -1,6 +1,6 @@
 """Ways to cut a classifier into stages, found by running it on random images.
 
-None of them is to be believed before it is tried: `from_module` does.
+Each is only a proposal: `from_module` tries it before it believes it.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ class Shape(NamedTuple):
 
 
 class _Call(NamedTuple):
-    """What a module was called with and returned, as it was then."""
+    """The input and the output of a module in a call, as they were then."""
 
     name: str
     given: Any
@@ -40,7 +40,7 @@ Found = tuple[Cut, list[Shape]]
 
 
 def random_images(probe: nn.Module, size: tuple[int, int]) -> Tensor:
-    """Random ones in the layout and precision in which a training has them."""
+    """Random images in the memory layout and precision of a training."""
     like = next((p for p in probe.parameters() if p.is_floating_point()), torch.empty(0))
     rng = torch.Generator().manual_seed(0)
     images = torch.randn(IMAGES, 3, *size, generator=rng)
@@ -51,7 +51,7 @@ def random_images(probe: nn.Module, size: tuple[int, int]) -> Tensor:
 
 
 def chain(probe: nn.Module, images: Tensor, num_classes: int) -> Found | None:
-    """The children one after the other, and what stands between them in code, if anything."""
+    """The children one after the other, and the operations written as code between them."""
     atoms = dict(_atoms(probe))
     calls, logits = _record(probe, atoms, images)
     if len({call.name for call in calls}) < len(calls):
@@ -93,7 +93,7 @@ def chain(probe: nn.Module, images: Tensor, num_classes: int) -> Found | None:
 
 
 def _atoms(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """The children, those in plain containers one by one."""
+    """The children by name; those of plain containers one by one."""
     for name, child in module.named_children():
         if type(child) in (nn.Sequential, nn.ModuleList):
             yield from _atoms(child, f"{prefix}{name}.")
@@ -104,7 +104,7 @@ def _atoms(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module
 def _record(
     probe: nn.Module, modules: dict[str, nn.Module], images: Tensor
 ) -> tuple[list[_Call], Tensor]:
-    """The calls of modules, in the order in which they returned, and the logits."""
+    """The calls of modules in the order in which they returned, and the logits."""
     calls: list[_Call] = []
     given: dict[str, Any] = {}
 
@@ -137,7 +137,7 @@ _GLUES: tuple[Callable[[], list[nn.Module]], ...] = (
 
 
 def _glue(x: Any, wanted: _Call | Tensor) -> list[nn.Module]:
-    """The modules that make `wanted` of x: what a model writes as code between two children."""
+    """The modules that turn x into `wanted`: what a model writes as code between two children."""
     target = wanted.given if isinstance(wanted, _Call) else wanted
     for make in _GLUES:
         modules = make()
@@ -153,7 +153,7 @@ def _pools(module: nn.Module) -> bool:
 
 
 def _shape(x: Any, side: int, fewest_places: int = 4) -> Shape | None:
-    """What a map of square images is like; None if x is none."""
+    """The shape of a feature map of square images; None if x is no map."""
     if not isinstance(x, Tensor) or len(x) != IMAGES:
         return None
     if x.ndim == 4 and x.shape[2] == x.shape[3]:
@@ -191,7 +191,7 @@ def features_and_head(probe: nn.Module, images: Tensor, num_classes: int) -> Fou
 
 
 def _called(children: dict[str, nn.Module], run: Callable[[], Any]) -> tuple[set[str], Any]:
-    """Which children, or modules in them, `run` calls; and what it returns."""
+    """The names of the children that `run` calls, wholly or in part; and what it returns."""
     called: set[str] = set()
     with contextlib.ExitStack() as hooks:
         for name, child in children.items():
@@ -206,9 +206,9 @@ class Part(nn.Module):
     """Some children of a model, and the method of the model that runs them.
 
     Args:
-        model: keeps its class and settings here, and loses all other children.
-        method: the name of what `forward` calls, with one tensor.
-        children: names of those that stay.
+        model: the model; its copy here keeps class and settings, and loses all other children.
+        method: the name of the method that `forward` calls with one tensor.
+        children: the names of the children that stay.
         parameters: whether the parameters and buffers that the model holds itself stay, too.
     """
 
@@ -235,7 +235,7 @@ def tapped_whole(probe: nn.Module, size: tuple[int, int]) -> Found:
     calls, _ = _record(probe, modules, random_images(probe, size))
     side = size[0]
     shapes = {call.name: _shape(call.returned, side) for call in calls}
-    inner = {  # of a module that returns something else, such as an attention's keys
+    inner = {  # modules that return something else, such as an attention's keys
         call.name
         for call in calls
         if isinstance(call.returned, Tensor) and call.returned.ndim > 2 and not shapes[call.name]
@@ -260,12 +260,12 @@ def tapped_whole(probe: nn.Module, size: tuple[int, int]) -> Found:
 
 
 class Tapped(nn.Module):
-    """A whole classifier that also tells one of its feature maps.
+    """A whole classifier that also returns one of its feature maps.
 
     Args:
-        model: maps images to logits.
-        name: of the module inside that returns the map.
-        layout: how that module returns it.
+        model: the classifier, which maps images to logits.
+        name: the name of the module inside that returns the map.
+        layout: the form in which that module returns it.
         reduction: side of the image / side of the map.
     """
 

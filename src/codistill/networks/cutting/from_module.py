@@ -1,8 +1,8 @@
 """Makes a `Network` of a classifier that was not made for this: of timm, of torchvision, of yours.
 
-How it is cut is found by running a copy of it on random images. What is found is believed only if
-the parts compute what the whole does: logits in eval and in train mode, gradients, random numbers
-drawn, at the size that the network will see and at another, with nothing of the model left out.
+A copy runs on random images to find a cut. The cut is believed only if the parts compute what the
+whole does: logits in eval and in train mode, gradients, random numbers drawn, at the size that the
+network will see and at another, with nothing of the model left out.
 """
 
 import contextlib
@@ -35,16 +35,16 @@ _TOLERANCE = 1e-4  # of the largest number
 def from_module(model: nn.Module, image_size: tuple[int, int] = (224, 224)) -> Network:
     """A classifier as a network of stages; its modules are taken over, not copied.
 
-    Tried in this order: its children as a chain, cut wherever the size of the map changes; timm's
-    `forward_features` and `forward_head`; the whole as one stage, whose last map is read on the
-    way. `model`, its modes and the random numbers to come are as before.
+    It tries, in this order: the children as a chain, cut wherever the size of the map changes;
+    timm's `forward_features` and `forward_head`; the whole as one stage, whose last map is read on
+    the way. `model`, its modes and the random numbers to come stay as they were.
 
     Args:
-        model: maps images (B, 3, H, W) to logits (B, C).
-        image_size: height and width of the images that it will see.
+        model: a classifier that maps images (B, 3, H, W) to logits (B, C).
+        image_size: height and width of the images that it will see, in pixels.
 
     Raises:
-        InputError: it does not take such images, returns no logits, or has no feature map.
+        InputError: the model does not take such images, returns no logits, or has no feature map.
     """
     model = getattr(model, "_orig_mod", model)  # of torch.compile
     with _probing(model) as probe:
@@ -69,15 +69,15 @@ def from_module(model: nn.Module, image_size: tuple[int, int] = (224, 224)) -> N
 def _find_cut(
     probe: nn.Module, image_size: tuple[int, int], num_classes: int
 ) -> tuple[Cut, list[Shape], list[bool]]:
-    """How to cut, the shapes at that size, and which parts write on what they are given."""
+    """The cut, the shapes at that size, and which parts change their input in place."""
     height, width = image_size
     small = [(side, side) for side in _SMALL if (side, side) != image_size]
     sizes = [size for size in [*small[:1], image_size] if _takes(probe, size)]
     for size in sizes:
         if size[0] != size[1]:
-            continue  # the layout of a map is told by its two equal sides
+            continue  # two equal sides show the layout of a map
         for find in (chain, features_and_head):
-            # A model may want other images, or be written in a way that no cut foresees.
+            # A model may need other images, or be written in a way that no cut foresees.
             with contextlib.suppress(Exception):
                 found = find(probe, random_images(probe, size), num_classes)
                 if found and all(_same(probe, found[0], random_images(probe, s)) for s in sizes):
@@ -97,7 +97,7 @@ def _probing(model: nn.Module) -> Iterator[nn.Module]:
     except InputError:
         raise
     except Exception as error:
-        raise InputError(f"{kind} cannot be looked into: {reason(error)}") from error
+        raise InputError(f"{kind} cannot be examined: {reason(error)}") from error
 
 
 def _count_classes(probe: nn.Module, size: tuple[int, int]) -> int:
@@ -130,7 +130,7 @@ def _takes(probe: nn.Module, size: tuple[int, int]) -> bool:
 def _measure(
     probe: nn.Module, found: Found, sizes: Sequence[tuple[int, int]]
 ) -> tuple[list[Shape], list[bool]]:
-    """The shapes at the last size, where they agree at all; and who writes on what it is given."""
+    """The shapes at the last size, and which parts change their input in place."""
     cut, shapes = found
     stages, head = cut(copy.deepcopy(probe))
     measured: list[Shape] = []
@@ -153,7 +153,7 @@ def _measure(
 
 
 def _names(parts: Sequence[nn.Module], model: nn.Module) -> dict[str, str]:
-    """For each weight and buffer of a `Network` of these parts, its name in the model."""
+    """The name in the model of each weight and buffer of a `Network` of these parts."""
     paths: dict[int, str] = {}
     for path, module in model.named_modules(remove_duplicate=False):
         paths.setdefault(id(module), f"{path}." if path else "")
@@ -219,7 +219,7 @@ def _differ(a: Any, b: Any) -> bool:
 
 
 class _Copy(nn.Module):
-    """Stands before a part that writes on its input, which other peers read too."""
+    """Stands before a part that changes its input in place, which other peers read too."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.clone()
