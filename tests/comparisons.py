@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from runs_of import tables_only
 
 from codistill.command.main import exit_status, main
 from codistill.command.worker import begin_or_go_on
@@ -49,9 +50,14 @@ class InThisProcess:
         return Ended(f"exit status {status}" if status else "")
 
 
-def compare(folder: Path, tree: dict[str, Any], *options: str) -> int:
+def compare(folder: Path, tree: dict[str, Any], *options: str, page: bool = False) -> int:
+    """Runs `codistill compare` on a file with this content.
+
+    Without `page` it writes its tables only.
+    """
     file = folder / "digits.yaml"
     file.write_text(yaml.safe_dump(tree, sort_keys=False))
     if "--images" not in options:
         options = (*options, "--no-analysis")
-    return main(["compare", str(file), "--out", str(folder / "out"), *options])
+    with contextlib.nullcontext() if page else tables_only():
+        return main(["compare", str(file), "--out", str(folder / "out"), *options])

@@ -4,6 +4,7 @@ Two workers of pytest-xdist then fill two cores. Runs that several files of test
 trained once, for all workers.
 """
 
+import gc
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -16,6 +17,12 @@ from filelock import FileLock
 
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: the collector of garbage need not go through it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -1,8 +1,11 @@
 """Runs of the tests: their folders, what is in them, and results without a folder."""
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 import torch
 
 from codistill.analysis.differences import Difference, differences
@@ -37,6 +40,23 @@ def train(out: Path, **changes: object) -> Path:
     for _ in Run.create(tiny_config(out, **changes)).train():
         pass
     return out
+
+
+@contextlib.contextmanager
+def undrawn() -> Iterator[None]:
+    """Figures stay empty, which spares a report seconds: for tests that look at the rest of it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("matplotlib.figure.Figure.draw", lambda *_: None)
+        yield
+
+
+@contextlib.contextmanager
+def tables_only() -> Iterator[None]:
+    """A report without its page, whose figures take seconds: for tests of the rest of it."""
+    with undrawn(), pytest.MonkeyPatch.context() as patch:
+        for module in ("codistill.reporting.comparison", "codistill.reporting.page.write"):
+            patch.setattr(f"{module}.write_page", lambda *_, **__: [])
+        yield
 
 
 def untimed(folder: Path) -> list[dict[str, float]]:

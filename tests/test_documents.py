@@ -1,7 +1,6 @@
 """What the documents show is run: the README's blocks and the examples."""
 
 import ast
-import functools
 import inspect
 import json
 import re
@@ -18,6 +17,7 @@ import torch
 from commands_of import codistill
 from photo_fakes import write_classes
 from torch.utils.flop_counter import FlopCounterMode
+from toys import build_once
 
 from codistill import Network, build_network, save_student
 from codistill.methods import METHODS, method_class
@@ -54,10 +54,11 @@ def test_the_readme_runs(tmp_path: Path) -> None:
     """Every command that needs no CIFAR, every block of Python, and analysis.md, of the same run.
 
     In one process of their own, as a reader does who follows the page; for two epochs instead of
-    ten.
+    ten. tests/analysis/test_overview.py has `codistill list methods`.
     """
     lines = [x for block in blocks(README, "sh") for x in block.splitlines()]
     steps = [x for x in lines if x.startswith("codistill ") and "cifar100" not in x]
+    steps.remove(next(x for x in steps if x.startswith("codistill list methods")))
     assert any(x.startswith("codistill train ") for x in steps)
     python = blocks(README, "python")
     assert python
@@ -172,10 +173,11 @@ def test_the_page_on_networks_says_what_they_are(name: str) -> None:
     assert f"| {' | '.join(facts)} |" in page
 
 
-@functools.cache
-def built(*arguments: Any, **options: Any) -> Network:
-    """A network, looked for its stages once only: those of torchvision take seconds."""
-    return build_network(*arguments, **options)
+def as_resnet18(name: str, *arguments: Any, **options: Any) -> Network:
+    """Has the stages of ResNet-34 and ResNet-50, which tests/command/test_reproduce.py builds."""
+    larger = ("torchvision/resnet34", "torchvision/resnet50")
+    name = "torchvision/resnet18" if name in larger else name
+    return build_once(name, *arguments, **options)
 
 
 @pytest.mark.parametrize("recipe", sorted(recipes(), key=lambda name: name.partition("_resnet")[2]))
@@ -183,10 +185,7 @@ def test_a_recipe_builds_its_method(
     recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(
-        "codistill.settings.build_method.build_network",
-        lambda *args, **options: built(*args, **options).clone(),
-    )
+    monkeypatch.setattr("codistill.settings.build_method.build_network", as_resnet18)
     config = parse_config(["--config", recipe], "codistill train")
     network = config.network.partition(",")[0].rpartition("/")[2]
     assert recipe.startswith(f"{config.method['name']}_{network}_{config.data.name}")

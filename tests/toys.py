@@ -5,7 +5,7 @@ import functools
 import torch
 from torch import nn
 
-from codistill import Batch, Network, Peers, fit
+from codistill import Batch, Network, Peers, build_network, fit
 from codistill.analysis import Guesses, Predictions
 from codistill.data.dataset import Split
 from codistill.methods import method_class
@@ -39,6 +39,19 @@ def make(name="ffl", shared=2, K=3, seed=0, dropout=0.0, **options):
     torch.manual_seed(seed)
     peers = Peers([tiny(dropout=dropout) for _ in range(K)], shared)
     return method_class(name)(peers, **needed(name) | options)
+
+
+@functools.cache
+def _built(*arguments, **options):
+    return build_network(*arguments, **options)
+
+
+def build_once(*arguments, **options):
+    """`build_network`, which looks once for the stages of a network of timm or torchvision.
+
+    That takes up to some seconds. The networks that it returns begin with the same weights.
+    """
+    return _built(*arguments, **options).clone()
 
 
 def needed(name):

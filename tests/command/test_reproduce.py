@@ -130,8 +130,8 @@ def test_a_dry_run_shows_the_runs_and_their_cost_and_trains_nothing(
         (["imagenet", "--scale", "short"], "give --data.root"),
         (["ffl_cifar100", "--seeds", "-1", "--dry-run"], "error: --seeds: seeds are [-1]"),
         (["ffl_cifar100", "--seeds", "1", "1"], "error: --seeds: seeds are [1, 1]"),
-        (["ffl_cifar100", "--loggers", "wandbb", "--dry-run"], "did you mean 'wandb'?"),
-        (["ffl_cifar100", "--precision", "fp8", "--dry-run"], "error: ffl_cifar100: "),
+        ([SHORT, "--loggers", "wandbb", "--dry-run"], "did you mean 'wandb'?"),
+        ([SHORT, "--precision", "fp8", "--dry-run"], f"error: {SHORT}: "),
     ],
 )
 def test_what_cannot_be_reproduced_is_answered_with_one_line(

@@ -8,6 +8,7 @@ import pytest
 import torch
 from foreign import Chain
 from safetensors.torch import load_file
+from toys import build_once
 
 from codistill import Batch, InputError, Peers, fit
 from codistill.importing import optional
@@ -45,16 +46,11 @@ def batches(views, n=2, B=4):
     ]
 
 
-@functools.cache
-def five_families():
-    torch.manual_seed(0)
-    return [build_network(name, 5, image_size=SIZE) for name in FAMILIES]
-
-
 @pytest.mark.parametrize("name", METHODS)
-def test_every_method_trains_five_families_together(name, tmp_path):
+def test_every_method_trains_five_families_together(name, tmp_path, monkeypatch):
+    monkeypatch.setattr("codistill.networks.student.build_network", build_once)
     names = FAMILIES if name != "one" else ["timm/test_resnet"] * 3
-    networks = [n.clone() for n in five_families()]
+    networks = [build_once(name, 5, image_size=SIZE) for name in FAMILIES]
     if name == "one":
         networks = [networks[0].clone() for _ in names]
     needed = {"teacher": networks[0].clone()} if name in ("kd", "shake") else {}

@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from rich.console import Console
-from runs_of import found_in, plus, result_of, write_run
+from runs_of import found_in, plus, result_of, undrawn, write_run
 
 from codistill.analysis import Analysis, HeatMap, MapSimilarity, Missing, Picture, Similarities
 from codistill.command.main import main
@@ -105,7 +105,8 @@ class Page(HTMLParser):
 
 
 def page_of(runs: list[Path], folder: Path, how: MeasureOptions | None = None) -> Page:
-    html, _ = write_page(load_results(runs), folder, how)
+    with undrawn():
+        html, _ = write_page(load_results(runs), folder, how)
     return Page(html.read_text())
 
 
