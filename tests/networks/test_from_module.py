@@ -225,6 +225,15 @@ def test_the_module_and_the_random_numbers_are_left_as_they_were():
         assert all(p.grad is None for p in module.parameters())
 
 
+def test_of_a_model_on_the_cpu_no_gpu_is_seeded(monkeypatch):
+    """Another training of this process may draw from it."""
+    for name in ("torch.cuda.manual_seed", "torch.cuda.manual_seed_all", "torch.manual_seed"):
+        monkeypatch.setattr(name, lambda _: pytest.fail("a GPU is seeded"))
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.get_rng_state", lambda _: pytest.fail("a GPU is asked"))
+    from_module(Chain(), (32, 32))
+
+
 def test_images_need_not_be_square():
     network = from_module(Chain(), (32, 64))
     assert network.reductions == (2, 4, 8)

@@ -567,6 +567,32 @@ def test_losses_of_an_interrupted_epoch_go_on_where_the_method_is():
     assert {loss.device.type for values in resumed.terms.values() for loss in values} == {"meta"}
 
 
+def test_random_numbers_of_other_gpus_are_neither_saved_nor_asked_for(monkeypatch):
+    """A training on the second of several GPUs, told to PyTorch's own functions."""
+    own, seen = torch.device("cuda", 1), {}
+    monkeypatch.setattr("torch.cuda.get_rng_state_all", lambda: pytest.fail("all were asked"))
+    monkeypatch.setattr("torch.cuda.set_rng_state_all", lambda _: pytest.fail("all were set"))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_rng_state", lambda gpu: torch.tensor([gpu.index]))
+    monkeypatch.setattr("torch.cuda.set_rng_state", lambda x, gpu: seen.update({gpu: x.item()}))
+
+    def with_gpu(gpu):
+        training = TrainingState(make("dml"), sgd)
+        monkeypatch.setattr("codistill.training.state.device_of", lambda _: gpu)
+        return training
+
+    of_cpu = with_gpu(torch.device("cpu")).state_dict()
+    assert of_cpu["rng_cuda"] is None
+    of_gpu = with_gpu(own).state_dict()
+    assert of_gpu["rng_cuda"].tolist() == [1]
+    with_gpu(torch.device("cpu")).load_state_dict(of_gpu)
+    with_gpu(own).load_state_dict(of_cpu)
+    assert not seen
+    other = torch.device("cuda", 0)
+    with_gpu(other).load_state_dict(of_gpu)
+    assert seen == {other: 1}
+
+
 def test_epochs_between_evaluations_have_records_without_metrics():
     method = make("dml", K=2)
     evaluate_on = {"test": toy_batches()}

@@ -5,9 +5,10 @@ import os
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+from codistill import clock
 
 HEAD = "---"
 """Marks the line with which each process begins in a log."""
@@ -20,7 +21,8 @@ class WorkerProcess:
     def __init__(self, command: Sequence[str], log: Path, environment: Mapping[str, str]):
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("a") as file:
-            file.write(f"{HEAD} {datetime.now():%Y-%m-%d %H:%M:%S}, {' '.join(command)}\n")
+            began = f"{clock.now().astimezone():%Y-%m-%d %H:%M:%S}"
+            file.write(f"{HEAD} {began}, {' '.join(command)}\n")
             file.flush()
             self.process = subprocess.Popen(
                 command,

@@ -5,14 +5,13 @@ import platform
 import subprocess
 import sys
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from codistill import files
+from codistill import clock, files
 from codistill.errors import InputError
 from codistill.methods.flops import forward_flops
 from codistill.methods.method import Method
@@ -61,7 +60,7 @@ class Process:
     def now(cls, device: torch.device, epoch: int, step: int) -> "Process":
         """This process, which goes on after so many epochs and steps."""
         return cls(
-            began=datetime.now(UTC).isoformat(timespec="seconds"),
+            began=clock.now().isoformat(timespec="seconds"),
             epoch=epoch,
             step=step,
             python=platform.python_version(),

@@ -148,7 +148,7 @@ class Run:
         """
         config = self.config
         require_loggers(config)
-        with locked(self.path), _deterministic():
+        with locked(self.path), _deterministic(self.device):
             for leftover in self.path.rglob(".*.tmp"):  # of a process that was killed
                 leftover.unlink()
             data = self.data()
@@ -310,9 +310,9 @@ class _Watched:
 
 
 @contextlib.contextmanager
-def _deterministic() -> Iterator[None]:
-    """Makes CUDA give the same bits for the same seed; restores PyTorch's settings afterwards."""
-    if not torch.cuda.is_available():
+def _deterministic(device: torch.device) -> Iterator[None]:
+    """Makes a GPU give the same bits for the same seed; restores PyTorch's settings afterwards."""
+    if device.type != "cuda":
         yield
         return
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

@@ -110,7 +110,10 @@ class TrainingState:
                 )
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors, numbers and strings in dicts and lists: safe for `torch.load`."""
+        """Tensors, numbers and strings in dicts and lists: safe for `torch.load`.
+
+        Of random numbers it holds those of the CPU and of the training's own GPU, if it has one.
+        """
         return {
             "method": self.method.state_dict(),
             "optimizers": {name: o.state_dict() for name, o in self.optimizers.items()},
@@ -120,11 +123,14 @@ class TrainingState:
             "history": self.history,
             "seconds": self.seconds,
             "rng": torch.get_rng_state(),
-            "rng_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "rng_cuda": torch.cuda.get_rng_state(gpu) if (gpu := self._gpu()) else None,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restores what `state_dict` returned."""
+        """Restores what `state_dict` returned.
+
+        A state of a GPU goes on with any GPU. On a CPU the random numbers of the GPU are left out.
+        """
         self.method.load_state_dict(state["method"])
         for name, optimizer in self.optimizers.items():
             load_state(optimizer, state["optimizers"][name])
@@ -135,8 +141,13 @@ class TrainingState:
         self.seconds = state["seconds"]
         self._checked = self.step
         torch.set_rng_state(state["rng"])
-        if state["rng_cuda"]:
-            torch.cuda.set_rng_state_all(state["rng_cuda"])
+        if state["rng_cuda"] is not None and (gpu := self._gpu()):
+            torch.cuda.set_rng_state(state["rng_cuda"], gpu)
+
+    def _gpu(self) -> torch.device | None:
+        """The GPU of the method, or None on another device."""
+        device = device_of(self.method)
+        return device if device.type == "cuda" else None
 
     def _groups(self) -> Iterator[dict[str, Any]]:
         return (group for o in self.optimizers.values() for group in o.param_groups)

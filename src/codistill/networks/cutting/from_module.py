@@ -88,10 +88,11 @@ def _find_cut(
 
 @contextlib.contextmanager
 def _probing(model: nn.Module) -> Iterator[nn.Module]:
-    """A copy in eval mode, to run freely; random numbers are kept."""
+    """A copy in eval mode, to run freely; random numbers of the CPU and of its GPU are kept."""
     kind = type(model).__name__
+    gpus = {x.device for x in (*model.parameters(), *model.buffers()) if x.is_cuda}
     try:
-        with torch.random.fork_rng(), torch.inference_mode(False), torch.no_grad():
+        with torch.random.fork_rng(gpus), torch.inference_mode(False), torch.no_grad():
             probe = copy.deepcopy(model).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             yield probe
     except InputError:
@@ -200,7 +201,10 @@ def _same(probe: nn.Module, cut: Cut, images: Tensor) -> bool:
 
 def _run(f: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     """Logits, and the state of the random numbers afterwards. Gradients reach the weights."""
-    torch.manual_seed(1)
+    torch.default_generator.manual_seed(1)  # torch.manual_seed would seed every GPU
+    if images.is_cuda:
+        with torch.cuda.device(images.device):
+            torch.cuda.manual_seed(1)
     with torch.enable_grad():
         logits = f(images.clone())
         random_state = torch.get_rng_state()
