@@ -113,11 +113,30 @@ def test_an_example_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     runpy.run_path(str(ROOT / "examples" / name), run_name="__main__")
 
 
-def test_links_lead_somewhere() -> None:
-    for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
-        for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
-            if not link.startswith("http"):
-                assert (page.parent / link).exists(), f"{page}: {link}"
+PAGES = [*ROOT.glob("*.md"), *(p for d in ("docs", "results") for p in (ROOT / d).rglob("*.md"))]
+
+
+def anchors(page: str) -> set[str]:
+    """The names that GitHub gives to the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", page, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", h.lower().strip()).replace(" ", "-") for h in headings}
+
+
+@pytest.mark.parametrize("page", sorted(PAGES), ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if link.startswith("http"):
+            continue
+        file, _, anchor = link.partition("#")
+        target = page.parent / file if file else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target.read_text()), link
+
+
+def test_the_files_that_recipes_name_exist() -> None:
+    for recipe in (ROOT / "recipes").rglob("*.yaml"):
+        for name in re.findall(r"\b(?:results|docs)/[\w./-]+\b", recipe.read_text()):
+            assert (ROOT / name).exists(), f"{recipe.name}: {name}"
 
 
 def test_the_page_on_reports_has_every_section_of_a_report(digits_report: Path) -> None:
