@@ -434,6 +434,7 @@ EDITS: list[Edit] = [
             ".abs().mean(dim=1)",
         ),
         ("KL of logits off", "if self.kd:", "if False:"),
+        ("constants that nothing uses are scaled and noted", "self.scales = {}", "pass"),
         (
             "transfer layers do not learn",
             "*self.discriminators.parameters(), *self.transfers.parameters()",

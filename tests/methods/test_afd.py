@@ -21,7 +21,7 @@ from written_out import (
 from codistill import Batch, InputError, Peers, TrainingState, build_network, fit
 from codistill.data.by_name import load_dataset
 from codistill.data.normalisation import Normalisation
-from codistill.methods.length import PAPERS, Length, scaled_defaults
+from codistill.methods.length import PAPERS, Length, scaled_defaults, scaling_notes
 from codistill.methods.papers.afd import AFD
 from codistill.networks.peers import Outputs
 
@@ -324,6 +324,14 @@ def test_without_an_adversary_there_is_one_optimizer_and_one_forward(alignment):
     losses = method.training_step(toy_batches(n=1)[0], method.optimizers(sgd), 0)
     assert losses.keys() == {"ce", "kd"} | ({"align"} if alignment != "none" else set())
     assert len(list(method.parameters())) == len(list(method.peers.parameters()))
+
+
+@pytest.mark.parametrize("alignment", ["l1", "l2", "none"])
+def test_without_an_adversary_its_constants_are_not_noted(alignment):
+    run = Length(epochs=10, steps=3910)
+    (note,) = scaling_notes(make("afd"), {}, run)
+    assert "adversarial_lr 2e-05 -> 0.0006" in note
+    assert list(scaling_notes(make("afd", alignment=alignment), {}, run)) == []
 
 
 # Peers that differ

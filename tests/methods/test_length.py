@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from toys import make
 
 from codistill import Method
 from codistill.command.main import main
@@ -25,7 +26,7 @@ TENTH = Length(epochs=30, steps=11_730)
 def test_at_the_papers_length_the_defaults_are_the_papers():
     assert scaled_defaults(FFL, PAPERS) == {"ramp_up": 80}
     assert scaled_defaults(PCL, PAPERS) == {"ramp_up": 80, "decay": 0.999}
-    assert list(scaling_notes(PCL, {}, PAPERS)) == []
+    assert list(scaling_notes(make("pcl"), {}, PAPERS)) == []
 
 
 def test_epochs_keep_their_share_of_the_run():
@@ -48,7 +49,7 @@ def test_a_moving_average_keeps_its_share_of_the_steps():
 
 
 def test_the_note_names_what_was_not_given():
-    (note,) = scaling_notes(PCL, {"decay": 0.99}, TENTH)
+    (note,) = scaling_notes(make("pcl"), {"decay": 0.99}, TENTH)
     assert note.endswith("300 epochs are scaled to 30: ramp_up 80 -> 8")
 
 

@@ -123,7 +123,7 @@ def _checked(row: Row, data: Data) -> Row:
         require_held_out(method, config.method["name"], data)
     except InputError as error:
         raise InputError(f"methods: {row.label}: {error}") from error
-    scaled = scaling_notes(type(method), row.config.method, length_of(config, data))
+    scaled = scaling_notes(method, row.config.method, length_of(config, data))
     for remark in (*scaled, *remarks(method, config)):
         note(f"{row.label}: {remark}")
     return dataclasses.replace(row, config=config)

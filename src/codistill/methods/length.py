@@ -63,16 +63,16 @@ def scaling_notes(method: Any, given: Container[str], run: Length) -> Iterator[s
     """One line on the defaults that a run's length changes; none where it changes none.
 
     Args:
-        method: a subclass of `Method`.
+        method: a `Method`. Constants that its own `scales` leave out are not mentioned.
         given: the names of the options that the run sets.
         run: the length of the run.
     """
-    defaults, paper = inspect.signature(method).parameters, method.paper_length
+    defaults, paper = inspect.signature(type(method)).parameters, method.paper_length
     changed = []
-    for name, value in scaled_defaults(method, run).items():
+    for name, value in scaled_defaults(type(method), run).items():
         before = defaults[name].default
         before = list(before) if isinstance(before, tuple) else before
-        if name not in given and value != before:
+        if name in method.scales and name not in given and value != before:
             changed.append(f"{name} {before} -> {value}")
     if changed:
         yield (

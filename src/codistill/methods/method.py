@@ -45,14 +45,15 @@ class Method(nn.Module, abc.ABC):
         needs_held_out: whether `begin_epoch` needs images that were held out.
         paper_length: the training that the defaults of the constructor belong to.
         scales: the rule by which a default changes in a training of another length, by the name of
-            the argument: {"ramp_up": share_of_epochs}; see `codistill.methods.length`.
+            the argument: {"ramp_up": share_of_epochs}; see `codistill.methods.length`. A method
+            that does not use such a constant, as it is set, may leave it out in `__init__`.
     """
 
     views = 1
     forwards = 1
     needs_held_out = False
     paper_length: ClassVar[Length] = PAPERS
-    scales: ClassVar[Mapping[str, Rule]] = {}
+    scales: Mapping[str, Rule] = {}
 
     def __init__(self, peers: Peers):
         super().__init__()

@@ -30,7 +30,6 @@ import torch
 from codistill import files
 from codistill.data.batch import Batch
 from codistill.errors import InputError
-from codistill.methods import method_class
 from codistill.methods.length import scaling_notes
 from codistill.methods.method import Method
 from codistill.networks.student import save_student
@@ -128,12 +127,11 @@ class Run:
         refuse_occupied(path)
         require_loggers(config)
         data = build_data(config, use_device(config.device, config.threads))
-        notes = scaling_notes(
-            method_class(config.method["name"]), config.method, length_of(config, data)
-        )
-        data = dataclasses.replace(data, notes=(*data.notes, *notes))
+        given = config.method
         config = resolve(config, data)
         method = build_method(config, len(data.classes), data.image_size)
+        notes = scaling_notes(method, given, length_of(config, data))
+        data = dataclasses.replace(data, notes=(*data.notes, *notes))
         require_held_out(method, config.method["name"], data)
         _write_new_run(path, config, method, Manifest.of(config, method, data))
         run = cls(path)

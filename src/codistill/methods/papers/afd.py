@@ -100,6 +100,8 @@ class AFD(Method):
         require_one_of("alignment", alignment, ("adversarial", "l1", "l2", "none"))
         super().__init__(peers)
         self.forwards = 2 if alignment == "adversarial" else 1
+        if alignment != "adversarial":
+            self.scales = {}  # the constants of the adversarial step are not used
         self.temperature = temperature
         self.standardise = standardise
         self.kd = kd
