@@ -1,9 +1,11 @@
 """A run's folder: what is in it, that it resumes exactly, and that nothing good is ever lost."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -14,6 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 from commands_of import TINY, Copies, codistill
+from filelock import FileLock, Timeout
 from runs_of import assert_same_run, progress_of, tiny_config, train, untimed
 from safetensors.torch import load_file
 
@@ -310,6 +313,58 @@ def test_a_run_that_saved_nothing_may_be_begun_anew(tmp_path: Path) -> None:
     Run.create(tiny_config(tmp_path / "run", lr=1e5))
     run = Run.create(tiny_config(tmp_path / "run", lr=0.1))
     assert run.config.lr == 0.1
+
+
+def is_locked(run: Path) -> bool:
+    """Whether another process could not make a run in the folder now."""
+    try:
+        with FileLock(run / ".lock", timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+def test_a_folder_is_locked_from_the_making_of_a_run_to_the_end_of_training(tmp_path: Path) -> None:
+    run = Run.create(tiny_config(tmp_path / "run", epochs=1))
+    assert is_locked(run.path)
+    training = run.train()
+    next(training)
+    assert is_locked(run.path)
+    with pytest.raises(InputError, match="another process is training"):
+        list(Run(run.path).train())
+    assert list(training) == []
+    assert not is_locked(run.path)
+    dropped = Run.create(tiny_config(tmp_path / "dropped")).path
+    assert not is_locked(dropped)
+
+
+def test_a_run_that_was_replaced_does_not_train_on(tmp_path: Path) -> None:
+    """Else the folder would hold the settings of one run and the weights of the other."""
+    first = Run.create(tiny_config(tmp_path / "run", epochs=1, lr=0.2))
+    second = Run.create(tiny_config(tmp_path / "run", epochs=1, lr=0.1))
+    with pytest.raises(InputError, match="holds another run since this one was opened"):
+        list(first.train())
+    assert len(list(second.train())) == 1
+    opened = Run(second.path)
+    assert opened.config.lr == 0.1
+
+
+def test_the_folder_of_a_run_tells_it_from_others() -> None:
+    def folder(**changes: object) -> str:
+        return dataclasses.replace(tiny_config(Path(), **changes), out=None).run_folder().name
+
+    assert re.fullmatch(r"ffl_resnet8x2_digits_seed0_[0-9a-f]{6}", folder())
+    assert folder() == folder(threads=2, device="cpu", loggers="none")
+    others: list[dict[str, object]] = [
+        {"seed": 1},
+        {"lr": 0.05},
+        {"shared": 1},
+        {"method": {"name": "ffl", "ramp_up": 2}},
+        {"method": {"name": "one:Own"}},
+        {"method": {"name": "other:Own"}},
+        {"data": DataConfig("digits", val_fraction=0.2)},
+    ]
+    assert len({folder(), *(folder(**changes) for changes in others)}) == 8
 
 
 def test_what_a_killed_write_left_is_swept(tmp_path: Path) -> None:

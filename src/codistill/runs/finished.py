@@ -3,7 +3,7 @@
 import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,7 @@ from codistill.runs.folder import read_config
 from codistill.runs.history import read_history
 from codistill.runs.manifest import Manifest
 from codistill.runs.results import RESULT, RunScores
-from codistill.settings.config import Config, flatten
-from codistill.settings.data_config import DataConfig
+from codistill.settings.config import Config
 from codistill.training.record import Record
 
 
@@ -93,16 +92,13 @@ def recipe_of(
         networks: fingerprints of the networks that the method was given, by option.
         weights: fingerprints of the files that the peers started from.
     """
-    left_out = {f.name for f in fields(Config) if not f.metadata.get("recipe", True)}
-    left_out |= {f"data.{f.name}" for f in fields(DataConfig) if not f.metadata.get("recipe", True)}
     by_content: dict[str, Any] = {
         f"method.{option}": sha256[:8] for option, sha256 in networks.items()
     }
     by_content |= {"data.root": fingerprint, "weights": [w[:8] for w in weights] or None}
     return {
         key: by_content.get(key, list(value) if isinstance(value, tuple) else value)
-        for key, value in flatten(asdict(config))
-        if key not in left_out
+        for key, value in config.recipe().items()
     }
 
 

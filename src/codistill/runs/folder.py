@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 from filelock import FileLock, Timeout
 
@@ -34,14 +35,37 @@ def read_config(run: Path) -> Config:
         raise InputError(f"{path} is damaged: {error}") from error
 
 
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Locks a folder, so that no other process trains in it."""
-    lock = FileLock(path / ".lock")  # the system releases it when the process dies
+_kept: WeakValueDictionary[Path, FileLock] = WeakValueDictionary()
+"""Locks of folders that this process has made a run in and does not train in yet."""
+
+
+def lock_folder(path: Path) -> FileLock:
+    """Locks a folder until the lock is released or nobody has it, or the process dies.
+
+    Of a folder that this process keeps by `keep_lock`, it returns the lock that is kept.
+
+    Raises:
+        InputError: another process has locked the folder, or this one trains in it.
+    """
+    if kept := _kept.pop(path.resolve(), None):
+        return kept
+    lock = FileLock(path / ".lock", thread_local=False)  # the system releases it after a kill
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
         raise InputError(f"another process is training {path} now") from error
+    return lock
+
+
+def keep_lock(path: Path, lock: FileLock) -> None:
+    """Lets the next `lock_folder` of this process have the lock, as long as somebody has it."""
+    _kept[path.resolve()] = lock
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Locks a folder, so that no other process trains in it."""
+    lock = lock_folder(path)
     try:
         yield
     finally:

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 
 from codistill import files
 from codistill.data.batch import Batch
@@ -38,6 +39,8 @@ from codistill.runs.folder import (
     CONFIG,
     START,
     copy_name,
+    keep_lock,
+    lock_folder,
     locked,
     read_config,
     refuse_occupied,
@@ -97,6 +100,8 @@ class Run:
         self.path = Path(path)
         self._data: Data | None = None
         config, self.manifest = read_run(self.path)
+        self._as_made = config
+        self._lock: FileLock | None = None  # of a run that is made and not trained yet
         own = {option: self.path / copy_name(option) for option in config.method}
         self.config = dataclasses.replace(
             config,
@@ -117,7 +122,8 @@ class Run:
         """A new run in the folder that the configuration names.
 
         The folder has to be new or empty, or to hold a run that has not saved anything yet. It
-        holds a run from the moment that config.yaml is there, which is written last.
+        holds a run from the moment that config.yaml is there, which is written last. It stays
+        locked from its making to the end of training: no other process makes a run in it.
 
         Raises:
             InputError: the settings do not fit each other or the data, or the folder is taken.
@@ -133,9 +139,16 @@ class Run:
         notes = scaling_notes(method, given, length_of(config, data))
         data = dataclasses.replace(data, notes=(*data.notes, *notes))
         require_held_out(method, config.method["name"], data)
-        _write_new_run(path, config, method, Manifest.of(config, method, data))
-        run = cls(path)
-        run._data = data  # read once
+        path.mkdir(parents=True, exist_ok=True)
+        lock = lock_folder(path)
+        try:
+            _write_new_run(path, config, method, Manifest.of(config, method, data))
+            run = cls(path)
+        except BaseException:
+            lock.release()
+            raise
+        keep_lock(path, lock)
+        run._lock, run._data = lock, data  # read once
         return run
 
     def train(self, watch: Watch = lambda batches: batches) -> Iterator[Record]:
@@ -147,6 +160,9 @@ class Run:
         config = self.config
         require_loggers(config)
         with locked(self.path), _deterministic(self.device):
+            made, self.manifest = read_run(self.path)
+            if made != self._as_made:
+                raise InputError(f"{self.path} holds another run since this one was opened")
             for leftover in self.path.rglob(".*.tmp"):  # of a process that was killed
                 leftover.unlink()
             data = self.data()
@@ -272,17 +288,15 @@ class Run:
 def _write_new_run(path: Path, config: Config, method: Method, manifest: Manifest) -> None:
     """Writes all that a run begins with, config.yaml last."""
     text = config.to_yaml()
-    path.mkdir(parents=True, exist_ok=True)
-    with locked(path):
-        refuse_occupied(path)
-        for old in (path / START, path / SENT, *path.glob(copy_name("*"))):
-            old.unlink(missing_ok=True)  # of a run that never began
-        manifest.write(path)
-        for option, file in network_files(config.method).items():
-            files.write_bytes(path / copy_name(option), file.read_bytes())
-        if config.pretrained or config.weights:
-            files.write_weights(path / START, method.state_dict(), {})
-        files.write_text(path / CONFIG, text)
+    refuse_occupied(path)
+    for old in (path / START, path / SENT, *path.glob(copy_name("*"))):
+        old.unlink(missing_ok=True)  # of a run that never began
+    manifest.write(path)
+    for option, file in network_files(config.method).items():
+        files.write_bytes(path / copy_name(option), file.read_bytes())
+    if config.pretrained or config.weights:
+        files.write_weights(path / START, method.state_dict(), {})
+    files.write_text(path / CONFIG, text)
 
 
 class _Watched:

@@ -1,8 +1,10 @@
 """The settings of a run, each with its type, default, limits and meaning. Needs no PyTorch."""
 
+import hashlib
+import json
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -60,7 +62,8 @@ class Config:
         device: auto, cpu, cuda, cuda:1 or mps
         threads: CPU threads. Results may differ in the last bits between thread counts. Default:
             PyTorch's
-        out: folder of the run. Default: runs/METHOD_NETWORKxPEERS_DATA_seedN
+        out: folder of the run. Default: runs/METHOD_NETWORKxPEERS_DATA_seedN_DIGEST, where
+            the digest is of all settings of the recipe
         checkpoint_seconds: seconds between checkpoints within an epoch; each epoch ends with one
         keep_checkpoints: number of checkpoints to keep
         loggers: loggers that get each epoch: tensorboard, wandb, mlflow, trackio, another of
@@ -139,13 +142,26 @@ class Config:
         return names
 
     def run_folder(self) -> Path:
-        """The folder of the run."""
+        """The folder of the run.
+
+        The default names method, network, data and seed, and ends with a digest of all settings
+        of the recipe: runs of other settings have another folder, and the same run the same.
+        """
         if self.out is not None:
             return Path(self.out).expanduser()
         method = self.method["name"].rpartition(":")[2].lower()
         names = self.networks() if "," in self.network else [self.network.strip()]
         network = "+".join(name.rpartition(":")[2].replace("/", "-") for name in names)
-        return Path("runs", f"{method}_{network}x{self.peers}_{self.data.name}_seed{self.seed}")
+        name = f"{method}_{network}x{self.peers}_{self.data.name}_seed{self.seed}"
+        settings = json.dumps(self.recipe(), sort_keys=True, default=str)
+        return Path("runs", f"{name}_{hashlib.sha256(settings.encode()).hexdigest()[:6]}")
+
+    def recipe(self) -> dict[str, Any]:
+        """The settings that runs of one recipe have in common, by names such as data.pad."""
+        left_out = {f.name for f in fields(self) if not f.metadata.get("recipe", True)}
+        of_data = (f for f in fields(self.data) if not f.metadata.get("recipe", True))
+        left_out |= {f"data.{f.name}" for f in of_data}
+        return {key: value for key, value in flatten(asdict(self)) if key not in left_out}
 
     def lr_at(self, epoch: int) -> float:
         """The factor of the learning rate in an epoch, counted from 0."""
