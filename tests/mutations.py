@@ -341,6 +341,12 @@ EDITS: list[Edit] = [
             '{f"mean_teacher{k}": Kept(means, k)',
             '{f"mean_teacher{k}": Kept(self.peers, k)',
         ),
+        ("peers cannot be kept", "averaged | super().students()", "averaged"),
+        (
+            "a peer is kept without held-out images",
+            "averaged | super().students()",
+            "super().students() | averaged",
+        ),
     ),
     *_edits(
         "ffl",

@@ -8,11 +8,13 @@ import pytest
 import torch
 import yaml
 from data_fakes import make_fake, write_extracted
+from toys import build_once
 
 from codistill.analysis.cost.step_time import seconds_per_image
 from codistill.command.main import main
 from codistill.comparing.comparison import Comparison, Row
 from codistill.comparing.published_tables import PublishedTable, Scale, tables
+from codistill.methods.length import Length, scaled_defaults
 from codistill.names import DATASETS
 from codistill.runs.folder import locked
 from codistill.runs.run import Run
@@ -36,14 +38,17 @@ def classes_and_size(row: Row) -> tuple[int, tuple[int, int]]:
 
 
 @pytest.mark.parametrize("name", [n for n in EACH if n not in OTHER_IMAGES])
-def test_every_method_of_a_table_can_be_built(name: str) -> None:
+def test_every_method_of_a_table_can_be_built(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("codistill.settings.build_method.build_network", build_once)
     rows = comparison(name, "paper").rows
     first = {(row.config.method["name"], row.config.peers): row for row in reversed(rows)}
     for row in first.values():
         method = build_method(row.config, *classes_and_size(row))
         assert not method.scales.keys() & row.config.method.keys(), row.label
         assert max(row.config.milestones) < row.config.epochs
-        assert max(getattr(method, "adversarial_milestones", [0])) < row.config.epochs
+        run = Length(row.config.epochs, 391 * row.config.epochs)
+        scaled = scaled_defaults(type(method), run)
+        assert max(scaled.get("adversarial_milestones", [0])) < row.config.epochs
         if row.config.method["name"] == "afd":
             assert row.config.shared == 0, row.label
 

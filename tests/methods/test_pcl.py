@@ -113,18 +113,21 @@ def test_the_fused_classifier_trains_the_peers_from_labels_only():
     assert gradients(z_f.square().sum(), [first])[0].abs().max() > 0
 
 
-def test_the_mean_teachers_are_kept():
+def test_mean_teachers_and_peers_can_be_kept_and_the_first_mean_teacher_comes_first():
     method = make("pcl")
-    assert list(method.students()) == ["mean_teacher0", "mean_teacher1", "mean_teacher2"]
+    numbers = range(3)
+    expected = [f"mean_teacher{k}" for k in numbers] + [f"peer{k}" for k in numbers]
+    assert list(method.students()) == expected
     for batch in toy_batches(3):
         method.training_step(batch, method.optimizers(sgd), 1)
     method.eval()
     (view,) = toy_batches(n=1)[0].views
     out = method([view])
-    for k, (peers, j) in enumerate(method.students().values()):
-        student = peers.student(j)
-        assert torch.equal(student(view), out.extra[f"mean_teacher{k}"])
-        assert not torch.equal(student(view), out.logits[k])
+    for name, (peers, k) in method.students().items():
+        alone = peers.student(k)(view)
+        own = name == f"peer{k}"
+        assert torch.equal(alone, out.logits[k] if own else out.extra[name])
+        assert torch.equal(alone, out.logits[k]) == own
 
 
 def test_mean_teachers_that_were_never_updated_are_refused_after_an_epoch():

@@ -105,7 +105,8 @@ def describe(o: Overview) -> Iterator[str]:
         f"{o.fewest_peers} or more peers, which {o.trunk} a trunk; {views}, {forwards} per step, "
         f"cost x{o.cost:.2f}; adds {' and '.join(added) or 'no'} parameters"
     )
-    kept = "the best " + o.keeps[0].rstrip("0") if len(o.keeps) > 1 else f"the {o.keeps[0]}"
+    kinds = " or ".join(dict.fromkeys(name.rstrip("0123456789") for name in o.keeps))
+    kept = f"the best {kinds}" if len(o.keeps) > 1 else f"the {kinds}"
     yield f"evaluates {', '.join(['the peers', 'ensemble', *o.classifiers])}; keeps {kept}"
     if o.options:
         yield "options: " + ", ".join(f"{name}={value}" for name, value in o.options.items())

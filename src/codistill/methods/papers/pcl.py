@@ -1,7 +1,7 @@
 """PCL: a classifier of all peers' features and the peers' moving averages teach every peer.
 
 Wu, Gong: Peer Collaborative Learning for Online Knowledge Distillation.
-AAAI 2021. arXiv:2006.04147. The moving averages ("mean teachers") are what is kept.
+AAAI 2021. arXiv:2006.04147. The paper keeps the first moving average ("mean teacher").
 """
 
 import copy
@@ -125,5 +125,7 @@ class PCL(Method):
                 )
 
     def students(self) -> dict[str, Kept]:
+        """The mean teachers, the first of which the paper keeps, and the peers."""
         means: Peers = self.mean_teachers.module  # type: ignore[assignment]
-        return {f"mean_teacher{k}": Kept(means, k) for k in range(len(self.peers))}
+        averaged = {f"mean_teacher{k}": Kept(means, k) for k in range(len(self.peers))}
+        return averaged | super().students()
