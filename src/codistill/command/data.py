@@ -19,12 +19,12 @@ _LINES = 20  # of one kind of finding
 
 def main(argv: list[str]) -> int:
     """`codistill data check DIR`; 1 where something has to be mended."""
-    parser = Parser(prog="codistill data", description="Looks at images before training.")
+    parser = Parser(prog="codistill data", description="Checks images before training.")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     check = commands.add_parser(
         "check",
         help="read every image of a data set once",
-        description="Reads every image once. Reports what there is and what has to be mended.",
+        description="Reads every image once, and reports what has to be repaired.",
     )
     check.add_argument("dir", metavar="DIR", help="folder or file, as for --data.root")
     check.add_argument(

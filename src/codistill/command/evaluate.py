@@ -21,10 +21,16 @@ def main(argv: list[str]) -> int:
         "validation accuracy",
     )
     parser.add_argument(
-        "--split", choices=["test", "val"], default="test", help="images (default: test)"
+        "--split",
+        choices=["test", "val"],
+        default="test",
+        help="images to measure on (default: test)",
     )
     parser.add_argument(
-        "--precision", choices=["fp32", "bf16"], default="fp32", help="default: fp32"
+        "--precision",
+        choices=["fp32", "bf16"],
+        default="fp32",
+        help="precision of the forward pass (default: fp32)",
     )
     add_places(parser)
     options = parser.parse_args(argv)

@@ -16,7 +16,9 @@ def main(argv: list[str]) -> int:
         "recipes": (_list_recipes, "recipes for codistill train --config"),
         "tables": (_list_tables, "tables of papers for codistill reproduce"),
     }
-    parser = Parser(prog="codistill list", description="Lists what can be given by name.")
+    parser = Parser(
+        prog="codistill list", description="Lists the names that the other commands take."
+    )
     commands = parser.add_subparsers(dest="kind", metavar="KIND", title="kinds")
     for kind, (_, about) in kinds.items():
         commands.add_parser(kind, help=about, description=f"Lists {about}.")

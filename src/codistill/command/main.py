@@ -13,9 +13,9 @@ from codistill.errors import InputError, MissingExtraError
 COMMANDS = {
     "train": "train peers together, from a recipe, from options, or from both",
     "evaluate": "measure every classifier of a run",
-    "report": "show tables of runs; with --out also write a page on them",
-    "compare": "train methods x networks x seeds and the networks alone; report what helped",
-    "reproduce": "train a table of a paper, at the paper's scale or short",
+    "report": "show a table of finished runs; with --out also write a page on them",
+    "compare": "train methods x networks x seeds, and the networks alone; report what helped",
+    "reproduce": "train the runs of a paper's table, in full or in a short version",
     "inspect": "show what train would build: stages, parameters, FLOPs, memory",
     "list": "list methods, networks, data sets, recipes or tables",
     "data": "check the images of a data set",
@@ -69,7 +69,7 @@ def _run(arguments: list[str]) -> int:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="store_true", help="show the version")
-    parser.add_argument("--traceback", action="store_true", help="show where an error arose")
+    parser.add_argument("--traceback", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     for name, about in COMMANDS.items():
         commands.add_parser(name, help=about, add_help=False)  # its file parses what follows

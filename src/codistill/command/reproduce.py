@@ -33,7 +33,9 @@ def main(argv: list[str]) -> int:
         help="the paper's scale (default), or smaller networks and few epochs, which a CPU can "
         "finish; its numbers are not comparable to published ones",
     )
-    parser.add_argument("--seeds", type=int, nargs="+", metavar="SEED", help="default: the table's")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", metavar="SEED", help="seeds to train (default: the table's)"
+    )
     add_out(parser, "folder of the runs and the report (default: runs/TABLE or runs/TABLE_short)")
     parser.add_argument(
         "--dry-run", action="store_true", help="show the runs and their cost; train nothing"

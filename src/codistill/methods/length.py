@@ -1,8 +1,9 @@
-"""Constants that belong to a length of training, and what they become in a training of another.
+"""Scales constants that belong to the length of a paper's training to the length of a run.
 
-A paper states some constants for the length that it trains: a ramp-up of 80 epochs belongs to 300.
-A method names them in `Method.scales`, each with one of the rules below. The command applies the
-rules to every constant that is not given; in Python a constructor's default stays the paper's.
+Some constants of a paper belong to the length of its training: a ramp-up of 80 epochs belongs to
+300 epochs. A method names such constants in `Method.scales`, each with one of the rules below. The
+command applies the rule to every constant that the user has not set. In Python a constructor's
+default stays the paper's.
 """
 
 import inspect
@@ -30,24 +31,27 @@ Rule = Callable[[Any, Length, Length], Any]
 
 
 def share_of_epochs(value: Any, paper: Length, run: Length) -> Any:
-    """Epochs, or several of them: the same share of the run, at least 1; 0 stays 0."""
+    """For a number of epochs, or several: keeps the share of the run, at least 1. 0 stays 0."""
     if isinstance(value, list | tuple):
         return [share_of_epochs(part, paper, run) for part in value]
     return value and max(1, round(value * run.epochs / paper.epochs))
 
 
 def constant_travel(value: float, paper: Length, run: Length) -> float:
-    """A learning rate: the rate times the number of steps stays what it is in the paper."""
+    """For a learning rate: keeps the product of rate and number of steps."""
     return float(f"{value * paper.steps / run.steps:.6g}")
 
 
 def share_of_steps(value: float, paper: Length, run: Length) -> float:
-    """The decay of a moving average: its horizon, 1 / (1 - decay), is the same share of the run."""
+    """For the decay of a moving average: keeps the share of the run that its horizon has.
+
+    The horizon of an average is 1 / (1 - decay) steps.
+    """
     return float(f"{max(0.0, 1 - (1 - value) * paper.steps / run.steps):.6g}")
 
 
 def scaled_defaults(method: Any, run: Length) -> dict[str, Any]:
-    """The defaults of a method's constructor that depend on the length, for a run.
+    """Those defaults of a method's constructor that depend on the length, scaled to a run.
 
     Args:
         method: a subclass of `Method`.
@@ -60,7 +64,7 @@ def scaled_defaults(method: Any, run: Length) -> dict[str, Any]:
 
 
 def scaling_notes(method: Any, given: Container[str], run: Length) -> Iterator[str]:
-    """One line on the defaults that a run's length changes; none where it changes none.
+    """One line that names the defaults changed for a run's length; no line if none changed.
 
     Args:
         method: a `Method`. Constants that its own `scales` leave out are not mentioned.

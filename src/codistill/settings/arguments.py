@@ -19,6 +19,10 @@ from codistill.settings.recipes import GROUPS, Loader, one_line, read_recipe
 Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
 )
+_DESCRIPTIONS = {
+    "codistill train": "Trains peers together, from a recipe, from options, or from both.",
+    "codistill inspect": "Shows what codistill train would build with the same options.",
+}
 
 
 class _Parser(ArgumentParser):
@@ -61,11 +65,10 @@ def config_of(settings: dict[str, Any], where: str) -> Config:
 def _parser(prog: str, method: str | None) -> ArgumentParser:
     parser = _Parser(
         prog=prog,
-        description="Trains peers together, from a recipe, from options, or from both.",
+        description=_DESCRIPTIONS.get(prog),
         epilog=None
         if method
-        else "The options of a method: codistill train --method NAME --help, or "
-        "codistill list methods.",
+        else "`codistill train --method NAME --help` shows the options of a method too.",
         allow_abbrev=False,
         exit_on_error=False,
     )

@@ -19,7 +19,7 @@ _RETIRED = {"kernels"}  # settings of earlier versions: runs that have them stil
 
 @dataclass
 class Config:
-    """A training.
+    """The training.
 
     Args:
         method: {"name": ...} and the method's own options
@@ -31,7 +31,7 @@ class Config:
             peers would start out identical
         peers: number of networks that learn together
         shared: number of first stages that all peers share; 0 for independent networks
-        data: the images
+        data: The images
         epochs: passes over the training images
         batch_size: images per step
         lr: learning rate at the start
@@ -39,7 +39,7 @@ class Config:
         nesterov: use Nesterov momentum
         weight_decay: weight decay of all weights, unless a method sets its own
         schedule: schedule of the learning rate: step lowers it at the milestones, cosine lowers it
-            to 0 in one half wave
+            to 0 along half a cosine wave
         milestones: epochs at which the learning rate is lowered, such as [150,225]; numbers below 1
             are shares of all epochs
         lr_decay: factor of the learning rate at each milestone
@@ -52,7 +52,8 @@ class Config:
         seed: seed of the weights, the order of the images and their augmentation
         precision: precision of the forward pass in training
         eval_precision: precision of the forward pass in evaluation; bf16 shifts accuracies a little
-        evaluate_every: epochs from one evaluation to the next; the last five are always evaluated
+        evaluate_every: epochs from one evaluation to the next; the last five epochs are always
+            evaluated
         recompute: keep only the outputs of the stages and compute the rest again in the backward
             pass: the same numbers with less memory and more time. Not for spectral normalisation.
             inspect estimates memory without it

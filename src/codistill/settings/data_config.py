@@ -14,22 +14,22 @@ class DataConfig:
     Args:
         name: the data set's name; codistill list data shows all
         root: place of the images: an archive, a folder of class folders, Parquet shards. Default:
-            embedded or downloaded
+            built in, or downloaded
         val_fraction: share of the training images that is held out to choose the epoch; 0 trains on
             all. Default: the data set's own validation images, or else 0.1
         test_fraction: share of the images that is only tested on, for a folder without test images.
             Default: 0.2
         split_seed: seed of the held-out images, the same for all seeds of a comparison
-        images_per_class: images of every class to train on, drawn by split_seed once the others are
-            held out. Default: all
+        images_per_class: number of images of each class to train on; split_seed draws them after
+            the held-out ones. Default: all
         label_column: column of the labels, for tables. Default: found by name and type
         image_size: side of the crops that networks see, in pixels, for images that are cut from
             larger ones. Default: 224
         min_scale: smallest crop in training, as a share of the image's area. Default: 0.08
         rand_augment: strength of RandAugment's two operations per image, 1 to 30, 9 is usual; 0 is
             off
-        class_group: training images of one class that come one after the other, for methods that
-            contrast classes, such as 2; it divides batch_size. 0 is off
+        class_group: number of images of one class that follow one another in training, for methods
+            that contrast classes, such as 2; batch_size has to be a multiple of it. 0 is off
         workers: processes that read and decode images. Default: one per core
         pad: pixels added on each side before the random crop. Default: the data set's
         pad_mode: padding: reflect mirrors the image, zeros is black

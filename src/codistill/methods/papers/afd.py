@@ -35,8 +35,8 @@ _START = 0.1  # standard deviation of a discriminator's starting logits, at most
 def _travel(value: float, paper: Length, run: Length) -> float:
     """A learning rate whose product with the number of steps stays, as far as Adam can take it.
 
-    Below 2,346 steps the product is smaller: the rate that would keep it moves every weight of the
-    peers by so much in a step that they learn nothing.
+    Below 2,346 steps the product is smaller. The rate that would keep it would move the peers'
+    weights so far in each step that they learn nothing.
     """
     return min(_HIGHEST_LR, constant_travel(value, paper, run))
 
@@ -44,12 +44,13 @@ def _travel(value: float, paper: Length, run: Length) -> float:
 class AFD(Method):
     """Each peer learns the predictions and the feature maps of the one before it in a ring.
 
-    From one batch, first the loss on logits moves the peers. Then, on maps computed anew with the
-    weights that this gave, each discriminator moves, and after it the peer that has to fool it.
+    In a step the loss on logits moves the peers first. The feature maps are then computed again
+    with the new weights. On these maps each discriminator moves, and after it the peer that has to
+    fool it.
 
-    A step also measures "dK_real" and "dK_fake": the share in % of the teacher's and of peer K's
-    own maps that D_K told right before it moved. A discriminator that knows nothing has a sum of
-    100. One that says the same of every map has 0 and 100.
+    A step also measures "dK_real" and "dK_fake": the accuracy of D_K in % on the teacher's maps and
+    on peer K's own, before D_K moves. For a discriminator that knows nothing the two add up to 100.
+    One that says the same of every map has 0 and 100.
 
     Args:
         peers: two or more networks.
@@ -60,15 +61,15 @@ class AFD(Method):
             "l2", the mean squared one; or "none".
         alignment_weight: weight of "l1" and "l2".
         adversarial_lr: learning rate of Adam, which moves discriminators and feature extractors.
-            The default belongs to the 117,300 steps of 300 epochs. In n steps give
-            2e-5 * 117,300 / n, but at most 1e-3, as the command does: learning rate x steps stays
-            what it is, and with it how far Adam can move a weight.
+            The default belongs to the 117,300 steps of 300 epochs. The command scales it to a run
+            of n steps: 2e-5 * 117,300 / n, but at most 1e-3. Learning rate x steps then stays the
+            same, and so does the distance that Adam can move a weight.
         adversarial_weight_decay: weight decay of Adam, on both.
-        decoupled_decay: whether that decay shrinks the weights by themselves, as AdamW does. If
-            not, Adam adds it to the gradients, where it outweighs those of the adversarial losses.
+        decoupled_decay: whether that decay shrinks the weights directly, as AdamW does. If not,
+            Adam adds it to the gradients, where it outweighs those of the adversarial losses.
         adversarial_milestones: epochs at which that learning rate is multiplied by 0.1. The
-            default belongs to 300 epochs. In E epochs give 75 * E / 300 and 150 * E / 300, as the
-            command does.
+            default belongs to 300 epochs. The command scales it to E epochs: 75 * E / 300 and
+            150 * E / 300.
         standardise: whether logits are standardised before they are softened.
     """
 
@@ -204,7 +205,7 @@ def _distance(scores: Float[Tensor, "K B"], goal: int) -> Float[Tensor, ""]:
 
 
 def _told_right(real: Float[Tensor, "K B"], fake: Float[Tensor, "K B"]) -> dict[str, Tensor]:
-    """The share in % of maps that each discriminator tells right, as measurements."""
+    """The accuracy of each discriminator in %, as measurements."""
     right = {"real": real > 0.5, "fake": fake < 0.5}
     shares = {name: 100 * told.to(real.dtype).mean(dim=1) for name, told in right.items()}
     return {
@@ -215,20 +216,21 @@ def _told_right(real: Float[Tensor, "K B"], fake: Float[Tensor, "K B"]) -> dict[
 
 
 def _transfer(own: tuple[int, int], teacher: tuple[int, int]) -> nn.Module:
-    """T_k of two maps, given as (channels, reduction): the smaller size, the narrower width.
+    """T_k: brings two maps, given as (channels, reduction), to the smaller size and width.
 
-    Nothing where they agree. It is trained with the discriminators.
+    It changes nothing where they agree. It is trained with the discriminators.
     """
     channels, reductions = zip(own, teacher, strict=True)
     return nn.Sequential(MatchSize(channels, reductions), MatchWidth(channels))
 
 
 def _discriminator(d: int) -> nn.Module:
-    """A number in (0, 1) for each map (B, D, H, W): (B, 1). It starts near 0.5 for every map.
+    """Gives each map (B, D, H, W) a score in (0, 1), as (B, 1), which starts near 0.5.
 
-    Batch normalisation makes what the last convolution sees of size 1. With weights of `_START` /
-    sqrt(2 D) its sum over 2 D channels is of size `_START`, however wide the map is. The fan-out
-    of one channel would make it sqrt(2 * 2 D), and the sigmoid flat, before anything is learned.
+    Batch normalisation brings the input of the last convolution to size 1. With weights of size
+    `_START` / sqrt(2 D), the sum over 2 D channels has size `_START`, however wide the map is. An
+    initialisation by fan-out would give the sum the size sqrt(2 * 2 D): the sigmoid would be flat
+    before anything is learned.
     """
     last = nn.Conv2d(2 * d, 1, kernel_size=1)
     discriminator = nn.Sequential(

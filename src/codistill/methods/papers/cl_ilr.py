@@ -32,7 +32,7 @@ class CLILR(Method):
         hard_weight: weight of the cross-entropy.
         soft_weight: weight of the divergences.
         ramp_up: epochs until distillation has its full weight; 0 gives it from the start.
-            OKDDip's 80 belong to 300 epochs: scale them with the length of the training.
+            OKDDip's 80 belong to 300 epochs: give 80 * E / 300 in E epochs.
         hold_targets: whether a head's target gives no gradient to the other heads.
         standardise: whether logits are standardised before they are softened.
     """

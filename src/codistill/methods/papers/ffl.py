@@ -36,7 +36,7 @@ class FFL(Method):
         peers: two or more networks, of one architecture or of several.
         temperature: T of both divergences.
         ramp_up: epochs until distillation has its full weight; 0 gives it from the start. The
-            paper's 80 belong to 300 epochs: scale them with the length of the training.
+            paper's 80 belong to 300 epochs; the command scales them to the run.
         ensemble_teaches: the fused classifier learns from the peers' ensemble (EKD).
         fused_teaches: each peer learns from the fused classifier (FKD).
         fusion_weight_decay: weight decay of the fusion module, in place of the recipe's.

@@ -1,8 +1,8 @@
-"""FFSD: students that are kept diverse give a fused feature map, from which a leader learns.
+"""FFSD: diverse students give a fused feature map, from which a leader learns.
 
 Li, Lin, Wang, Wu, Tian, Shao, Ji: Distilling a Powerful Student Model via Online Knowledge
-Distillation. TNNLS 2022. arXiv:2103.14473. The authors' code, SJLeo/FFSD, is what we follow. The
-last peer is the leader, which is kept.
+Distillation. TNNLS 2022. arXiv:2103.14473. We follow the authors' code, SJLeo/FFSD. The last peer
+is the leader, which is kept.
 
     students <-> students -> logits -> ensemble ----+
                     |                               v
@@ -29,19 +29,20 @@ from codistill.networks.peers import Kept, Outputs, Peers
 
 
 class FFSD(Method):
-    """Students learn from each other, a fusion of their maps from them, the leader from the fusion.
+    """Students learn from each other, a fusion learns from them, and a leader from the fusion.
 
-    No gradient goes from the fusion to the students, nor from the leader to either. The paper's
-    self-distillation of the maps inside a network is left out.
+    The fusion reads the students' maps. It sends no gradient to the students, and the leader sends
+    none to either. The paper's self-distillation of the maps inside a network is left out.
 
     Args:
         peers: three or more networks, the last of them the leader.
         temperature: T of the divergences.
-        diversity_weight: weight of the term that keeps each student's attention off that of the
-            student before it.
-        attention_weight: weight of the leader's likeness to the fused map and the students' maps.
-        warm_up: epochs until these two weights are whole; 0: from the start. The authors' 5 belong
-            to 300 epochs.
+        diversity_weight: weight of the term that makes each student attend to other places than
+            the student before it.
+        attention_weight: weight of the term that makes the leader attend to the same places as the
+            fused map and the students' maps.
+        warm_up: epochs until these two terms have their full weight; 0 gives it from the start. The
+            authors' 5 belong to 300 epochs; the command scales them to the run.
         fusion_weight_decay: weight decay of the fusion module, in place of the recipe's.
         standardise: whether logits are standardised before they are softened.
     """
@@ -122,8 +123,8 @@ def attention_loss(
     """The mean squared difference of two attention maps, each of length 1 for an image.
 
     Args:
-        first: feature maps that are taken for one, their channels side by side.
-        second: the same.
+        first: feature maps whose channels count as those of one map.
+        second: feature maps to compare with, treated alike.
     """
     x, y = _to_one_size([_attention(first), _attention(second)])
     return (F.normalize(x) - F.normalize(y)).square().mean()
@@ -132,11 +133,11 @@ def attention_loss(
 def diversity_loss(
     own: Float[Tensor, "B _ _ _"], other: Float[Tensor, "B _ _ _"]
 ) -> Float[Tensor, ""]:
-    """Draws the attention of a feature map away from where that of another is.
+    """Draws the attention of a feature map away from the places that another map attends to.
 
-    The target is ||y|| - y, where y is the other's attention divided by its length ||y||; in the
-    third of the places where y is least, the target is y. The authors' code does the same if both
-    maps have one size.
+    Let y be the other's attention divided by its length. The target is length - y, except in the
+    third of the places where y is least: there it is y. The authors' code does the same for maps of
+    one size.
     """
     x, y = _to_one_size([_attention([own]), _attention([other])])
     length = y.norm(dim=1, keepdim=True)

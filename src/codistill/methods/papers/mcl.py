@@ -1,7 +1,7 @@
 """MCL: peers also learn which images are alike, within each network and between two.
 
 Yang, An, Cai, Xu: Mutual Contrastive Learning for Visual Representation Learning.
-AAAI 2022. arXiv:2104.12565. The authors' code, winycg/MCL, is what we follow.
+AAAI 2022. arXiv:2104.12565. We follow the authors' code, winycg/MCL.
 
     peers -> h_k -> embeddings v_k of length 1 -> similarities v_i v_j^T / tau, of all pairs (i, j)
                       i = j: "VCL", vanilla; i != j: "ICL", interactive; hard by labels, soft by KL
@@ -28,10 +28,10 @@ from codistill.networks.peers import Outputs, Peers
 
 
 class MCL(Method):
-    """Images of one class are drawn together, in every network and between each two of them.
+    """Images of one class are drawn together, within each network and between each two networks.
 
-    An image that has no other of its class in the batch is left out of the hard terms, and of their
-    means. The authors fill their batches so that there is none: `data.class_group: 2`.
+    The hard terms and their means leave out an image that has no other of its class in the batch.
+    The authors' batches have no such image; `data.class_group: 2` makes batches like these.
 
     Args:
         peers: two or more networks.
@@ -42,7 +42,8 @@ class MCL(Method):
         icl_weight: weight of the contrast between two networks (beta).
         soft_vcl_weight: weight of learning the similarities within another network (gamma).
         soft_icl_weight: weight of learning the similarities between two networks (lambda).
-        logits: whether the ensemble's logits teach too: both of two peers, else the last one.
+        logits: whether the ensemble's logits teach too: two peers both learn from them, of more
+            peers only the last does.
         standardise: whether logits are standardised before they are softened.
     """
 
@@ -113,8 +114,8 @@ def contrast(s: Float[Tensor, "K K B B"], y: Float[Tensor, "B C"]) -> Float[Tens
     """Supervised contrastive losses of similarities s_ij between the images of two networks.
 
     For image b: minus the mean, over the others of its class, of the log-softmax of its
-    similarities to all others; then the mean over images that have such others. Where labels are
-    distributions, two images are of one class to the degree <y_b, y_c>.
+    similarities to all others. The result is the mean over images that have such others. If labels
+    are distributions, two images are of one class to the degree <y_b, y_c>.
     """
     itself = torch.eye(len(y), dtype=torch.bool, device=s.device)
     alike = (y @ y.mT).masked_fill(itself, 0.0)

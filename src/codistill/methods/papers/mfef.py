@@ -35,7 +35,7 @@ class MFEF(Method):
         peers: two or more networks.
         temperature: T of both divergences.
         ramp_up: epochs until distillation has its full weight; 0 gives it from the start. The
-            80 of FFL belong to 300 epochs: scale them with the length of the training.
+            80 of FFL belong to 300 epochs; the command scales them to the run.
         multi_scale: whether channel groups of each map go through kernels of different sizes.
         channel_attention: whether channels are then weighted.
         spatial_attention: whether positions are then weighted.

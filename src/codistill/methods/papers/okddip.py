@@ -38,7 +38,7 @@ class OKDDip(Method):
         peers: three or more networks, the last of them the leader.
         temperature: T of the divergences.
         ramp_up: epochs until distillation has its full weight; 0 gives it from the start. The
-            authors' 80 belong to 300 epochs: scale them with the length of the training.
+            authors' 80 belong to 300 epochs; the command scales them to the run.
         mix: the predictions that the attention averages: "logits", as in the authors' code, or
             "probabilities", softened by T, as in the paper.
         standardise: whether logits are standardised before they are softened.

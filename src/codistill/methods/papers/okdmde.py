@@ -43,7 +43,7 @@ class OKDMDE(Method):
         peers: three or more networks, the last of them the leader.
         temperature: T of the divergences.
         ramp_up: epochs until distillation has its full weight; 0 gives it from the start. The
-            80 of OKDDip belong to 300 epochs: scale them with the length of the training.
+            80 of OKDDip belong to 300 epochs; the command scales them to the run.
         fusion: whether the attention reads fused features (FFM); without, it is that of OKDDip.
         diversity_weight: weight of the classifier diversification (CD) loss; 0 leaves it out.
         diversity: its form: "product", ||W_a^T W_b||_F, or "normalised", the same of classifiers

@@ -27,7 +27,7 @@ class ONE(Method):
         peers: two or more branches on a trunk.
         temperature: T of the divergences.
         ramp_up: epochs until distillation has its full weight; 0 gives it from the start. The
-            authors' 80 belong to 300 epochs: scale them with the length of the training.
+            authors' 80 belong to 300 epochs; the command scales them to the run.
         standardise: whether logits are standardised before they are softened.
     """
 

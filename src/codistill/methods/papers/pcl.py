@@ -36,9 +36,10 @@ class PCL(Method):
         peers: two or more networks.
         temperature: T of the divergences.
         ramp_up: epochs until distillation has its full weight; 0 gives it from the start. The
-            usual 80 belong to 300 epochs: scale them with the length of the training.
+            usual 80 belong to 300 epochs; the command scales them to the run.
         decay: the largest share of itself that a moving average keeps in a step; at step t, from
-            0, it keeps min(1 - 1 / (t + 1), decay).
+            0, it keeps min(1 - 1 / (t + 1), decay). The usual 0.999 belongs to the 117,300 steps of
+            300 epochs; the command scales it to the run.
         standardise: whether logits are standardised before they are softened.
     """
 

@@ -1,7 +1,7 @@
 """SHAKE: a trained teacher teaches through a shadow of itself, which the students teach back.
 
 Li, Jin: Shadow Knowledge Distillation: Bridging Offline and Online Knowledge Transfer.
-NeurIPS 2022. The authors' code, lliai/SHAKE, is what we follow.
+NeurIPS 2022. We follow the authors' code, lliai/SHAKE.
 
     teacher (fixed) -> maps -> shadow -> its classifier (fixed) -> a <--> students z_k
                     -> z_T ----------------------------------> a
@@ -29,22 +29,23 @@ from codistill.networks.peers import Outputs, Peers
 class SHAKE(Method):
     """Each student and a shadow of a trained teacher learn from each other.
 
-    The teacher is held fixed, in eval mode. Its shadow reads the teacher's feature maps, is trained
-    along, and learns from labels, from the teacher's logits and from the students.
+    The teacher is held fixed, in eval mode. Its shadow reads the teacher's feature maps. The shadow
+    is trained with the students: it learns from labels, from the teacher's logits and from them.
 
     Args:
-        peers: one or more networks, the students. With several, the shadow learns from the mean
-            divergence, which is our choice: the authors have one.
+        peers: one or more networks, the students. From several students the shadow learns by the
+            mean divergence. This is our choice: the authors have one student.
         teacher: the file of a student (RUN/student.safetensors), or a network, which is copied.
-            It has to be given.
+            It is required.
         temperature: T of the divergences.
         hard_weight: weight of the students' cross-entropy (gamma).
-        kd_weight: weight of what the students learn from the teacher itself (alpha). The authors'
-            scripts have 0.
+        kd_weight: weight of the divergence from the teacher itself (alpha). The authors' scripts
+            have 0.
         shadow_weight: weight of all terms with the shadow (beta).
-        normalise: whether the losses see every row of logits with mean 0 and deviation pi,
-            cross-entropies too, as in the authors' code. The student's own logits then have any
-            size: its predictions are as right, but no probabilities.
+        normalise: whether every row of logits is brought to mean 0 and standard deviation pi for
+            the losses, cross-entropies included, as in the authors' code. The student's own logits
+            then have an arbitrary size: its top-1 is not affected, but its probabilities mean
+            nothing.
         standardise: whether logits are standardised before they are softened.
     """
 
@@ -74,7 +75,7 @@ class SHAKE(Method):
         self.shadow = Shadow(network.channels, network.reductions)
         if network.layouts[-1] == "NCHW":
             self.classifier = None  # the teacher's
-        else:  # whose head does not read maps
+        else:  # the teacher's head does not read maps
             pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
             self.classifier = pool.append(nn.Linear(network.channels[-1], peers.num_classes))
         self.temperature = temperature
@@ -112,12 +113,12 @@ class SHAKE(Method):
 
 
 class Shadow(nn.Module):
-    """The maps of a teacher's stages, fused from the first to the last into one like the last.
+    """Fuses the maps of a teacher's stages, first to last, into one of the last map's shape.
 
     With F_s the map after stage s, of S: x = F_1; x = down_s(x) + side_s(F_s) for s = 2 ... S;
     last(x). `down_s` is a 3x3 convolution with the stride of stage s, `side_s` a 1x1 and `last` a
-    3x3 convolution, each with batch normalisation and ReLU. Sizes that do not divide are averaged
-    to fit [choice].
+    3x3 convolution, each with batch normalisation and ReLU. If a size does not divide the one
+    before, the map is averaged down to it [choice].
 
     Args:
         channels: D after each stage.

@@ -1,8 +1,8 @@
 """SwitOKD: small networks learn beside a larger one, which pauses when it runs ahead of them.
 
 Qian, Wang, Yin, Hong, Wang: Switchable Online Knowledge Distillation.
-ECCV 2022. arXiv:2209.04996. The authors' code, hfutqian/SwitOKD, is what we follow. The last peer
-is the larger network, the "teacher"; the others are its students, which are kept.
+ECCV 2022. arXiv:2209.04996. We follow the authors' code, hfutqian/SwitOKD. The last peer is the
+larger network, the "teacher". The others are its students, of which the best is kept.
 """
 
 import torch
@@ -17,16 +17,16 @@ from codistill.networks.peers import Kept, Outputs, Peers
 
 
 class SwitOKD(Method):
-    """Peers learn from each other; in some batches nothing is asked of the larger one.
+    """Peers learn from each other; in some batches the larger one pauses.
 
-    With p softmax(z / T), y the labels and |.| the sum over classes of absolute differences, mean
-    over images: d_s = |p_s - y| and d_t = |p_t - y| are the distances of a student and of the
-    larger network from the labels. The larger one pauses towards a student while
+    Let p be softmax(z / T), y the labels, and |.| the sum over classes of absolute differences, as
+    mean over images. d_s = |p_s - y| and d_t = |p_t - y| are the distances of a student and of the
+    larger network from the labels. The larger one does not learn from a student in batches where
     |p_s - p_t| > d_s - exp(-d_t / (d_t + d_s)) d_t and d_t < d_s.
 
-    A pause is a loss of weight 0. Which batches are paused is found on the device, so that nothing
-    waits for it; the backward pass that a pause could save is computed, and the optimizer goes on
-    with momentum and weight decay.
+    A pause is a loss with weight 0, computed on the device, so the loop need not wait for it. The
+    backward pass that a pause could save is still computed. The optimizer goes on with momentum
+    and weight decay.
 
     Args:
         peers: two or more networks, the last of them the larger one.
