@@ -1,4 +1,4 @@
-"""A run's folder: its settings, who may write into it, and what it may hold before it begins."""
+"""The folder of a run: its settings, its lock, and which files it may hold before a run begins."""
 
 import contextlib
 from collections.abc import Iterator

@@ -1,8 +1,8 @@
 """Sends epochs to TensorBoard, W&B, MLflow, trackio and others while a run trains.
 
-The loggers are those of Hugging Face accelerate (`accelerate.tracking`), one interface to nine of
-them; nothing else of accelerate is used. RUN/loggers.json keeps the last epoch that each logger
-got, so that a resumed run goes on in the same place, without a missing or repeated epoch. A logger
+The loggers are those of Hugging Face accelerate (`accelerate.tracking`), which has one interface to
+nine of them; we use nothing else of it. RUN/loggers.json keeps the last epoch that each logger got.
+A resumed run therefore continues at the same place, without a missing or repeated epoch. A logger
 that fails gets nothing more until the run is resumed. It never stops a training.
 """
 

@@ -27,14 +27,15 @@ _PACKAGES = ("codistill", "torch", "torchvision", "timm", "numpy", "safetensors"
 
 @dataclass(frozen=True)
 class Process:
-    """One process that trained a run: where it took it up, with what, and on what.
+    """One process that trained a run: where it began, with which versions, on which machine.
 
     Attributes:
         began: date and time.
         epoch: completed epochs when it began.
         step: completed steps of the next epoch.
         python: version of Python.
-        packages: versions of codistill and what it computes with; None where one is not installed.
+        packages: versions of codistill and of its main packages; None for one that is not
+            installed.
         platform: operating system.
         processor: model of the CPU.
         device: "cpu", or the name of a GPU.
@@ -58,7 +59,7 @@ class Process:
 
     @classmethod
     def now(cls, device: torch.device, epoch: int, step: int) -> "Process":
-        """This process, which goes on after so many epochs and steps."""
+        """This process, which begins after so many epochs and steps."""
         return cls(
             began=clock.now().isoformat(timespec="seconds"),
             epoch=epoch,
@@ -76,7 +77,7 @@ class Process:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Where a run comes from and how large its networks are, as manifest.json has it.
+    """The origin of a run and the size of its networks, as manifest.json has them.
 
     Attributes:
         command: the command line.
@@ -84,7 +85,7 @@ class Manifest:
             outside a checkout.
         data: "name" of the data set and "fingerprint" of its images.
         classes: C names, in the order of the labels.
-        image_size: height and width of what the networks see.
+        image_size: height and width of the images that the networks see.
         images: how many images "train", "val" and "test" have.
         parameters: numbers of parameters, see `parameter_counts`.
         processes: one entry for each process that trained.

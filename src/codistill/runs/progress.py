@@ -41,7 +41,7 @@ def live_bars(console: Console, speed_estimate_period: float = 30.0) -> Progress
 
     Args:
         console: the console to draw on.
-        speed_estimate_period: seconds of progress that the remaining time is estimated from.
+        speed_estimate_period: seconds of progress from which the remaining time is estimated.
     """
     return Progress(
         TextColumn("{task.description}", markup=False),  # with names of folders

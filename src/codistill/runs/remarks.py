@@ -1,4 +1,4 @@
-"""Warnings about what a run allows, but its user probably does not mean."""
+"""Warnings about settings that are allowed, but probably not meant."""
 
 from collections.abc import Iterator
 
@@ -24,7 +24,7 @@ def warnings_about(run: Run) -> Iterator[str]:
 
 
 def remarks(method: Method, config: Config) -> Iterator[str]:
-    """Warnings about settings that are allowed, but probably not meant."""
+    """Warnings about the settings of a method and of its run."""
     epochs = config.epochs
     yield from method.remarks(epochs)
     late = [m for m in config.milestones if m >= epochs]

@@ -1,4 +1,4 @@
-"""What came out of a run, read off its history. The test set chooses nothing."""
+"""The scores of a run, computed from its history. The test set chooses nothing."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -14,12 +14,12 @@ from codistill.training.record import Record
 RESULT = "result.json"
 
 Metrics = dict[str, float | int]
-"""Of one classifier: "test/top1" and so on, and "epoch" where validation chose one."""
+"""The metrics of a classifier: "test/top1" and so on, and "epoch" if validation chose one."""
 
 
 @dataclass(frozen=True)
 class Kept:
-    """The classifier that is exported.
+    """The exported classifier.
 
     Attributes:
         last: its name after the last epoch.
@@ -41,7 +41,7 @@ class RunScores:
         last: metrics of each classifier after the last epoch.
         best_by_validation: metrics after the epoch that the held-out images chose; none without
             such images.
-        student: the classifier that is exported.
+        student: the exported classifier.
         images_per_second: median over the epochs.
         seconds: time of all training steps.
     """
@@ -106,7 +106,7 @@ class RunScores:
     def own_classifier(self, others: Iterable[str]) -> str | None:
         """The classifier that a method adds to its peers and their ensemble; None without one.
 
-        Of several the last, whatever their accuracy.
+        If there are several it is the last, whatever their accuracy.
 
         Args:
             others: classifiers that are not the method's own: those of which one is kept, and
@@ -142,9 +142,9 @@ class RunScores:
 
 
 def best_epoch(history: list[Record], students: Iterable[str]) -> int | None:
-    """The epoch in which one of the students did best on the images held out; the first of several.
+    """The epoch in which a student did best on the held-out images; the first of several.
 
-    None where none were held out. The test set has no part in it.
+    None if no images are held out. The test set has no part in it.
 
     Args:
         history: one record per epoch.
@@ -158,7 +158,7 @@ def best_epoch(history: list[Record], students: Iterable[str]) -> int | None:
 
 
 def preferred(record: Record, students: Iterable[str]) -> str:
-    """The student that did best on the images held out; the first where none were."""
+    """The student that did best on the held-out images; without such images the first."""
     students = list(students)
     scores = _held_out(record, students)
     return max(scores, key=lambda name: scores[name]) if scores else students[0]

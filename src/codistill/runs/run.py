@@ -1,4 +1,4 @@
-"""A training that lives in a folder, with all that is needed to repeat, resume and use it.
+"""A training in a folder, which has all that is needed to repeat, resume and use it.
 
     RUN/config.yaml            every setting, resolved
     RUN/manifest.json          versions, git, machine, data; one entry per process that trained
@@ -119,15 +119,15 @@ class Run:
 
     @classmethod
     def create(cls, config: Config) -> "Run":
-        """A new run in the folder that the configuration names.
+        """Makes a new run in the folder that the configuration names.
 
-        The folder has to be new or empty, or to hold a run that has not saved anything yet. It
-        holds a run from the moment that config.yaml is there, which is written last. It stays
-        locked from its making to the end of training: no other process makes a run in it.
+        The folder has to be new or empty, or to hold a run that has not saved anything yet.
+        config.yaml is written last; with it the folder holds a run. The folder stays locked until
+        the end of training, so no other process makes a run in it.
 
         Raises:
             InputError: the settings do not fit each other or the data, or the folder is taken.
-                Then nothing is written.
+                Nothing is then written.
         """
         path = config.run_folder()
         refuse_occupied(path)
@@ -225,7 +225,7 @@ class Run:
         """The batches of the run.
 
         Raises:
-            InputError: the images or their classes are not those that the run began with.
+            InputError: the images or their classes differ from those that the run began with.
         """
         data = self._data or build_data(self.config, self.device)
         data.train.views = self.method.views
@@ -286,7 +286,7 @@ class Run:
 
 
 def _write_new_run(path: Path, config: Config, method: Method, manifest: Manifest) -> None:
-    """Writes all that a run begins with, config.yaml last."""
+    """Writes the files that a run begins with, config.yaml last."""
     text = config.to_yaml()
     refuse_occupied(path)
     for old in (path / START, path / SENT, *path.glob(copy_name("*"))):

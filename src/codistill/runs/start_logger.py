@@ -16,7 +16,7 @@ FOLDERS = {"tensorboard", "wandb"}
 _METHODS = ("store_init_configuration", "log", "finish")
 _EXTRAS = ("tensorboard", "wandb", "mlflow", "trackio")  # those that codistill has an extra for
 _PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
-"""Settings of mlflow for a server that does not answer: its own hold a training up for minutes."""
+"""Limits for an mlflow server that does not answer: mlflow's own delay a training by minutes."""
 _OF_A_LAUNCHER = ("LOCAL_RANK", "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -90,7 +90,7 @@ def start_logger(
 
 
 def hyperparameters(config: Config) -> dict[str, bool | int | float | str]:
-    """Every setting, by names such as data.pad; other values than numbers as text."""
+    """Every setting, by names such as data.pad. Values that are no numbers become text."""
     return {
         key: value if isinstance(value, bool | int | float | str) else str(value)
         for key, value in flatten(asdict(config))
@@ -100,7 +100,7 @@ def hyperparameters(config: Config) -> dict[str, bool | int | float | str]:
 def _options(
     name: str, folder: Path, config: Config, entry: str | None, epoch: int
 ) -> dict[str, Any]:
-    """Options that resume a run's entry, and name it after its folder."""
+    """The options with which a logger resumes a run's entry and names it after its folder."""
     title = folder.absolute().name
     if name == "tensorboard":
         return {"purge_step": epoch + 1}
@@ -118,8 +118,8 @@ def _options(
 def _start_accelerate() -> None:
     """Sets up accelerate's messages, as if this were the only process.
 
-    Where a launcher such as torchrun has set LOCAL_RANK, accelerate would wait for other processes
-    of the training. There are none: every run is a process by itself.
+    If a launcher such as torchrun has set LOCAL_RANK, accelerate waits for other processes of the
+    training. There are none, since every run is one process.
     """
     from accelerate import PartialState
 

@@ -1,4 +1,4 @@
-"""The student that a run leaves: a network, its classes, and how an image is shown to it."""
+"""The exported student of a run: its network, its classes, and how it reads an image file."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ class Student:
     Attributes:
         network: the network in eval mode; it takes images (B, 3, H, W), normalised as
             `(pixel - mean) / std`. `student.network.to("cuda")` moves it.
-        about: what the file says: "network" (its name), "classes" and, where a run wrote it,
+        about: facts that the file holds: "network" (its name), "classes" and, where a run wrote it,
             "mean" and "std" (per channel, for pixels of 0 to 255), "image_size", "crop" (see
             `load_image`), "method", "classifier" (its name in the report), "peer" (its number).
     """
@@ -41,7 +41,7 @@ class Student:
     def __call__(self, image: Path | str | Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C"]:
         """The logits of an image file, (1, C), or of images that are normalised already, (B, C).
 
-        Without gradients: for these, call `student.network`.
+        It computes no gradients. Call `student.network` for gradients.
 
         Raises:
             InputError: the file cannot be read, or the student's file does not say how images are
@@ -58,14 +58,14 @@ class Student:
 
 
 def load_student(path: Path | str, trust_code: bool = False) -> Student:
-    """The student in a file: `student("cat.jpg")` are logits, `student.network` is the network.
+    """Reads a student: `student("cat.jpg")` returns logits, `student.network` is the network.
 
     Args:
         path: the file that `save_student` or a run wrote.
-        trust_code: whether to import and call the code that the file names, if the network is none
-            of codistill's but was given as `package.module:callable`.
+        trust_code: whether to import and call the code that the file names. This is needed if the
+            network was given as `package.module:callable`.
 
     Raises:
-        InputError: the file is none of a student, is damaged, or names code that is not trusted.
+        InputError: the file holds no student, is damaged, or names code that is not trusted.
     """
     return Student(*read_student(path, trust_code))

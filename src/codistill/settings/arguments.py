@@ -2,7 +2,7 @@
 
 jsonargparse turns the typed `Config` and the constructor of the chosen method into options, so
 that `--method.temperature 4` is checked like `--epochs 300`. This file adds `--method ffl` for
-`--method.name ffl`, recipes by name, and the nearest known name where one is not known.
+`--method.name ffl`, recipes by name, and the nearest known name if a name is unknown.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""From the settings of a run to its batches."""
+"""Builds the batches of a run from its settings."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -88,18 +88,18 @@ def load_data(
     device: torch.device | str = "cpu",
     **settings: Any,
 ) -> Data:
-    """A data set as a run uses it: found, divided, normalised, augmented, in batches.
+    """Loads a data set as a run uses it: divided, normalised, augmented, in batches.
 
     `data = load_data("digits")` gives `data.train`, `data.val`, `data.test`, `data.classes`. The
-    classes of `codistill.data` make the same one by one.
+    classes of `codistill.data` build the same parts one by one.
 
     Args:
         name: any data set of the command; `codistill list data` lists them.
-        root: the place of the images. Default: embedded, or downloaded.
+        root: the place of the images. Default: built in, or downloaded.
         batch_size: images per batch in training.
         views: augmented views of each image; a method says how many it needs: `method.views`.
-        seed: draws the order of the images and their augmentation.
-        device: where the batches are wanted, the same as the method's.
+        seed: seed of the order of the images and of their augmentation.
+        device: device of the batches; it has to be the method's.
         settings: further settings of the images under the names that the command gives them after
             `--data.`, such as `val_fraction=0.0` or `image_size=160`; see `DataConfig`.
 
@@ -129,7 +129,7 @@ def build_data(config: Config, device: torch.device) -> Data:
 
 
 def describe_data(c: DataConfig) -> tuple[int, tuple[int, int]]:
-    """Number of classes, and height and width of the images, with as little reading as it takes."""
+    """Number of classes, and height and width of the images. Reads as little as possible."""
     from codistill.names import DATASETS
 
     check_name(c.name)
@@ -247,7 +247,7 @@ def _build_streamed(config: Config, device: torch.device) -> Data:
 
 
 def _divide(splits: Mapping[str, S], c: DataConfig) -> Division[S]:
-    """What each image is for; of those to train on as many per class as were asked for."""
+    """Divides the images, and takes as many per class for training as the settings ask for."""
     division = divide(splits, c.val_fraction, c.test_fraction, c.split_seed)
     if c.images_per_class is None:
         return division
@@ -256,7 +256,7 @@ def _divide(splits: Mapping[str, S], c: DataConfig) -> Division[S]:
 
 
 def _measure(split: EncodedSplit, size: int, workers: int, broken: BrokenImages) -> Normalisation:
-    """Estimated from the middles of up to 2,000 evenly chosen images."""
+    """The normalisation, estimated from the middles of up to 2,000 evenly chosen images."""
     chosen = torch.linspace(0, len(split) - 1, min(_MEASURED, len(split))).round().long()
     batches = StreamedEvalBatches(
         split.take(chosen), _STREAMED_EVAL_BATCH, IMAGENET, size, workers, broken=broken
@@ -287,7 +287,7 @@ def _count(dataset: EncodedDataset) -> int:
 
 
 def _given(c: DataConfig, normalisation: Normalisation) -> Normalisation:
-    """What the settings say, the rest from elsewhere."""
+    """The mean and standard deviation of the settings; where they have none, those given."""
     if c.mean:
         normalisation = dataclasses.replace(normalisation, mean=(c.mean[0], c.mean[1], c.mean[2]))
     if c.std:
@@ -309,7 +309,7 @@ def _resolved(
 
 
 def _absolute(c: DataConfig) -> str | None:
-    """The place of the images, from wherever it is looked at; a name on the Hub stays one."""
+    """The place of the images as an absolute path; a name on the Hub stays a name."""
     if c.root is None or (
         c.name == "hub" and not Path(c.root.partition(":")[0]).expanduser().exists()
     ):
@@ -318,7 +318,7 @@ def _absolute(c: DataConfig) -> str | None:
 
 
 def mix_labels(config: Config, train: Any, num_classes: int) -> Any:
-    """The batches to train on, with the labels that a configuration wants."""
+    """The training batches, with labels smoothed, mixed or weighted as the configuration says."""
     labels = train.split.labels.cpu()
     balanced = config.class_weights == "balanced"
     mixing = Mixing(

@@ -1,4 +1,4 @@
-"""One check for every dataclass of settings, and for what runs keep in JSON files."""
+"""One check for every dataclass of settings, and for the JSON files of runs."""
 
 import math
 import operator
@@ -58,7 +58,7 @@ def check(settings: Any, prefix: str = "") -> None:
 
 
 def make(kind: type[_T], tree: Any, where: Path | str) -> _T:
-    """The dataclass that a tree of JSON holds. Keys that it has no field for are left out.
+    """Makes a dataclass of a tree of JSON. Keys without a field are left out.
 
     Args:
         kind: the dataclass.
@@ -87,7 +87,7 @@ def _made(kind: Any, tree: Any) -> Any:
 
 
 def _nested(hint: Any, value: Any) -> Any:
-    """The value, with dataclasses in place of dicts where its type is one, or a list of them."""
+    """The value, with dicts turned into dataclasses where its type asks for one or for a list."""
     if is_dataclass(hint):
         return _made(hint, value)
     if get_origin(hint) is list and is_dataclass(get_args(hint)[0]) and isinstance(value, list):
@@ -96,7 +96,7 @@ def _nested(hint: Any, value: Any) -> Any:
 
 
 def _typed(value: Any, hint: Any, name: str) -> Any:
-    """The value, as its type asks for it: 1 as a float, a tuple as a list.
+    """The value in the form that its type asks for: 1 as a float, a tuple as a list.
 
     Args:
         value: as given.

@@ -26,7 +26,8 @@ from codistill.networks.peers import Peers
 ABOUT = (
     "Parameters, views and cost are those of 3 ResNet-20 for 100 classes, which share two of "
     "their three stages if the method allows it. Cost: FLOPs of a training step divided by those "
-    "of independent with the same peers."
+    "of independent with the same peers. Options have the paper's values here; a run scales those "
+    "that belong to the length of the paper's training."
 )
 _NETWORK, _CLASSES, _PEERS, _SHARED = "resnet20", 100, 3, 2
 
