@@ -1,9 +1,10 @@
-"""Breaks the methods on purpose, and reports which breakages the tests do not notice.
+"""Breaks the library on purpose, and reports which breakages the tests do not notice.
 
-    python tests/mutate.py [METHOD ...]
+    python tests/mutate.py [METHOD | FILE OF TESTS ...]
 
 For every edit in `mutations.py`, a copy of the library is edited, and the method's own tests and
-the contract run on it until one fails. Exit status 1 if an edit goes unnoticed.
+the contract run on it until one fails; or, for an edit of something else, its file of tests.
+Exit status 1 if an edit goes unnoticed.
 """
 
 import os
@@ -17,7 +18,7 @@ from pathlib import Path
 from mutations import EDITS, Edit
 
 ROOT = Path(__file__).parents[1]
-TESTS = ROOT / "tests" / "methods"
+TESTS = ROOT / "tests"
 
 
 def main(methods: list[str]) -> int:
@@ -56,8 +57,17 @@ def apply(edit: Edit, source: Path) -> None:
 
 
 def failed_tests(method: str, edit: Edit | None = None) -> bool:
-    """Whether a test fails on an edited copy: first those of the method, then the contract."""
-    own, contract = str(TESTS / f"test_{method}.py"), str(TESTS / "test_methods.py")
+    """Whether a test fails on an edited copy.
+
+    Args:
+        method: a method, whose tests run before the contract; or a file of tests, such as
+            runs/test_damage.py.
+        edit: the edit; None for the library as it is.
+    """
+    contract = [str(TESTS / "methods" / "test_methods.py"), "-k", f"[{method}-"]
+    own = [[str(TESTS / "methods" / f"test_{method}.py")], contract]
+    if method.endswith(".py"):
+        own = [[str(TESTS / method)]]
     pytest = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "src"
@@ -65,7 +75,7 @@ def failed_tests(method: str, edit: Edit | None = None) -> bool:
         if edit:
             apply(edit, source)
         environment = os.environ | {"PYTHONPATH": str(source), "PYTHONDONTWRITEBYTECODE": "1"}
-        for arguments in ([own], [contract, "-k", f"[{method}-"]):
+        for arguments in own:
             done = subprocess.run(
                 [*pytest, *arguments],
                 cwd=ROOT,

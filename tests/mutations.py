@@ -1,6 +1,6 @@
-"""Edits of the library that change what a method does. `make mutate` tries whether a test notices.
+"""Edits of the library that change what it does. `make mutate` tries whether a test notices.
 
-One line each: method, what is broken, file under src/codistill, the text that is replaced, and what
+One line each: method (or the file of tests), what is broken, file under src/codistill, the text that is replaced, and what
 by. `tests/test_mutations.py` sees to it that every edit still applies.
 """
 
@@ -674,5 +674,51 @@ EDITS: list[Edit] = [
         ("the ensemble not held fixed", 'out.extra["ensemble"].detach()', 'out.extra["ensemble"]'),
         ("of many peers all learn from the ensemble", "z if len(z) == 2 else z[-1:]", "z"),
         ("one weight is lost", "self.soft_vcl_weight * soft_vcl", "soft_vcl"),
+    ),
+    *_edits(
+        "test_files.py",
+        "seals.py",
+        ("a broken seal passes", "return not found or found[1] == digest.encode()", "return True"),
+        ("a file without a seal is refused", "return not found or", "return bool(found) and"),
+        ("only the beginning is sealed", "    for chunk in chunks:", "    for chunk in ():"),
+        ("ends of lines count", 'content.replace(b"\\r\\n", b"\\n")', "content"),
+    ),
+    *_edits(
+        "test_files.py",
+        "tensor_files.py",
+        ("checksums are not compared", "if zipfile.is_zipfile(path)", "if False"),
+        ("checksums are demanded", "            if member.CRC:", "            if True:"),
+        ("weights are not compared", "if not seals.unbroken(path)", "if False"),
+    ),
+    *_edits(
+        "test_files.py",
+        "files.py",
+        ("texts are not compared", "if not seals.text_unbroken(content)", "if False"),
+        ("recursion passes", "depth > _DEEPEST or", ""),
+        ("any amount passes", " or seen > _MOST", " or False"),
+        ("any number passes", "value.bit_length() > _LONGEST", "False"),
+        (
+            "some errors of parsers pass",
+            "    except Exception as error:\n        if isinstance(error, File",
+            "    except ValueError as error:\n        if isinstance(error, File",
+        ),
+    ),
+    *_edits(
+        "runs/test_damage.py",
+        "runs/checkpoints.py",
+        ("another run's checkpoint is taken", 'found.get("run", "") != mark', "False"),
+        ("a damaged checkpoint counts", 'other.rename(f"{other}{_DAMAGED}")', "pass"),
+    ),
+    *_edits(
+        "runs/test_damage.py",
+        "runs/finished.py",
+        ("a changed history passes", "digest_of(history) != scores.history", "False"),
+        ("any checkpoint will do", "len(history) != read_config(path).epochs or", ""),
+        ("what is made anew is not kept", "        write_history(path, history)", "        pass"),
+    ),
+    *_edits(
+        "runs/test_damage.py",
+        "runs/run.py",
+        ("weights may be infinite", "not x.isfinite().all()", "False"),
     ),
 ]

@@ -3,19 +3,20 @@
 import contextlib
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
 
 from codistill.analysis.differences import Difference, differences
-from codistill.files import read_state
 from codistill.runs.finished import Result
 from codistill.runs.manifest import Manifest
 from codistill.runs.results import Kept, RunScores
 from codistill.runs.run import Run
 from codistill.settings.config import Config
 from codistill.settings.data_config import DataConfig
+from codistill.tensor_files import read_state
 
 _TIMES = ("seconds", "images_per_second")
 
@@ -89,11 +90,11 @@ def write_run(
     fingerprint: str = "f",
     **settings: object,
 ) -> Path:
-    """What a finished run of one peer leaves, as far as a report reads it."""
+    """What a finished run of one peer leaves, as far as a report reads it; without seals."""
     folder.mkdir()
     config = Config(method={"name": "independent"}, peers=1, seed=seed, **settings)  # type: ignore[arg-type]
     (folder / "config.yaml").write_text(config.to_yaml())
-    Manifest(
+    manifest = Manifest(
         command=["codistill", "train"],
         git={"codistill": None, "folder": None},
         data={"name": "digits", "fingerprint": fingerprint},
@@ -101,7 +102,8 @@ def write_run(
         image_size=[8, 8],
         images={"train": 90, "test": 10},
         parameters={"peer0": 10, "peers": 10, "method": 0},
-    ).write(folder)
+    )
+    (folder / "manifest.json").write_text(json.dumps(asdict(manifest)))
     metrics = [{"test/top1": t, "test/top5": 90.0, "test/nll": 1.0} for t in top1]
     history = [
         {f"{k}/peer0": v for k, v in m.items()} | {"epoch": e, "loss/ce": 1.0 / e}

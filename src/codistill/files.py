@@ -1,23 +1,26 @@
-"""Files that are written whole or not at all, and the cache's folder."""
+"""Files that are written whole or not at all, and read by readers that trust nothing.
+
+Needs no PyTorch. `tensor_files.py` is for tensors.
+"""
 
 import contextlib
 import hashlib
-import io
 import json
 import os
-import pickle
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
 from filelock import FileLock
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
-from torch import Tensor, nn
 
-from codistill.errors import InputError, reason
+from codistill import seals
+from codistill.errors import InputError, MissingExtraError, reason
+from codistill.messages import note
+
+_DEEPEST = 50  # levels of a file of settings
+_MOST = 1_000_000  # values in it
+_LONGEST = 64  # bits of a whole number
 
 
 @contextlib.contextmanager
@@ -50,9 +53,10 @@ def written(path: Path) -> Iterator[Path]:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a whole file, or leaves the old one: see `written`."""
+    """Writes a whole file, or leaves the old one: see `written`. Closes its seal, if it has one."""
     with written(path) as temporary:
         temporary.write_bytes(content)
+        seals.seal(temporary)
 
 
 def write_text(path: Path, content: str) -> None:
@@ -60,32 +64,90 @@ def write_text(path: Path, content: str) -> None:
     write_bytes(path, content.encode())
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Writes indented JSON, as `write_bytes` does."""
-    write_text(path, json.dumps(content, indent=2) + "\n")
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Writes indented JSON with a seal, as `write_bytes` does."""
+    write_text(path, json.dumps({seals.NAME: seals.OPEN} | content, indent=2) + "\n")
 
 
-def write_state(path: Path, state: dict[str, Any]) -> None:
-    """Writes a state in the form of `torch.save`, as `write_bytes` does."""
-    buffer = io.BytesIO()  # torch.save would report a full disk as an error of its own zip writer
-    torch.save(state, buffer)
-    write_bytes(path, buffer.getvalue())
+@contextlib.contextmanager
+def reading(path: Path, what: str) -> Iterator[None]:
+    """Turns whatever a parser raises inside into an InputError: a file may hold anything.
 
+    Args:
+        path: the file, for the message.
+        what: what it should be, for the message.
 
-def read_state(path: Path) -> dict[str, Any]:
-    """Reads what `write_state` wrote, and executes nothing in it."""
+    Raises:
+        InputError: the file cannot be read, or is not what it should be.
+    """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, LookupError, ValueError, OSError, EOFError) as e:
-        raise InputError(f"{path} is damaged or no checkpoint ({reason(e)})") from e
+        yield
+    except (InputError, MissingExtraError):
+        raise
+    except Exception as error:
+        if isinstance(error, FileNotFoundError):
+            raise InputError(f"there is no file {path}") from error
+        if isinstance(error, OSError) and error.errno:
+            raise InputError(f"{path} cannot be read: {error.strerror}") from error
+        raise InputError(f"{path} is damaged or no {what} ({reason(error)})") from error
+
+
+def read_text(path: Path, what: str = "text", sealed: bool = True) -> str:
+    """The text of a file in UTF-8.
+
+    Args:
+        path: the file.
+        what: what it should be, for messages.
+        sealed: whether a broken seal is an error; otherwise it is noted.
+
+    Raises:
+        InputError: the file cannot be read, is no text, or is not as it was written.
+    """
+    with reading(path, what):
+        content = path.read_bytes()
+        text = content.decode()
+    if not seals.text_unbroken(content):
+        line = f"if the change is yours, delete its line {seals.NAME!r}"
+        if sealed:
+            raise InputError(f"{path} is damaged or was edited: put it back as it was; or, {line}")
+        note(f"{path} is damaged or was edited since codistill wrote it: {line}")
+    return text
 
 
 def read_json(path: Path) -> Any:
-    """Reads what `write_json` wrote."""
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is damaged or absent ({reason(error)})") from error
+    """Reads what `write_json` wrote, without the seal."""
+    content = parse_json(read_text(path), path)
+    if isinstance(content, dict):
+        content.pop(seals.NAME, None)
+    return content
+
+
+def parse_json(text: str, path: Path) -> Any:
+    """The content of JSON that was read from a file, within the limits of `require_small`."""
+    with reading(path, "JSON"):
+        content = json.loads(text)
+        require_small(content)
+    return content
+
+
+def require_small(tree: Any) -> None:
+    """Raises ValueError for values that hurt: deep, recursive, huge when written out, long numbers.
+
+    Args:
+        tree: dicts, lists and values that a parser returned.
+    """
+    todo, seen = [(tree, 0)], 0
+    while todo:
+        value, depth = todo.pop()
+        seen += 1
+        if depth > _DEEPEST or seen > _MOST:
+            raise ValueError("it is nested too deeply, or holds too much")
+        if isinstance(value, int) and value.bit_length() > _LONGEST:
+            raise ValueError("a whole number in it is too long")
+        if isinstance(value, dict):
+            todo += [(v, depth + 1) for pair in value.items() for v in pair]
+        elif isinstance(value, list | tuple | set):
+            todo += [(v, depth + 1) for v in value]
 
 
 def sha256(path: Path) -> str:
@@ -93,46 +155,24 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def load_into(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
-    """Puts the tensors read from `path` into a module."""
-    try:
-        module.load_state_dict(tensors)
-    except RuntimeError as error:
-        kind = type(module).__name__
-        raise InputError(f"{path} does not hold the weights of this {kind}") from error
+def place_of(path: str | Path) -> Path:
+    """The path that a text names; ~ stands for a home folder.
 
-
-def write_weights(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
-    """Writes safetensors, as `write_bytes` does, with `about` in the metadata under "codistill".
-
-    A tensor that two names share is written twice: the format knows no sharing.
+    Raises:
+        InputError: the text can be no path, or nobody's home folder is meant.
     """
-    alone: dict[str, Tensor] = {}
-    seen: set[int] = set()
-    for name, tensor in tensors.items():
-        x = tensor.detach().cpu().contiguous()
-        place = x.untyped_storage().data_ptr()
-        alone[name] = x.clone() if place in seen else x
-        seen.add(place)
-    write_bytes(path, save(alone, {"codistill": json.dumps(about, sort_keys=True)}))
-
-
-def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors of a safetensors file, and the `about` that `write_weights` put there."""
     try:
-        with safe_open(path, "pt") as file:
-            about = json.loads((file.metadata() or {}).get("codistill", "{}"))
-        return load_file(path), about
-    except (SafetensorError, json.JSONDecodeError) as error:
-        raise InputError(f"{path} is damaged or no safetensors file: {error}") from error
-    except FileNotFoundError as error:
-        raise InputError(f"{path} does not exist") from error
+        if "\0" in str(path):
+            raise ValueError("it holds the character NUL")
+        return Path(path).expanduser()
+    except (RuntimeError, ValueError) as error:
+        raise InputError(f"{str(path)!r} is no path: {reason(error)}") from error
 
 
 def cache_folder() -> Path:
     """$CODISTILL_CACHE, or codistill under $XDG_CACHE_HOME, or ~/.cache/codistill."""
     if own := os.environ.get("CODISTILL_CACHE"):
-        return Path(own).expanduser()
+        return place_of(own)
     if shared := os.environ.get("XDG_CACHE_HOME"):
         return Path(shared) / "codistill"
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from runs_of import train
 
-from codistill import InputError
+from codistill import InputError, seals
 from codistill.analysis import Analysis, Missing, analyse
 from codistill.analysis.analyse import _own
 from codistill.runs.finished import Result
@@ -137,6 +137,7 @@ def test_weights_of_something_else_are_no_crash(copied: Path) -> None:
 def test_images_that_are_others_now_are_named(copied: Path) -> None:
     manifest = json.loads((copied / "manifest.json").read_text())
     manifest["data"]["fingerprint"] = "0" * 64
+    del manifest[seals.NAME]
     (copied / "manifest.json").write_text(json.dumps(manifest))
     reasons = missing(analyse(copied))
     assert reasons.keys() == set(PARTS)

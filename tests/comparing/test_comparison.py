@@ -8,7 +8,7 @@ import yaml
 from codistill.command.main import main
 from codistill.comparing.comparison import Comparison, read_comparison
 from codistill.errors import InputError
-from codistill.settings.recipes import read_yaml
+from codistill.settings.yaml_files import read_yaml
 
 BASE = {
     "settings": {"data": "digits", "peers": 2, "epochs": 3},

@@ -107,7 +107,7 @@ def test_a_student_does_not_run_code_unasked(tmp_path: Path) -> None:
 
 def test_what_is_no_student_is_named(tmp_path: Path) -> None:
     path = tmp_path / "s.safetensors"
-    with pytest.raises(InputError, match="does not exist"):
+    with pytest.raises(InputError, match="there is no file"):
         load_student(path)
     path.write_bytes(b"junk")
     with pytest.raises(InputError, match="is damaged or no safetensors file"):

@@ -192,7 +192,7 @@ def test_a_run_with_a_setting_that_no_longer_exists_opens(tmp_path: Path) -> Non
     file = runs[0] / "config.yaml"
     file.write_text(file.read_text() + "kernels: true\n")
     (results,) = load_results(runs).values()
-    assert results[0].config == Config.from_yaml(results[0].config.to_yaml())
+    assert results[0].config == Config.read(runs[0] / "config.yaml")
     file.write_text(file.read_text() + "colour: true\n")
     with pytest.raises(InputError, match="colour"):
         load_results(runs)
@@ -201,7 +201,7 @@ def test_a_run_with_a_setting_that_no_longer_exists_opens(tmp_path: Path) -> Non
 def test_settings_of_one_method_are_told_apart_by_the_options_that_differ(tmp_path: Path) -> None:
     def write(number: int, **options: object) -> Path:
         run = write_run(tmp_path / str(number), [10.0])
-        config = Config.from_yaml((run / "config.yaml").read_text())
+        config = Config.read(run / "config.yaml")
         config.method = {"name": "kdcl", "temperature": 2.0} | options
         (run / "config.yaml").write_text(config.to_yaml())
         return run

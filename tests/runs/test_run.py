@@ -20,12 +20,14 @@ from filelock import FileLock, Timeout
 from runs_of import assert_same_run, progress_of, tiny_config, train, untimed
 from safetensors.torch import load_file
 
+from codistill import seals
 from codistill.errors import InputError
-from codistill.files import read_state, write_bytes
+from codistill.files import write_bytes
 from codistill.methods.flops import forward_flops
 from codistill.runs.results import Kept, RunScores, best_epoch, preferred
 from codistill.runs.run import Run
 from codistill.settings.data_config import DataConfig
+from codistill.tensor_files import read_state
 from codistill.training.evaluate import evaluate
 from codistill.training.state import NonFiniteError
 
@@ -262,6 +264,7 @@ def test_a_run_goes_on_only_with_the_data_that_it_began_with(tmp_path: Path) -> 
     run = Run.create(tiny_config(tmp_path / "run"))
     manifest = json.loads((run.path / "manifest.json").read_text())
     manifest["data"]["fingerprint"] = "0" * 64
+    del manifest[seals.NAME]
     (run.path / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(InputError, match="are not those that"):
         list(Run(run.path).train())
@@ -401,7 +404,7 @@ def test_a_checkpoint_executes_nothing(tmp_path: Path) -> None:
             return os.mkdir, (str(tmp_path / "sprung"),)
 
     torch.save({"method": Trap()}, tmp_path / "evil.pt")
-    with pytest.raises(InputError, match="damaged or no checkpoint"):
+    with pytest.raises(InputError, match="is damaged or no file of torch.save"):
         read_state(tmp_path / "evil.pt")
     assert not (tmp_path / "sprung").exists()
 

@@ -87,13 +87,14 @@ def test_everything_is_written_out(root, monkeypatch):
     assert (s.mean, s.std) == (list(IMAGENET.mean), list(IMAGENET.std))
 
 
-def test_the_configuration_of_an_older_run_is_understood():
+def test_the_configuration_of_an_older_run_is_understood(tmp_path):
     text = Config().to_yaml()
     old = {"label_column", "image_size", "min_scale", "rand_augment", "workers", "test_fraction"}
     old |= {"normalisation", "class_group"}
     lines = [x for x in text.splitlines() if x.strip().partition(":")[0] not in old]
     lines = [x.replace("val_fraction: null", "val_fraction: 0.1") for x in lines]
-    config = Config.from_yaml("\n".join(lines))
+    (tmp_path / "config.yaml").write_text("\n".join(lines))
+    config = Config.read(tmp_path / "config.yaml")
     assert config.data == DataConfig(val_fraction=0.1)
 
 

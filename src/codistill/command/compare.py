@@ -10,6 +10,7 @@ from codistill.command.options import (
     add_page_options,
     measure_options,
 )
+from codistill.files import place_of
 
 if TYPE_CHECKING:
     from codistill.comparing.comparison import Comparison
@@ -33,8 +34,8 @@ def main(argv: list[str]) -> int:
 
     from codistill.comparing.comparison import read_comparison
 
-    file = Path(options.file).expanduser()
-    folder = Path(options.out).expanduser() if options.out else Path("runs", file.stem)
+    file = place_of(options.file)
+    folder = place_of(options.out) if options.out else Path("runs", file.stem)
     parallel, launcher, report_only = options.parallel, options.launcher, options.report_only
     return compare(read_comparison(file), folder, parallel, launcher, report_only, how)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from codistill.command.compare import compare
 from codistill.command.options import Parser, add_launch_options, add_out, add_places
 from codistill.errors import InputError
+from codistill.files import place_of
 from codistill.messages import say
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def main(argv: list[str]) -> int:
     scaled = table_named(options.table).at(options.scale, seeds, over)
     name = scaled.table.name
     name += "_short" if scaled.scale == "short" else ""
-    folder = Path(options.out).expanduser() if options.out else Path("runs", name)
+    folder = place_of(options.out) if options.out else Path("runs", name)
     launch = options.parallel, options.launcher, options.report_only
     stored = folder / "comparison.yaml"
     if options.report_only and not options.dry_run and stored.exists():

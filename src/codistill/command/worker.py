@@ -29,7 +29,7 @@ def begin_or_go_on(recipe: Path, path: Path) -> int:
 
     if (path / "result.json").exists():
         return 0
-    config = Config.from_yaml(recipe.read_text())
+    config = Config.read(recipe)
     if (path / "config.yaml").exists():
         run = Run(path, config.device, config.data.root, loggers=config.loggers)
     else:

@@ -22,9 +22,10 @@ from codistill.comparing.sections import (
     slug,
 )
 from codistill.errors import InputError, did_you_mean
+from codistill.files import read_text
 from codistill.settings.arguments import config_of
 from codistill.settings.config import Config
-from codistill.settings.recipes import read_yaml
+from codistill.settings.yaml_files import read_yaml
 
 BASELINE = "independent"
 _KEYS = ("recipe", "settings", "networks", "seeds", "methods", "published", "slurm", "note")
@@ -77,7 +78,7 @@ class Comparison:
 def read_comparison(file: Path) -> Comparison:
     """The comparison in a file; see `parse_comparison`."""
     comparison = parse_comparison(read_yaml(file), str(file))
-    return dataclasses.replace(comparison, text=file.read_text())  # with its comments
+    return dataclasses.replace(comparison, text=read_text(file))  # with its comments
 
 
 def parse_comparison(tree: Any, name: str) -> Comparison:

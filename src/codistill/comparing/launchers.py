@@ -11,7 +11,6 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
-from codistill import files
 from codistill.comparing.comparison import Comparison
 from codistill.comparing.planned_runs import PlannedRun
 from codistill.comparing.processes import ClusterJob, WorkerProcess
@@ -142,7 +141,7 @@ def write_recipe(run: PlannedRun, threads: int | None) -> None:
     """
     run.recipe.parent.mkdir(parents=True, exist_ok=True)
     config = dataclasses.replace(run.config, threads=run.config.threads or threads)
-    files.write_text(run.recipe, config.to_yaml())
+    config.write(run.recipe)
 
 
 def launcher_named(name: str, comparison: Comparison, folder: Path) -> Launcher:

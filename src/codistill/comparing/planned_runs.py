@@ -14,6 +14,7 @@ from codistill.errors import InputError
 from codistill.messages import note
 from codistill.methods.length import scaling_notes
 from codistill.runs.finished import recipe_of
+from codistill.runs.history import epochs_in
 from codistill.runs.loggers import require_loggers
 from codistill.runs.remarks import remarks
 from codistill.runs.results import RESULT
@@ -71,10 +72,7 @@ class PlannedRun:
         return (self.path / RESULT).exists()
 
     def epochs_done(self) -> int:
-        try:
-            return (self.path / "history.jsonl").read_text().count("\n")
-        except OSError:
-            return 0
+        return epochs_in(self.path)
 
 
 def plan_runs(comparison: Comparison, folder: Path, check: bool = True) -> list[PlannedRun]:

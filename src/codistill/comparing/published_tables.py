@@ -17,7 +17,8 @@ from codistill.comparing.comparison import Comparison, parse_comparison
 from codistill.comparing.sections import NOT_AT_HAND
 from codistill.errors import InputError, did_you_mean
 from codistill.settings.config import Config
-from codistill.settings.recipes import as_settings, read_recipe, read_yaml, recipes
+from codistill.settings.recipes import as_settings, read_recipe, recipes
+from codistill.settings.yaml_files import read_yaml
 
 Scale = Literal["paper", "short"]
 

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Any, TypeVar
 
 from codistill.errors import InputError, MissingExtraError, did_you_mean
@@ -56,7 +55,7 @@ def settings_in(tree: Mapping[str, Any]) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     recipe = tree.get("recipe")
     if recipe is not None:
-        settings = read_recipe(str(Path(str(recipe)).expanduser()))
+        settings = read_recipe(str(recipe))
     own = tree.get("settings") or {}
     if not isinstance(own, dict):
         raise InputError(f"settings is {own!r}: give settings, such as epochs: 10")

@@ -24,7 +24,7 @@ from codistill.data.readers.published import (
 )
 from codistill.data.readers.tars import list_tars
 from codistill.errors import InputError, did_you_mean
-from codistill.files import cache_folder
+from codistill.files import cache_folder, place_of
 from codistill.names import DATASETS
 
 # Class folders of small images of one size, which are decoded into memory.
@@ -68,7 +68,7 @@ def load_dataset(name: str, root: str | Path | None = None) -> Dataset:
             raise InputError("digits comes with scikit-learn: leave out --data.root")
         return _dataset(name, *read_digits())
     if root is not None:
-        place = Path(root).expanduser().resolve()
+        place = place_of(root).resolve()
     elif name in CIFARS:
         cifar = CIFARS[name]
         place = download(cifar.url, cache_folder() / cifar.archive, cifar.md5)
@@ -104,7 +104,7 @@ def open_dataset(
         raise InputError(f"data.label_column is for tables, and {name} is none: leave it out")
     if name == "hub":
         return list_hub(str(root), label_column)
-    place = Path(root).expanduser()
+    place = place_of(root)
     try:
         if name == "parquet":
             return list_parquet(place.absolute(), label_column)

@@ -1,6 +1,5 @@
 """Weights that a network starts from: those of a file, except a classifier of other classes."""
 
-import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from codistill.errors import InputError
-from codistill.files import read_weights
 from codistill.networks.network import Network
+from codistill.tensor_files import read_state, read_weights
 
 
 def start_from(network: Network, file: Path) -> None:
@@ -88,10 +87,7 @@ def _classifiers(network: Network) -> list[nn.Linear | nn.Conv2d]:
 def _read(file: Path) -> Mapping[str, Any]:
     if file.suffix == ".safetensors":
         return read_weights(file)[0]
-    try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, LookupError, ValueError, EOFError) as error:
-        raise InputError(f"{file} is damaged, or holds more than weights: {error}") from error
+    content = read_state(file)
     for key in ("state_dict_ema", "state_dict", "model"):  # as timm's and others' training keep it
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]

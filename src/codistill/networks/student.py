@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from codistill.errors import InputError
-from codistill.files import load_into, read_weights, write_weights
 from codistill.networks import Network
 from codistill.networks.build import build_network
+from codistill.tensor_files import load_into, read_weights, write_weights
 
 
 def save_student(path: Path | str, student: Network, about: dict[str, Any]) -> None:

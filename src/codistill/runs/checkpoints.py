@@ -1,47 +1,83 @@
 """The checkpoints of a run: RUN/checkpoints/*.pt. The last few are kept."""
 
 from pathlib import Path
+from typing import Any
 
-from codistill import files
+from codistill import tensor_files
 from codistill.errors import InputError
+from codistill.files import reading
 from codistill.messages import note
+from codistill.training.record import Record
 from codistill.training.state import TrainingState
 
+_DAMAGED = ".damaged"
 
-def save(run: Path, state: TrainingState, keep: int) -> None:
+
+def save(run: Path, state: TrainingState, keep: int, mark: str) -> None:
     """Keeps the state of a training, once its losses and weights are seen to be finite.
 
     Args:
         run: the folder of the run.
         state: the training.
         keep: number of checkpoints to keep, this one among them.
+        mark: the identity of the run, as its manifest has it.
     """
     state.check_losses()
     state.check_weights()
     folder = run / "checkpoints"
     folder.mkdir(exist_ok=True)
     path = folder / f"epoch{state.epoch:05d}_step{state.step:07d}.pt"
-    files.write_state(path, state.state_dict())
+    tensor_files.write_state(path, state.state_dict() | {"run": mark})
     for old in _checkpoints(run)[:-keep]:
         old.unlink()
 
 
-def restore(run: Path, state: TrainingState) -> None:
-    """Loads the last checkpoint that can be read. Without any checkpoint it changes nothing."""
+def restore(run: Path, state: TrainingState, mark: str) -> None:
+    """Loads the last checkpoint of the run that can be read. Changes nothing if there is none.
+
+    Later ones get another name, so that they are not counted among those to keep.
+
+    Raises:
+        InputError: there are checkpoints, but none can be used.
+    """
     paths = _checkpoints(run)
+    refused: list[Path] = []
     for path in reversed(paths):
         try:
-            found = files.read_state(path)
-            try:
+            found = _read(path, mark)
+            with reading(path, "checkpoint of this method"):
                 state.load_state_dict(found)
-            except (LookupError, RuntimeError, TypeError, ValueError) as error:
-                raise InputError(f"{path} is no checkpoint of this run ({error})") from error
         except InputError as error:
             if path == paths[0]:
-                raise
-            note(f"{error}; going on from the one before")
+                raise InputError(
+                    f"{error}; no checkpoint before it is left: put one back, or delete "
+                    f"{path.parent} to begin the run again"
+                ) from error
+            refused.append(path)
+            note(f"{error}; going on from the one before, and calling it {path.name}{_DAMAGED}")
         else:
+            for other in refused:
+                other.rename(f"{other}{_DAMAGED}")
             return
+
+
+def last_history(run: Path, mark: str) -> list[Record]:
+    """The history in the last checkpoint.
+
+    Raises:
+        InputError: there is no checkpoint, or it cannot be read.
+    """
+    for path in reversed(_checkpoints(run)):
+        with reading(path, "checkpoint"):
+            return list(_read(path, mark)["history"])
+    raise InputError(f"{run} has no checkpoint")
+
+
+def _read(path: Path, mark: str) -> dict[str, Any]:
+    found = tensor_files.read_state(path)
+    if not isinstance(found, dict) or found.get("run", "") != mark:
+        raise InputError(f"{path} is no checkpoint of this run")
+    return found
 
 
 def _checkpoints(run: Path) -> list[Path]:

@@ -1,5 +1,6 @@
 """Finished runs, read from their folders and grouped: runs that differ only in the seed."""
 
+import contextlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -9,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from codistill.errors import InputError
+from codistill.files import reading
+from codistill.messages import note
+from codistill.runs import checkpoints
 from codistill.runs.folder import read_config
-from codistill.runs.history import read_history
+from codistill.runs.history import HISTORY, digest_of, read_history, write_history
 from codistill.runs.manifest import Manifest
 from codistill.runs.results import RESULT, RunScores
 from codistill.settings.config import Config
@@ -124,13 +128,49 @@ def load_result(path: Path) -> Result:
     config = read_config(path)
     if not (path / RESULT).exists():
         raise InputError(f"{path} holds a run that is not finished: there is no {RESULT} in it")
+    manifest = Manifest.read(path)
+    try:
+        history, scores = _read_results(path)
+    except InputError as error:
+        history, scores = _results_again(path, manifest, error)
+    return Result(path, config, scores, history, manifest)
+
+
+def _read_results(path: Path) -> tuple[list[Record], RunScores]:
+    """The history and the scores of a run, which have to fit each other."""
     history, scores = read_history(path), RunScores.read(path)
     if len(history) != scores.epochs:
         raise InputError(
-            f"{path} is damaged: history.jsonl has {len(history)} epochs, result.json "
-            f"{scores.epochs}"
+            f"{path} is damaged: {HISTORY} has {len(history)} epochs, {RESULT} {scores.epochs}"
         )
-    return Result(path, config, scores, history, Manifest.read(path))
+    if scores.history and digest_of(history) != scores.history:
+        raise InputError(f"{path / HISTORY} is damaged: it is not the history that {RESULT} is of")
+    return history, scores
+
+
+def _results_again(
+    path: Path, manifest: Manifest, error: InputError
+) -> tuple[list[Record], RunScores]:
+    """The history and the scores of a finished run, made anew from its last checkpoint.
+
+    Args:
+        path: the folder of the run.
+        manifest: the manifest of the run.
+        error: the error of the damaged file, which is raised if there is no such checkpoint.
+    """
+    try:
+        history = checkpoints.last_history(path, manifest.id)
+    except InputError:
+        raise error from None
+    if len(history) != read_config(path).epochs or not manifest.students:
+        raise error
+    with reading(path, "folder of a run"):
+        scores = RunScores.of(history, manifest.students)
+    note(f"{error}; it is made anew from the last checkpoint")
+    with contextlib.suppress(OSError):  # a folder that is not ours to write in
+        write_history(path, history)
+        scores.write(path)
+    return history, scores
 
 
 def _distinct(labels: list[str], settings: list[dict[str, Any]]) -> list[str]:

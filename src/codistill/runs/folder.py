@@ -27,12 +27,9 @@ def read_config(run: Path) -> Config:
         InputError: the folder holds no run, or its settings are damaged.
     """
     path = run / CONFIG
-    try:
-        return Config.from_yaml(path.read_text())
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise InputError(f"{run} holds no run: there is no {CONFIG} in it") from error
-    except InputError as error:
-        raise InputError(f"{path} is damaged: {error}") from error
+    if not path.exists():
+        raise InputError(f"{run} holds no run: there is no {CONFIG} in it")
+    return Config.read(path)
 
 
 _kept: WeakValueDictionary[Path, FileLock] = WeakValueDictionary()

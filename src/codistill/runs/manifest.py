@@ -2,6 +2,7 @@
 
 import os
 import platform
+import secrets
 import subprocess
 import sys
 from dataclasses import asdict, dataclass, field
@@ -94,6 +95,7 @@ class Manifest:
         students: for each classifier of which one is kept, the peer that it is or copies.
         networks: fingerprints of the networks that the method was given, by option.
         weights: fingerprints of the files that the peers started from.
+        id: a random text, which the run's checkpoints hold too. Empty in runs of early versions.
     """
 
     command: list[str]
@@ -108,6 +110,7 @@ class Manifest:
     students: dict[str, int] = field(default_factory=dict)
     networks: dict[str, str] = field(default_factory=dict)
     weights: list[str] = field(default_factory=list)
+    id: str = ""
 
     def __post_init__(self) -> None:
         needed = {"data": ("fingerprint",), "parameters": ("peers", "method")}
@@ -131,6 +134,7 @@ class Manifest:
             students={name: kept.k for name, kept in method.students().items()},
             networks={k: files.sha256(f) for k, f in network_files(config.method).items()},
             weights=[files.sha256(f) for f in config.start_weights() if f],
+            id=secrets.token_hex(8),
         )
 
     @classmethod

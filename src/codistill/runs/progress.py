@@ -15,6 +15,7 @@ from rich.progress import (
 
 from codistill.data.batch import Batch
 from codistill.messages import say
+from codistill.runs.history import epochs_in
 from codistill.runs.results import classifiers_of
 from codistill.runs.run import Run
 from codistill.training.record import Record
@@ -24,7 +25,7 @@ def follow(run: Run, console: Console, label: str) -> None:
     """Trains a run to its end, with a line per epoch, and live bars in a terminal."""
     epochs = run.config.epochs
     with live_bars(console) as progress:
-        whole = progress.add_task("epochs", total=epochs, completed=len(run.history()))
+        whole = progress.add_task("epochs", total=epochs, completed=epochs_in(run.path))
         part = progress.add_task("steps", total=None)
 
         def watch(batches: Iterable[Batch]) -> Iterator[Batch]:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from codistill import files
 from codistill.errors import InputError
+from codistill.runs.history import digest_of
 from codistill.settings.checks import make
 from codistill.training.record import Record
 
@@ -44,6 +45,7 @@ class RunScores:
         student: the exported classifier.
         images_per_second: median over the epochs.
         seconds: time of all training steps.
+        history: `digest_of` the history; empty in runs of early versions.
     """
 
     epochs: int
@@ -52,6 +54,7 @@ class RunScores:
     student: Kept
     images_per_second: float
     seconds: float
+    history: str = ""
 
     def __post_init__(self) -> None:
         kept, metrics = self._kept()
@@ -83,6 +86,7 @@ class RunScores:
             ),
             images_per_second=speeds[len(speeds) // 2],
             seconds=sum(record["seconds"] for record in history),
+            history=digest_of(history),
         )
 
     @classmethod

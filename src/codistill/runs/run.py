@@ -59,6 +59,7 @@ from codistill.settings.build_method import (
     resolve,
 )
 from codistill.settings.config import Config
+from codistill.tensor_files import load_into, read_weights, write_weights
 from codistill.training.device import use_device
 from codistill.training.fit import epochs
 from codistill.training.record import Record
@@ -171,7 +172,7 @@ class Run:
             if config.compile:
                 self.method.peers.compile_stages()
             state = TrainingState(self.method, make_optimizer(config))
-            checkpoints.restore(self.path, state)
+            checkpoints.restore(self.path, state, self.manifest.id)
             self._note_process(state)
             train = mix_labels(config, data.train, len(data.classes))
             batches = _Watched(train, watch, self, state)
@@ -194,7 +195,7 @@ class Run:
                 for record in records:
                     if best_epoch(state.history, students) == state.epoch:
                         self._write_weights("_best", state, data)
-                    checkpoints.save(self.path, state, config.keep_checkpoints)
+                    checkpoints.save(self.path, state, config.keep_checkpoints, self.manifest.id)
                     write_history(self.path, state.history)
                     send(record)
                     yield record
@@ -209,7 +210,11 @@ class Run:
         return (self.path / RESULT).exists()
 
     def load_weights(self, which: str = "last") -> None:
-        """Loads the weights after the last epoch, or "best" by validation, into `self.method`."""
+        """Loads the weights after the last epoch, or "best" by validation, into `self.method`.
+
+        Raises:
+            InputError: the run has no such weights, or they are damaged or not finite.
+        """
         name = WEIGHTS[which]
         if not (self.path / name).exists():
             if not self.finished():
@@ -219,7 +224,15 @@ class Run:
             else:
                 why = f"{name} is not in it"
             raise InputError(f"{self.path} has no {which} weights: {why}")
-        files.load_into(self.method, files.read_weights(self.path / name)[0], self.path / name)
+        try:
+            tensors, _ = read_weights(self.path / name)
+        except InputError as error:
+            anew = f"codistill train --resume {self.path} writes it anew"
+            raise InputError(f"{error}; {anew}" if which == "last" else str(error)) from error
+        for of, x in tensors.items():
+            if x.is_floating_point() and not x.isfinite().all():
+                raise InputError(f"{self.path / name} holds a weight that is not finite: {of}")
+        load_into(self.method, tensors, self.path / name)
 
     def data(self) -> Data:
         """The batches of the run.
@@ -253,7 +266,7 @@ class Run:
         method = build_method(drawn, len(self.manifest.classes), (height, width))
         if starts:
             start = self.path / START
-            files.load_into(method, files.read_weights(start)[0], start)
+            load_into(method, read_weights(start)[0], start)
         return method
 
     def _write_weights(self, suffix: str, state: TrainingState, data: Data) -> None:
@@ -261,7 +274,7 @@ class Run:
         record = state.history[-1]
         about = {"epoch": state.epoch, "method": self.config.method["name"]}
         weights = self.path / f"weights{suffix}.safetensors"
-        files.write_weights(weights, self.method.state_dict(), about)
+        write_weights(weights, self.method.state_dict(), about)
 
         students = self.method.students()
         name = preferred(record, students)
@@ -287,7 +300,7 @@ class Run:
 
 def _write_new_run(path: Path, config: Config, method: Method, manifest: Manifest) -> None:
     """Writes the files that a run begins with, config.yaml last."""
-    text = config.to_yaml()
+    config.to_yaml()  # raises before anything is written
     refuse_occupied(path)
     for old in (path / START, path / SENT, *path.glob(copy_name("*"))):
         old.unlink(missing_ok=True)  # of a run that never began
@@ -295,8 +308,8 @@ def _write_new_run(path: Path, config: Config, method: Method, manifest: Manifes
     for option, file in network_files(config.method).items():
         files.write_bytes(path / copy_name(option), file.read_bytes())
     if config.pretrained or config.weights:
-        files.write_weights(path / START, method.state_dict(), {})
-    files.write_text(path / CONFIG, text)
+        write_weights(path / START, method.state_dict(), {})
+    config.write(path / CONFIG)
 
 
 class _Watched:
@@ -317,7 +330,8 @@ class _Watched:
             yield batch
             last = self.state.step == len(self.batches)  # a checkpoint follows its evaluation
             if not last and time.monotonic() - saved >= config.checkpoint_seconds:
-                checkpoints.save(self.run.path, self.state, config.keep_checkpoints)
+                mark = self.run.manifest.id
+                checkpoints.save(self.run.path, self.state, config.keep_checkpoints, mark)
                 saved = time.monotonic()
 
 

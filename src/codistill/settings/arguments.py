@@ -6,7 +6,6 @@ that `--method.temperature 4` is checked like `--epochs 300`. This file adds `--
 """
 
 import argparse
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
@@ -14,11 +13,8 @@ from jsonargparse import ArgumentParser, Namespace
 
 from codistill.errors import InputError, did_you_mean
 from codistill.settings.config import Config, flatten
-from codistill.settings.recipes import GROUPS, Loader, one_line, read_recipe
+from codistill.settings.recipes import GROUPS, one_line, read_recipe
 
-Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
 _DESCRIPTIONS = {
     "codistill train": "Trains peers together, from a recipe, from options, or from both.",
     "codistill inspect": "Shows what codistill train would build with the same options.",

@@ -25,6 +25,7 @@ from codistill.data.division import Division, divide
 from codistill.data.encoded import EncodedDataset, EncodedSplit
 from codistill.data.normalisation import IMAGENET, Normalisation
 from codistill.errors import InputError, did_you_mean
+from codistill.files import place_of
 from codistill.settings.config import Config
 from codistill.settings.data_config import DataConfig
 
@@ -310,11 +311,9 @@ def _resolved(
 
 def _absolute(c: DataConfig) -> str | None:
     """The place of the images as an absolute path; a name on the Hub stays a name."""
-    if c.root is None or (
-        c.name == "hub" and not Path(c.root.partition(":")[0]).expanduser().exists()
-    ):
+    if c.root is None or (c.name == "hub" and not place_of(c.root.partition(":")[0]).exists()):
         return c.root
-    return str(Path(c.root).expanduser().absolute())
+    return str(place_of(c.root).absolute())
 
 
 def mix_labels(config: Config, train: Any, num_classes: int) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from codistill.errors import InputError
+from codistill.files import place_of
 from codistill.methods import method_class
 from codistill.methods.length import Length, scaled_defaults
 from codistill.methods.method import Method
@@ -82,7 +83,7 @@ def length_of(config: Config, data: Data) -> Length:
 
 def network_files(method: dict[str, Any]) -> dict[str, Path]:
     """The options of a method that are files of networks (*.safetensors), such as KD's teacher."""
-    options = {n: Path(o).expanduser() for n, o in method.items() if isinstance(o, str | Path)}
+    options = {n: place_of(o) for n, o in method.items() if isinstance(o, str | Path)}
     return {
         n: path.absolute()
         for n, path in options.items()

@@ -10,9 +10,11 @@ from typing import Any, Literal
 
 import yaml
 
+from codistill import files, seals
 from codistill.errors import InputError
 from codistill.settings.checks import check, setting
 from codistill.settings.data_config import DataConfig
+from codistill.settings.yaml_files import read_yaml, to_yaml
 
 _RETIRED = {"kernels"}  # settings of earlier versions: runs that have them still open
 
@@ -127,7 +129,7 @@ class Config:
         if self.weights is None:
             return [None] * self.peers
         names = self._for_each_peer("weights", self.weights)
-        return [None if name == "-" else Path(name).expanduser() for name in names]
+        return [None if name == "-" else files.place_of(name) for name in names]
 
     def _for_each_peer(self, option: str, value: str) -> list[str]:
         names = [name.strip() for name in value.split(",")]
@@ -149,7 +151,7 @@ class Config:
         of the recipe: runs of other settings have another folder, and the same run the same.
         """
         if self.out is not None:
-            return Path(self.out).expanduser()
+            return files.place_of(self.out)
         method = self.method["name"].rpartition(":")[2].lower()
         names = self.networks() if "," in self.network else [self.network.strip()]
         network = "+".join(name.rpartition(":")[2].replace("/", "-") for name in names)
@@ -177,7 +179,7 @@ class Config:
     def to_yaml(self) -> str:
         """All settings, resolved, as a recipe that gives the same run."""
         try:
-            return yaml.safe_dump(asdict(self), sort_keys=False)
+            return to_yaml(asdict(self))
         except yaml.YAMLError as error:
             raise InputError(
                 f"a setting cannot be written as YAML: give numbers, strings, lists ({error})"
@@ -188,13 +190,22 @@ class Config:
         """The configuration with these settings; "data" is a dict of the data's settings."""
         return cls(**tree | {"data": DataConfig(**tree.get("data", {}))})
 
+    def write(self, path: Path) -> None:
+        """Writes `to_yaml` with a seal, as `files.write_bytes` does."""
+        files.write_text(path, f"# {seals.NAME}: {seals.OPEN}\n{self.to_yaml()}")
+
     @classmethod
-    def from_yaml(cls, text: str) -> "Config":
-        """The configuration that `to_yaml` wrote, in this or an earlier version."""
+    def read(cls, path: Path) -> "Config":
+        """The configuration that `write` wrote, in this or an earlier version.
+
+        Raises:
+            InputError: the file is absent, damaged or edited, or holds no configuration.
+        """
+        tree = read_yaml(path)
         try:
-            return cls.from_dict(without_retired(yaml.safe_load(text)))
-        except (yaml.YAMLError, TypeError, AttributeError) as error:
-            raise InputError(f"this is no configuration of a run: {error}") from error
+            return cls.from_dict(without_retired(tree))
+        except (InputError, TypeError, AttributeError) as error:
+            raise InputError(f"{path} is damaged: it holds no configuration ({error})") from error
 
 
 def without_retired(tree: dict[Any, Any]) -> dict[Any, Any]:

@@ -4,49 +4,28 @@ import re
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from codistill.errors import InputError, did_you_mean
+from codistill.files import place_of
 from codistill.settings.config import flatten, without_retired
+from codistill.settings.yaml_files import read_yaml
 
 GROUPS = {"method", "data"}  # `--method ffl` is short for `--method.name ffl`
 
 
-class Loader(yaml.SafeLoader):
-    """YAML as people write it: 1e-4 is a number, and a key given twice is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key) for key, _ in node.value]
-        twice = [key for key in keys if keys.count(key) > 1]
-        if twice:
-            raise yaml.YAMLError(f"{twice[0]!r} is given twice{node.start_mark}")
-        return super().construct_mapping(node, deep)
-
-
 def read_recipe(path: str) -> dict[str, Any]:
     """The settings in a recipe: a YAML file, or the name of one that comes with codistill."""
-    file = Path(path)
+    file = place_of(path)
     if not path or not file.exists():
         if path not in recipes():
             known = did_you_mean(path, recipes())
             raise InputError(f"there is no recipe file {path!r}, and none of that name: {known}")
         file = recipes()[path]
-    recipe = read_yaml(file)
+    recipe = read_yaml(file, sealed=False)  # a run's config.yaml may be edited for another run
     if not isinstance(recipe, dict):
         raise InputError(f"{file} is no recipe: it has to hold settings, such as 'epochs: 300'")
     if "config" in recipe:
         raise InputError(f"{file}: a recipe cannot name another with 'config'")
     return as_settings(without_retired(recipe), str(file))
-
-
-def read_yaml(file: Path) -> Any:
-    """The content of a YAML file; 1e-4 is a number, and a key given twice is an error."""
-    try:
-        return yaml.load(file.read_text(), Loader)
-    except FileNotFoundError as error:
-        raise InputError(f"there is no file {file}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise InputError(f"{file} cannot be read as YAML: {one_line(str(error))}") from error
 
 
 def as_settings(tree: dict[Any, Any], where: str) -> dict[str, Any]:

@@ -4,14 +4,17 @@ import hashlib
 import json
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+from codistill import seals
 from codistill.data.dataset import Dataset, Split
+from codistill.errors import InputError
 from codistill.files import cache_folder, written
 from codistill.messages import note
+from codistill.tensor_files import read_weights, sealed_metadata
 
-LAYOUT = 1  # raise it when decoding or the file's layout changes
+LAYOUT = 2  # raise it when decoding or the file's layout changes
 
 
 def cache_file(name: str, files: list[Path]) -> Path:
@@ -45,22 +48,17 @@ def load_cached(path: Path) -> Dataset | None:
     if not path.exists():
         return None
     try:
-        with safe_open(path, framework="pt") as file:
-            facts = file.metadata()
-            train = Split(file.get_tensor("train.images"), file.get_tensor("train.labels"))
-            test = Split(file.get_tensor("test.images"), file.get_tensor("test.labels"))
-            val = None
-            if "val.labels" in file.keys():  # noqa: SIM118  not a dict
-                val = Split(file.get_tensor("val.images"), file.get_tensor("val.labels"))
-        classes = tuple(json.loads(facts["classes"]))
-        dataset = Dataset(facts["name"], train, test, classes, facts["fingerprint"], val)
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        tensors, facts = read_weights(path)
+
+        def split(name: str) -> Split:
+            return Split(tensors[f"{name}.images"], tensors[f"{name}.labels"])
+
+        val = split("val") if "val.labels" in tensors else None
+        about = facts["name"], split("train"), split("test"), tuple(facts["classes"])
+        return Dataset(*about, facts["fingerprint"], val)
+    except (InputError, LookupError) as error:
         note(f"{path} cannot be read and is made again: {error}")
         return None
-    if fingerprint(train, test, val) != dataset.fingerprint:
-        note(f"{path} has changed on disk and is made again")
-        return None
-    return dataset
 
 
 def save_cached(path: Path, dataset: Dataset) -> None:
@@ -70,14 +68,11 @@ def save_cached(path: Path, dataset: Dataset) -> None:
         for name, split in dataset.splits.items()
         for field in ("images", "labels")
     }
-    facts = {
-        "name": dataset.name,
-        "classes": json.dumps(dataset.classes),
-        "fingerprint": dataset.fingerprint,
-    }
+    facts = {k: getattr(dataset, k) for k in ("name", "classes", "fingerprint")}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with written(path) as temporary:  # of two writers at once the last one wins: both are right
-            save_file(tensors, temporary, metadata=facts)
+            save_file(tensors, temporary, metadata=sealed_metadata(facts))
+            seals.seal(temporary)
     except (OSError, SafetensorError) as error:
         note(f"{path} cannot be written, so the data is decoded again next time: {error}")

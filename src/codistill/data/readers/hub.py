@@ -2,7 +2,6 @@
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from codistill.data.readers.class_folders import SPLIT_NAMES
 from codistill.data.readers.index import number_labels
 from codistill.data.readers.parquet import LABELS
 from codistill.errors import InputError, did_you_mean
+from codistill.files import place_of
 from codistill.importing import optional
 
 
@@ -95,7 +95,7 @@ def _load(name: str) -> tuple[dict[str, Any], list[str]]:
     """The tables by our names for their splits, and notes on the others."""
     datasets = optional("datasets", "data set 'hub'")
     path, _, configuration = name.partition(":")
-    folder = Path(path).expanduser()
+    folder = place_of(path)
     try:
         loaded = datasets.load_dataset(
             str(folder.absolute()) if folder.is_dir() else path, configuration or None
