@@ -1,4 +1,4 @@
-"""Errors that the user can mend: the command shows each as one line, without a traceback."""
+"""Errors that the user can repair: the command shows each as one line, without a traceback."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches

@@ -100,9 +100,9 @@ def test_a_comparison_that_is_killed_goes_on_and_ends_with_the_same_bits(
     os.kill(children_of(parent.pid)[0], signal.SIGKILL)
     text, _ = parent.communicate(timeout=240)
     assert parent.returncode == 0, text
-    assert "3 runs: 0 finished, 2 begun, 1 to begin; 2 at a time" in text
+    assert "3 runs: 0 finished, 2 started, 1 not started; 2 at a time" in text
     assert "once more: it printed nothing (SIGKILL)" in text
-    assert "goes on after epoch" in text
+    assert "continues after epoch" in text
 
     monkeypatch.setattr("codistill.comparing.launchers.launcher_named", lambda *_: InThisProcess())
     (tmp_path / "whole").mkdir()
@@ -126,12 +126,12 @@ def test_an_interrupt_ends_the_runs_with_their_checkpoints(
     text, _ = parent.communicate(timeout=60)
     assert parent.returncode == 130
     assert "Traceback" not in text
-    assert "stopped; the same command goes on" in text
+    assert "stopped; the same command continues" in text
     assert workers
     assert not any(map(alive, workers))
     (log,) = (tmp_path / "out" / "logs").iterdir()
     assert "codistill: interrupted" in log.read_text()  # in its own time, not by force
-    assert "stopped; go on with" in log.read_text()
+    assert "stopped; continue with" in log.read_text()
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""`codistill data check`: what is in a folder, what has to be mended."""
+"""`codistill data check`: what is in a folder, what has to be repaired."""
 
 import os
 from pathlib import Path
@@ -43,7 +43,7 @@ def test_a_sound_folder_is_described(good, capsys):
     assert "height     30 to 60 pixels, median 30" in text
     assert "short side 20 to 30 pixels, median 30" in text
     assert "modes      10 RGB" in text
-    assert "Nothing has to be mended." in text
+    assert "Nothing has to be repaired." in text
 
 
 def test_the_imbalance_is_that_of_largest_and_smallest(tmp_path, capsys):
@@ -60,7 +60,7 @@ def test_modes_are_counted(tmp_path, capsys):
     assert "modes      4 RGB, 1 L" in text
 
 
-def test_broken_images_have_to_be_mended(good, capsys):
+def test_broken_images_have_to_be_repaired(good, capsys):
     (good / "train" / "cat" / "000.jpg").write_bytes(b"")
     status, text = report(capsys, good)
     assert status == 1
@@ -78,7 +78,7 @@ def test_every_image_is_read_once(good, workers):
     assert not found.consider
 
 
-def test_a_class_without_images_has_to_be_mended(good):
+def test_a_class_without_images_has_to_be_repaired(good):
     (good / "train" / "ox").mkdir()
     write_classes(good / "test", {"hen": 1}, seed=70)
     assert check(good).mend == [
@@ -121,7 +121,7 @@ def test_the_same_bytes_of_pixels_in_another_shape_are_another_image(tmp_path):
     assert not check(tmp_path).consider
 
 
-def test_the_same_image_in_two_classes_has_to_be_mended(good):
+def test_the_same_image_in_two_classes_has_to_be_repaired(good):
     copy(good / "train" / "cat" / "000.jpg", good / "train" / "dog" / "copy.jpg")
     (line,) = check(good).mend
     assert line == (

@@ -116,7 +116,7 @@ def test_a_checkpoint_of_one_wrong_bit_gives_way_to_the_one_before(
     done = codistill("train", "--resume", run)
     assert done.returncode == 0, done.stderr
     assert f"{names[1]} is damaged" in caplog.text
-    assert f"going on from the one before, and calling it {names[1]}.damaged" in caplog.text
+    assert f"continuing from the one before, and calling it {names[1]}.damaged" in caplog.text
     assert (run / "weights.safetensors").read_bytes() == weights
     assert progress_of(run) == names
     assert (run / "checkpoints" / f"{names[1]}.damaged").exists()

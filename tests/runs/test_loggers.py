@@ -1,4 +1,4 @@
-"""Loggers: each epoch is told once, a resumed run goes on there, and none of them stops a run."""
+"""Loggers: each epoch is sent once, a resumed run continues there, and none of them stops a run."""
 
 import json
 import logging
@@ -140,7 +140,7 @@ def test_a_logger_that_fails_is_given_up_with_one_note_and_told_the_rest_later(
     with caplog.at_level(logging.WARNING):
         train(run, loggers="test_loggers:Offline,test_loggers:Diary", epochs=3)
     (note,) = [r.getMessage() for r in caplog.records if "fails" in r.getMessage()]
-    assert "Offline fails (ConnectionError: no network): the training goes on" in note
+    assert "Offline fails (ConnectionError: no network): the training continues" in note
     assert (run / "result.json").exists()
     assert diary(run).count("epoch 1") == diary(run).count("end") == 2  # of both
     assert diary(run).count("epoch 3") == 1  # of the other
@@ -155,7 +155,7 @@ def test_a_logger_that_ends_the_process_is_given_up_and_finished_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     train(tmp_path / "run", loggers="test_loggers:Exits", epochs=3)
-    assert "Exits fails (SystemExit: no login): the training goes on" in caplog.text
+    assert "Exits fails (SystemExit: no login): the training continues" in caplog.text
     assert diary(tmp_path / "run") == ["begin codistill", "settings digits 3", "epoch 1", "end"]
     assert (tmp_path / "run" / "result.json").exists()
 

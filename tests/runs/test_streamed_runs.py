@@ -151,7 +151,7 @@ def test_ctrl_c_ends_a_run_in_one_line_and_leaves_no_process(root: Path, tmp_pat
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors, errors
-    assert "go on with: codistill train --resume" in errors
+    assert "continue with: codistill train --resume" in errors
     deadline = time.monotonic() + 20
     while group_lives(process.pid):
         assert time.monotonic() < deadline, "a process lives on"
@@ -185,7 +185,7 @@ def test_a_worker_that_is_killed_ends_a_run_in_one_line(root: Path, tmp_path: Pa
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 2, errors
     assert "codistill: error: a process that reads images died" in errors
-    assert "go on with: codistill train --resume" in errors
+    assert "continue with: codistill train --resume" in errors
     assert "Traceback" not in errors
 
 

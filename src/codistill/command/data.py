@@ -18,7 +18,7 @@ _LINES = 20  # of one kind of finding
 
 
 def main(argv: list[str]) -> int:
-    """`codistill data check DIR`; 1 where something has to be mended."""
+    """`codistill data check DIR`; 1 where something has to be repaired."""
     parser = Parser(prog="codistill data", description="Checks images before training.")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     check = commands.add_parser(
@@ -67,7 +67,7 @@ def _report(found: "Findings", classes: Sequence[str]) -> Iterator[str]:
     if readable:
         yield ""
         yield from _sizes(readable)
-    for title, lines in (("To be mended", found.mend), ("To be considered", found.consider)):
+    for title, lines in (("To be repaired", found.mend), ("To be considered", found.consider)):
         if lines:
             yield ""
             yield f"{title}:"
@@ -76,7 +76,7 @@ def _report(found: "Findings", classes: Sequence[str]) -> Iterator[str]:
                 yield f"- and {len(lines) - _LINES:,} more like these"
     if not found.mend:
         yield ""
-        yield "Nothing has to be mended."
+        yield "Nothing has to be repaired."
 
 
 def _counts(found: "Findings", classes: Sequence[str]) -> str:

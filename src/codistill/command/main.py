@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def exit_status(run: Callable[[], int], traceback: bool = False) -> int:
-    """What `run` returns; an error that is the user's to mend becomes one line on stderr.
+    """What `run` returns; an error that the user can repair becomes one line on stderr.
 
     Args:
         run: what is done.

@@ -40,7 +40,7 @@ def train_with_display(run: "Run") -> int:
     try:
         follow(run, console, str(run.path))
     except (KeyboardInterrupt, OSError):
-        resume = f"codistill: stopped; go on with: codistill train --resume {run.path}"
+        resume = f"codistill: stopped; continue with: codistill train --resume {run.path}"
         say(console, resume)
         raise
     print_table(load_results([run.path]))

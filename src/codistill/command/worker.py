@@ -1,7 +1,7 @@
-"""`python -m codistill.command.worker RECIPE RUN`: trains a run to its end, begun or not.
+"""`python -m codistill.command.worker RECIPE RUN`: starts or continues a run.
 
-It ends when the process that started it does, however that ends: its standard input is a pipe from
-there, and a pipe is closed by the system. A run goes on exactly, so that nothing is lost by it.
+It ends when the process that started it ends, for whatever reason: its standard input is a pipe
+from there, which the system then closes. Nothing is lost, since a run continues exactly.
 """
 
 import _thread
@@ -21,9 +21,9 @@ _SECONDS_TO_END = 10.0
 
 
 def begin_or_go_on(recipe: Path, path: Path) -> int:
-    """Begins a run by its recipe, or goes on with it where the recipe says that things are now.
+    """Starts a run by its recipe, or continues it with the recipe's device, data root and loggers.
 
-    Returns 0, at once where the run is finished.
+    Returns the exit status; 0 at once if the run is finished.
     """
     from codistill.runs.run import Run
 

@@ -101,7 +101,7 @@ class _Grid:
         return None
 
     def _begin(self, run: PlannedRun, place: int) -> None:
-        how = f"goes on after epoch {run.epochs_done()}" if run.begun() else "begins"
+        how = f"continues after epoch {run.epochs_done()}" if run.begun() else "begins"
         self.attempts[run.name] += 1
         self.training[place] = run, self.launcher.start(run, place)
         self._say(how, run, f"log: {run.log}")
@@ -164,10 +164,10 @@ def train_unfinished(
         write_recipe(run, threads)
     begun = sum(run.begun() for run in rest)
     finished = len(runs) - len(rest)
-    how = f"{begun} begun, {len(rest) - begun} to begin; {at_a_time} at a time"
+    how = f"{begun} started, {len(rest) - begun} not started; {at_a_time} at a time"
     say(console, f"{len(runs)} runs: {finished} finished, {how}")
     try:
         return train_all(runs, launcher, at_a_time, console)
     except KeyboardInterrupt:
-        say(console, "codistill: stopped; the same command goes on")
+        say(console, "codistill: stopped; the same command continues")
         raise

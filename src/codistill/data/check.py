@@ -1,4 +1,4 @@
-"""Reads every image of a data set once, and reports what it holds and what to mend."""
+"""Reads every image of a data set once, and reports what it holds and what to repair."""
 
 import hashlib
 from collections import Counter, defaultdict
@@ -46,7 +46,7 @@ class Findings:
     Attributes:
         counts: split -> number of images of each of the C classes, including broken ones.
         images: all images.
-        mend: faults to mend, one line each.
+        mend: faults to repair, one line each.
         consider: remarks, one line each.
     """
 

@@ -81,7 +81,7 @@ class Method(nn.Module, abc.ABC):
     def begin_epoch(self, epoch: int, held_out: Iterable[Batch] | None) -> None:  # noqa: B027
         """Called before the first step of an epoch, counted from 0. Does nothing.
 
-        Whatever it changes belongs into buffers, so that an interrupted training goes on exactly.
+        Whatever it changes belongs into buffers, so that an interrupted training continues exactly.
 
         Args:
             epoch: the epoch that begins.

@@ -54,7 +54,7 @@ def restore(run: Path, state: TrainingState, mark: str) -> None:
                     f"{path.parent} to begin the run again"
                 ) from error
             refused.append(path)
-            note(f"{error}; going on from the one before, and calling it {path.name}{_DAMAGED}")
+            note(f"{error}; continuing from the one before, and calling it {path.name}{_DAMAGED}")
         else:
             for other in refused:
                 other.rename(f"{other}{_DAMAGED}")

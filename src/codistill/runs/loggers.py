@@ -122,8 +122,8 @@ class _Logger:
             why = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
             resume = f"codistill train --resume {self.folder} --loggers {self.name}"
             note(
-                f"logger {self.name} fails ({why}): the training goes on without it, and {resume} "
-                "will send it the epochs that it missed"
+                f"logger {self.name} fails ({why}): the training continues without it, and "
+                f"{resume} will send it the epochs that it missed"
             )
             if logger is not None:  # epochs may still be in its memory
                 with contextlib.suppress(*_FAILURES):

@@ -19,7 +19,7 @@ def warnings_about(run: Run) -> Iterator[str]:
             if before != after:
                 yield (
                     f"{key} changed since this run was last trained, from {before} to {after}: it "
-                    "goes on, but its last bits may differ"
+                    "continues, but its last bits may differ"
                 )
 
 

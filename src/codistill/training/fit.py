@@ -57,7 +57,7 @@ def fit(
         cuda_graphs: whether to record a step once an epoch on CUDA and to replay it, which spares
             the host. The step must not wait for the device, nor depend on numbers in Python that
             change within an epoch: they stay as they were recorded. Without effect elsewhere.
-        state: a training to go on with; it then holds the optimizers.
+        state: a training to continue; it then holds the optimizers.
 
     Returns:
         Per epoch "epoch", "lr", "images_per_second", "seconds"; the mean over its steps of every

@@ -129,7 +129,7 @@ class TrainingState:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores what `state_dict` returned.
 
-        A state of a GPU goes on with any GPU. On a CPU the random numbers of the GPU are left out.
+        A state of a GPU continues on any GPU. On a CPU the random numbers of the GPU are left out.
         """
         self.method.load_state_dict(state["method"])
         for name, optimizer in self.optimizers.items():
