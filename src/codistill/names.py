@@ -81,7 +81,8 @@ DATASETS: dict[str, KnownDataset] = {
     "tiny_imagenet": KnownDataset("110,000 photographs, as published", 200, (64, 64)),
     "imagenet": KnownDataset("ILSVRC 2012, 1.3 million photographs, as published", 1000, None),
     "folder": KnownDataset("your photographs, one folder per class", None, None),
+    "csv": KnownDataset("your photographs, listed in a table of paths and labels", None, None),
     "parquet": KnownDataset("tables with a column of images and one of labels", None, None),
     "hub": KnownDataset("a data set of the Hugging Face Hub, or a local one", None, None),
-    "webdataset": KnownDataset("tar files with images and .cls files", None, None),
+    "webdataset": KnownDataset("tar files with images and .cls, .json or .txt", None, None),
 }

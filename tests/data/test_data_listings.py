@@ -253,14 +253,19 @@ def test_what_is_not_divided_is_divided_three_ways():
 @pytest.mark.parametrize(
     ("splits", "val", "test", "answer"),
     [
-        ({"all": 4}, None, 0.1, "data.test_fraction 0.1 of 4 images is not one per class"),
+        ({"all": 2}, None, 0.1, "not one image to test on: all classes of these 2 images"),
         (
             {"train": 4, "test": 4},
             None,
             0.1,
             "data.test_fraction is for data sets without test images",
         ),
-        ({"train": 4, "test": 4}, 0.1, None, "data.val_fraction 0.1 of 4 images is not one per"),
+        (
+            {"train": 2, "test": 4},
+            0.1,
+            None,
+            "data.val_fraction 0.1: all classes of these 2 images",
+        ),
         ({"train": 4, "test": 0}, None, None, "not one image to test on"),
         ({"train": 0, "test": 4}, None, None, "not one image to train on"),
     ],
@@ -464,14 +469,14 @@ def test_what_is_left_out_is_told(tmp_path):
         (tmp_path / loose).write_bytes(encoded(picture(1)))
     notes = open_dataset("folder", tmp_path).notes
     assert "images that lie in no class folder, and are not used: 2" in notes
-    assert "folders beside those of the splits, which are not used: extra" in notes
+    assert "folders beside those of the splits, which are not used: extra/ (3 images)" in notes
 
 
 def test_names_that_differ_in_their_writing_only_are_told(tmp_path):
     write_classes(tmp_path, {"caf\u00e9": 1, "cafe\u0301": 1, "Dog": 1, "dog": 1})
     notes = " ".join(open_dataset("folder", tmp_path).notes)
-    assert "classes of nearly the same name: cafe\u0301, caf\u00e9" in notes
-    assert "classes of nearly the same name: Dog, dog" in notes
+    assert "classes of nearly the same name: 'cafe\u0301', 'caf\u00e9'" in notes
+    assert "classes of nearly the same name: 'Dog', 'dog'" in notes
 
 
 def test_a_link_to_the_root_is_no_class(tmp_path):

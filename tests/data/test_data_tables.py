@@ -12,7 +12,7 @@ from filelock import FileLock
 from photo_fakes import encoded, picture, write_classes
 
 from codistill.data import Normalisation, StreamedTrainBatches, open_dataset
-from codistill.data.readers.index import splits_of
+from codistill.data.readers.splits import SplitNames, splits_of
 from codistill.errors import InputError, MissingExtraError
 
 
@@ -107,16 +107,19 @@ def test_labels_may_be_names_and_another_column(tmp_path):
 
 def test_numbers_without_names_are_their_own_names(tmp_path):
     write_shard(tmp_path / "a.parquet", {"image": rows(0, 1), "label": [2, 0]}, None)
-    assert open_dataset("parquet", tmp_path).classes == ("0", "1", "2")
+    found = open_dataset("parquet", tmp_path)
+    assert found.classes == ("0", "2")
+    assert found.splits["all"].labels.tolist() == [1, 0]
+    (note,) = found.notes
+    assert "go from 0 to 2: the 2 that occur are the classes" in note
 
 
 @pytest.mark.parametrize(
     ("columns", "answer"),
     [
         ({"image": ["x", "y"], "label": [0, 1]}, "there has to be one of image bytes"),
-        ({"image": rows(0, 1), "a": [0, 1], "b": [0, 1]}, "or name it: data.label_column"),
-        ({"image": rows(0, 1), "label": [0, None]}, "row 1: the label is None: labels"),
-        ({"image": rows(0, 1), "label": [0, -1]}, "row 1: the label is -1: labels count from 0"),
+        ({"image": rows(0, 1), "a": [0, 1], "b": [0, 1]}, "such as --data.label_column a"),
+        ({"image": rows(0, 1), "label": [0, -2]}, "row 1: the label is -2: labels count from 0"),
         ({"image": rows(0, 1), "label": [0, 7]}, "row 1: the label is 7, not 0 to 2"),
         (
             {"image": [{"bytes": IMAGES[0], "path": "a"}, {"bytes": None, "path": "b"}],
@@ -201,16 +204,16 @@ def test_without_room_for_the_copy_it_is_not_begun(tmp_path, monkeypatch):
 def test_the_path_of_a_file_says_its_split(files, splits):
     from pathlib import PurePath
 
-    assert splits_of([PurePath(file) for file in files]) == splits
+    assert splits_of([PurePath(file) for file in files], SplitNames()) == splits
 
 
 def test_files_that_do_not_say_their_split_beside_others_that_do_are_refused():
     from pathlib import PurePath
 
     with pytest.raises(InputError, match=r"more\.tar has no train, val or test in its path"):
-        splits_of([PurePath("train-0.tar"), PurePath("more.tar")])
+        splits_of([PurePath("train-0.tar"), PurePath("more.tar")], SplitNames())
     with pytest.raises(InputError, match="for test and val, but none for train"):
-        splits_of([PurePath("val-0.tar"), PurePath("test-0.tar")])
+        splits_of([PurePath("val-0.tar"), PurePath("test-0.tar")], SplitNames())
 
 
 # Tars
@@ -275,7 +278,7 @@ def test_tars_are_indexed_once(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("members", "answer"),
     [
-        ([("0.png", IMAGES[0])], "has 0.png but no 0.cls"),
+        ([("0.png", IMAGES[0])], "have 0.png but no 0.cls"),
         ([*pair("0", 0, 1), ("0.jpg", IMAGES[1])], "two images for '0'"),
         ([("readme.txt", b"")], "there is no image in its tars"),
     ],

@@ -30,11 +30,19 @@ def main(argv: list[str]) -> int:
     check.add_argument(
         "--data", metavar="NAME", default="folder", help="name of the data set (default: folder)"
     )
+    for option, metavar, about in (
+        ("label_column", "COLUMN", "column of the labels (default: found by its name)"),
+        ("image_column", "COLUMN", "column of the images or paths (default: found by its name)"),
+        ("splits", "NAMES", "names of the splits, as in train=a,test=b; none: undivided"),
+    ):
+        check.add_argument(f"--data.{option}", metavar=metavar, dest=option, help=about)
     check.add_argument(
-        "--data.label_column",
-        metavar="COLUMN",
-        dest="label_column",
-        help="column of the labels in a table (default: found by its name)",
+        "--data.bits",
+        dest="bits",
+        metavar="N",
+        type=int,
+        choices=range(8, 17),
+        help="bits that 16-bit grey images use, 8 to 16 (default: 16)",
     )
     add_workers(check, default="one for each core")
     refuse_unknown("command", argv, ["check"])
@@ -50,14 +58,22 @@ def main(argv: list[str]) -> int:
     from codistill.data.by_name import open_dataset
     from codistill.data.check import check_dataset
 
-    dataset = open_dataset(options.data, options.dir, options.label_column)
+    dataset = open_dataset(
+        options.data,
+        options.dir,
+        options.label_column,
+        options.image_column,
+        options.splits,
+        options.bits,
+    )
     workers = available_cores() if options.workers is None else options.workers
     console = Console(stderr=True)
     columns = (TextColumn("reading"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("images", total=sum(map(len, dataset.splits.values())))
         found = check_dataset(dataset, workers, lambda n: progress.advance(task, n))
-    print("\n".join(_wrapped(_report(found, dataset.classes))))
+    lines = [*dataset.taken(), "", *_report(found, dataset.classes)]
+    print("\n".join(_wrapped(iter(lines))))
     return 1 if found.mend else 0
 
 

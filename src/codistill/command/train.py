@@ -35,6 +35,8 @@ def train_with_display(run: "Run") -> int:
     from codistill.runs.remarks import warnings_about
 
     console = Console(stderr=True)
+    for line in run.data().taken:
+        say(console, f"codistill: {line}")
     for warning in warnings_about(run):
         note(warning, console)
     try:

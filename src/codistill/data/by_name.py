@@ -1,6 +1,7 @@
 """Data sets by name, in whatever form they are kept: decoded into memory, or opened."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,10 +12,12 @@ from codistill.data.encoded import EncodedDataset, Files
 from codistill.data.readers.cache import cache_file, fingerprint, load_cached, save_cached
 from codistill.data.readers.cifar import CIFARS, Cifar, read_archive, read_extracted
 from codistill.data.readers.class_folders import list_folder
+from codistill.data.readers.csv_table import list_csv
 from codistill.data.readers.decode import decode_images
 from codistill.data.readers.digits import read_digits
 from codistill.data.readers.download import download
 from codistill.data.readers.hub import list_hub
+from codistill.data.readers.labels import Columns
 from codistill.data.readers.parquet import find_shards, list_parquet, read_shards
 from codistill.data.readers.published import (
     list_cifar,
@@ -22,6 +25,7 @@ from codistill.data.readers.published import (
     list_imagenet,
     list_tiny_imagenet,
 )
+from codistill.data.readers.splits import SplitNames
 from codistill.data.readers.tars import list_tars
 from codistill.errors import InputError, did_you_mean
 from codistill.files import cache_folder, place_of
@@ -31,12 +35,9 @@ from codistill.names import DATASETS
 _SMALL = {"cinic10": list_cinic10, "tiny_imagenet": list_tiny_imagenet}
 IN_MEMORY = frozenset({"digits", *CIFARS, *_SMALL})
 
-_LISTINGS: dict[str, Callable[[Path], EncodedDataset]] = {
-    "folder": list_folder,
-    "imagenet": list_imagenet,
-    "webdataset": list_tars,
-    **_SMALL,  # for looking at their files one by one
-}
+# Class folders, and those whose layout is published.
+_PUBLISHED: dict[str, Callable[[Path], EncodedDataset]] = {"imagenet": list_imagenet, **_SMALL}
+_LISTED = ("folder", "csv", "webdataset", "parquet", "hub", *_PUBLISHED)
 
 
 class _Source(NamedTuple):
@@ -82,33 +83,70 @@ def load_dataset(name: str, root: str | Path | None = None) -> Dataset:
 
 
 def open_dataset(
-    name: str, root: str | Path | None, label_column: str | None = None
+    name: str,
+    root: str | Path | None,
+    label_column: str | None = None,
+    image_column: str | None = None,
+    splits: str | None = None,
+    bits: int | None = None,
 ) -> EncodedDataset:
     """The data set, its images still encoded.
 
     Args:
-        name: "folder", "imagenet", "tiny_imagenet", "cinic10", "parquet", "hub" or "webdataset".
+        name: "folder", "csv", "parquet", "hub", "webdataset", "imagenet", "tiny_imagenet" or
+            "cinic10".
         root: folder of the data set; for "parquet" also a pattern such as "shards/*.parquet"; for
-            "hub" also the name of a data set, with a configuration after a colon.
-        label_column: column of labels, for "parquet" and "hub". Default: found by name and type.
+            "csv" the table; for "hub" also the name of a data set, with a configuration after a
+            colon.
+        label_column: column of labels, for tables; for "webdataset" the suffix of the files of
+            labels, or a key of JSON files. Default: found by name and type.
+        image_column: column of images or paths, for tables. Default: found by name and type.
+        splits: names of folders, files or values that are splits, as in "train=a,test=b"; "none":
+            nothing is divided. Default: found by name.
+        bits: bits of a pixel that 16-bit images use. Default: 16.
 
     Raises:
-        InputError: there is no such data set, or it cannot be read.
+        InputError: there is no such data set, it cannot be read, or it can be read in two ways.
     """
     check_name(name)
-    if name not in (*_LISTINGS, "parquet", "hub"):
+    if name not in _LISTED:
         raise InputError(f"{name} is held in memory: there are no files of images to list")
     if root is None:
         raise InputError(f"data set {name!r} needs a place: give it by --data.root")
-    if label_column is not None and name in _LISTINGS:
-        raise InputError(f"data.label_column is for tables, and {name} is none: leave it out")
+    for option, value in (("label_column", label_column), ("image_column", image_column)):
+        if value is not None and name not in _TABLES.get(option, ()):
+            raise InputError(f"data.{option} is for tables, and {name} is none: leave it out")
+    if splits is not None and name in _PUBLISHED:
+        raise InputError(f"data.splits is not for {name}, whose splits are published: leave it out")
+    columns, names = Columns(label_column, image_column), SplitNames.parse(splits)
+    dataset = _opened(name, root, columns, names)
+    if bits is not None:
+        taken = {split: replace(part, bits=bits) for split, part in dataset.splits.items()}
+        dataset = replace(dataset, splits=taken)
+    return dataset
+
+
+_TABLES = {
+    "label_column": ("csv", "parquet", "hub", "webdataset"),
+    "image_column": ("csv", "parquet", "hub"),
+}  # option -> the data sets that it is for
+
+
+def _opened(name: str, root: str | Path, columns: Columns, names: SplitNames) -> EncodedDataset:
     if name == "hub":
-        return list_hub(str(root), label_column)
+        return list_hub(str(root), columns, names)
     place = place_of(root)
     try:
         if name == "parquet":
-            return list_parquet(place.absolute(), label_column)
-        return _LISTINGS[name](_existing(place).absolute())
+            return list_parquet(place.absolute(), columns, names)
+        place = _existing(place).absolute()
+        if name == "folder":
+            return list_folder(place, names)
+        if name == "csv":
+            return list_csv(place, columns, names)
+        if name == "webdataset":
+            return list_tars(place, names, columns.label)
+        return _PUBLISHED[name](place)
     except OSError as error:
         where = error.filename or place
         raise InputError(f"{where} cannot be read: {error.strerror or error}") from error

@@ -8,7 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from codistill.data.balance import IMBALANCE, count_classes, imbalance, shorten
-from codistill.data.batches.photograph import BrokenImageError, load_whole
+from codistill.data.batches.photograph import (
+    BrokenImageError,
+    dark_message,
+    load_whole,
+    nearly_black,
+)
 from codistill.data.batches.workers import Workers
 from codistill.data.encoded import EncodedDataset, Store
 from codistill.importing import optional
@@ -28,6 +33,8 @@ class Image:
         mode: mode of its pixels, such as "RGB" or "L"; if it is broken, the reason.
         contents: SHA-256 of the file.
         pixels: SHA-256 of size and pixels.
+        deep: largest value of a pixel of a 16-bit image; None for others.
+        frames: whether it has more frames than the first, which is used.
     """
 
     split: str
@@ -37,6 +44,8 @@ class Image:
     mode: str
     contents: bytes
     pixels: bytes
+    deep: int | None = None
+    frames: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,8 +84,9 @@ def check_dataset(
         split: count_classes(part.labels, len(dataset.classes))
         for split, part in dataset.splits.items()
     }
-    mend = [*_broken(images), *_missing(counts, dataset.classes), *_contradictions(images, dataset)]
-    consider = [*dataset.notes, *_balance(counts), *_duplicates(images)]
+    mend = [*_broken(images), *_dark(dataset, images)]
+    mend += [*_missing(counts, dataset.classes), *_contradictions(images, dataset)]
+    consider = [*dataset.notes, *_balance(counts), *_frames(images), *_duplicates(images)]
     return Findings(counts, images, mend, consider)
 
 
@@ -84,14 +94,13 @@ def _read_all(dataset: EncodedDataset, workers: int) -> Iterator[Image]:
     for split, part in dataset.splits.items():
         starts = range(0, len(part), _TOGETHER)
         keys = [part.index[start : start + _TOGETHER].tolist() for start in starts]
-        read = Workers(_Look(part.store), min(workers, len(keys)))
-        facts = (fact for (group,) in read(keys) for fact in group)
-        for i, (size, mode, contents, pixels) in enumerate(facts):
-            label = int(part.labels[i])
-            yield Image(split, label, part.name(i), size, mode, contents, pixels)
+        read = Workers(_Look(part.store, part.bits), min(workers, len(keys)))
+        labels = part.labels.tolist()
+        for i, facts in enumerate(fact for (group,) in read(keys) for fact in group):
+            yield Image(split, labels[i], part.name(i), *facts)
 
 
-_Facts = tuple[tuple[int, int] | None, str, bytes, bytes]
+_Facts = tuple[tuple[int, int] | None, str, bytes, bytes, int | None, bool]
 
 
 @dataclass(frozen=True)
@@ -99,6 +108,7 @@ class _Look:
     """The work of a worker."""
 
     store: Store
+    bits: int | None
 
     def __call__(self, places: list[int]) -> tuple[list[_Facts]]:
         return ([self._look(place) for place in places],)
@@ -113,18 +123,36 @@ class _Look:
             return encoded
 
         try:
-            mode, pixels = load_whole(read)
+            mode, pixels, deep, frames = load_whole(read, self.bits)
         except BrokenImageError as error:
-            return None, str(error), contents, b""
+            return None, str(error), contents, b"", None, False
         digest = hashlib.sha256(str(pixels.shape).encode())
         digest.update(np.ascontiguousarray(pixels).data)
-        return (pixels.shape[1], pixels.shape[0]), mode, contents, digest.digest()
+        size = pixels.shape[1], pixels.shape[0]
+        return size, mode, contents, digest.digest(), deep, frames
 
 
 def _broken(images: Sequence[Image]) -> Iterator[str]:
     for image in images:
         if image.size is None:
             yield f"broken: {image.name}: {image.mode}"
+
+
+def _dark(dataset: EncodedDataset, images: Sequence[Image]) -> Iterator[str]:
+    """Remarks on 16-bit images that come out nearly black, unless the user has said how deep."""
+    bits = next(iter(dataset.splits.values())).bits
+    found = [i.deep for i in images if i.deep is not None and nearly_black(i.deep, bits or 16)]
+    if found and bits is None:
+        yield dark_message(found, 16)
+
+
+def _frames(images: Sequence[Image]) -> Iterator[str]:
+    several = [image.name for image in images if image.frames]
+    if several:
+        yield (
+            f"images of several frames, of which the first is used: {len(several):,}, such as "
+            f"{several[0]}"
+        )
 
 
 def _missing(counts: dict[str, list[int]], classes: Sequence[str]) -> Iterator[str]:

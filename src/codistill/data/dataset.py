@@ -92,7 +92,8 @@ def hold_out(
 
     Args:
         split: N labelled images.
-        fraction: share of every class that is held out, 0 (nothing) to below 1.
+        fraction: share of every class that is held out, 0 (nothing) to below 1. Of a class of two
+            images or more, it is one image at least.
         seed: draws the images. The same seed gives the same ones on every machine.
         option: name of the setting that `fraction` comes from, for messages.
 
@@ -109,7 +110,10 @@ def hold_out(
     for label in range(int(labels.max()) + 1):
         members = (labels == label).nonzero().flatten()
         members = members[torch.randperm(len(members), generator=rng)]
-        held[members[: round(fraction * len(members))]] = True
+        count = round(fraction * len(members))
+        if fraction and not count and len(members) > 1:
+            count = 1
+        held[members[:count]] = True
     return split.take((~held).nonzero().flatten()), split.take(held.nonzero().flatten())
 
 

@@ -19,7 +19,8 @@ class Division(Generic[S]):
         train: training images.
         val: validation images, which choose an epoch; None if nothing is held out.
         test: test images, which are reported and never choose.
-        val_fraction: share that was held out; None if the data set has validation images.
+        val_fraction: share that was held out, 0.0 if there is none to spare; None if the data set
+            has validation images.
         test_fraction: share that became the test split; None if the data set has test images.
     """
 
@@ -55,8 +56,8 @@ def divide(
         train, test = hold_out(splits["all"], test_fraction, seed, "data.test_fraction")
         if not len(test):
             raise InputError(
-                f"data.test_fraction {test_fraction} of {len(splits['all'])} images is not one "
-                "per class: give more, and 3 images or more of a class"
+                f"there is not one image to test on: all classes of these "
+                f"{len(splits['all'])} images have one image: give 2 or more of a class"
             )
         if not len(train):
             raise InputError(
@@ -77,13 +78,16 @@ def divide(
         if val_fraction is None:
             return Division(train, val, test, None, test_fraction)
         train = train.join(val)
-    val_fraction = VAL_FRACTION if val_fraction is None else val_fraction
+    asked = val_fraction
+    val_fraction = VAL_FRACTION if asked is None else asked
     left, held = hold_out(train, val_fraction, seed)
-    if val_fraction and not len(held):
+    if asked and not len(held):
         raise InputError(
-            f"data.val_fraction {val_fraction} of {len(train)} images is not one per class: "
-            "give more, or 0"
+            f"data.val_fraction {asked}: all classes of these {len(train)} images to train on have "
+            "one image: give more images, or --data.val_fraction 0"
         )
+    if not len(held):
+        val_fraction = 0.0
     if not len(left):
         raise InputError(
             f"data.val_fraction {val_fraction} leaves not one image to train on: give less"

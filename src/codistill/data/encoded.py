@@ -2,14 +2,17 @@
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Int64
 from torch import Tensor
+
+from codistill.data.class_names import alike_notes, quoted, refuse_other_classes
 
 
 class Packed:
@@ -134,11 +137,13 @@ class EncodedSplit:
         labels: (N,), 0 to C - 1.
         store: holds these images, and perhaps others.
         index: (N,), place of each image in `store`.
+        bits: bits of a pixel that 16-bit images use; None: all 16, as nobody said.
     """
 
     labels: Int64[Tensor, "N"]
     store: Store
     index: Int64[np.ndarray, "N"]
+    bits: int | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -162,6 +167,19 @@ class EncodedSplit:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """What a reader took for labels and splits.
+
+    Attributes:
+        labels: where the labels are from, such as "the column 'label'".
+        splits: split -> where its images are from, if that is more than the name.
+    """
+
+    labels: str = "the data set itself"
+    splits: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class EncodedDataset:
     """A data set whose images are not decoded.
 
@@ -171,6 +189,7 @@ class EncodedDataset:
         classes: C names, in the order of the labels.
         fingerprint: SHA-256 over split, label, size in bytes and name of every image, hexadecimal.
         notes: remarks on the listing, one line each.
+        origin: what was taken for labels and splits.
     """
 
     name: str
@@ -178,6 +197,22 @@ class EncodedDataset:
     classes: tuple[str, ...]
     fingerprint: str
     notes: tuple[str, ...] = ()
+    origin: Origin = Origin()
+
+    def taken(self) -> list[str]:
+        """What was taken for splits, classes and labels, one line each."""
+        parts = []
+        for split, images in self.splits.items():
+            place = self.origin.splits.get(split)
+            parts.append(
+                f"{'undivided' if split == 'all' else split} {len(images):,}"
+                + (f" from {place}" if place else "")
+            )
+        names = quoted(self.classes)
+        return [
+            f"images: {', '.join(parts)}",
+            f"{len(self.classes):,} classes from {self.origin.labels}: {names}",
+        ]
 
 
 @dataclass(frozen=True)
@@ -203,6 +238,7 @@ def make_dataset(
     store: Store,
     classes: Iterable[str],
     notes: Iterable[str] = (),
+    origin: Origin | None = None,
 ) -> EncodedDataset:
     """Makes the data set of a listing.
 
@@ -212,7 +248,12 @@ def make_dataset(
         store: reads the images.
         classes: C names.
         notes: remarks on the listing.
+        origin: what was taken for labels and splits.
+
+    Raises:
+        InputError: a split has other classes than train.
     """
+    classes = tuple(classes)
     digest = hashlib.sha256()
     labels: dict[str, list[int]] = {}
     places: dict[str, list[int]] = {}
@@ -229,4 +270,8 @@ def make_dataset(
         )
         for split in labels
     }
-    return EncodedDataset(name, splits, tuple(classes), digest.hexdigest(), tuple(notes))
+    refuse_other_classes(
+        {s: {classes[label] for label in Counter(found)} for s, found in labels.items()}
+    )
+    notes = (*notes, *alike_notes(classes))
+    return EncodedDataset(name, splits, classes, digest.hexdigest(), notes, origin or Origin())

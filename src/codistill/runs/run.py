@@ -288,6 +288,7 @@ class Run:
             "std": list(data.normalisation.std),
             "image_size": list(data.image_size),
             "crop": data.crop,
+            "bits": data.settings.bits,
         }
         student = self.path / f"student{suffix}.safetensors"
         save_student(student, kept.network(), about)

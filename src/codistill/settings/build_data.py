@@ -1,6 +1,7 @@
 """Builds the batches of a run from its settings."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from codistill.data.balance import balance_notes, count_classes, shorten
 from codistill.data.batches.broken import BrokenImages
 from codistill.data.batches.in_memory import Augmentation, EvalBatches, TrainBatches
 from codistill.data.batches.mixing import MixedBatches, Mixing, balanced_weights
-from codistill.data.batches.photograph import EVAL_CROP
+from codistill.data.batches.photograph import EVAL_CROP, dark_message, deepest, nearly_black
 from codistill.data.batches.streamed import (
     CropAugmentation,
     StreamedEvalBatches,
@@ -37,6 +38,8 @@ _MIN_SCALE = 0.08
 _EVAL_BATCH = 500
 _EVAL_BATCH_ON_CPU = 128  # feature maps of more than that leave its caches
 _STREAMED_EVAL_BATCH = 100  # 15 MB at 224 x 224; small enough to be spread over the workers
+_OF_READERS = ("label_column", "image_column", "splits", "bits")
+_LOOKED_AT = 32  # images whose depth is looked at before a training
 _MEASURED = 2000  # images that a normalisation is estimated from
 
 
@@ -55,6 +58,7 @@ class Data:
         notes: remarkable facts about the data, one line each.
         broken: the images that turn out to be broken while they are read.
         crop: the share of the largest middle square that evaluation sees.
+        taken: what was taken for splits, classes and labels, one line each.
     """
 
     train: TrainBatches | StreamedTrainBatches
@@ -67,6 +71,7 @@ class Data:
     notes: tuple[str, ...]
     broken: BrokenImages
     crop: float = 1.0
+    taken: tuple[str, ...] = ()
 
     @property
     def val(self) -> EvalBatches | StreamedEvalBatches | None:
@@ -138,7 +143,7 @@ def describe_data(c: DataConfig) -> tuple[int, tuple[int, int]]:
     known = DATASETS[c.name]
     classes = known.num_classes
     if classes is None:
-        classes = len(open_dataset(c.name, c.root, c.label_column).classes)
+        classes = len(open_with(c).classes)
     size = c.image_size or IMAGE_SIZE
     return classes, known.image_size or (size, size)
 
@@ -147,7 +152,7 @@ def _refuse_what_does_not_apply(c: DataConfig) -> None:
     in_memory = c.name in IN_MEMORY
     of_others = ["pad", "pad_mode"]
     if in_memory:
-        of_others = ["image_size", "min_scale", "workers", "test_fraction", "label_column"]
+        of_others = ["image_size", "min_scale", "workers", "test_fraction", *_OF_READERS]
         why = "is held in memory at its own size"
     else:
         why = "is cut to data.image_size from images of any size"
@@ -199,7 +204,8 @@ def _build_in_memory(config: Config, device: torch.device) -> Data:
 
 def _build_streamed(config: Config, device: torch.device) -> Data:
     c = config.data
-    dataset = open_dataset(c.name, c.root, c.label_column)
+    dataset = open_with(c)
+    dark = _dark(dataset) if c.bits is None else ()
     division = _divide(dataset.splits, c)
     size = IMAGE_SIZE if c.image_size is None else c.image_size
     workers = available_cores() if c.workers is None else c.workers
@@ -241,10 +247,35 @@ def _build_streamed(config: Config, device: torch.device) -> Data:
             workers=workers,
             test_fraction=division.test_fraction,
         ),
-        notes=(*dataset.notes, *_notes(division, dataset.classes)),
+        notes=(*dataset.notes, *dark, *_notes(division, dataset.classes)),
+        taken=tuple(dataset.taken()),
         broken=broken,
         crop=EVAL_CROP,
     )
+
+
+def open_with(c: DataConfig) -> EncodedDataset:
+    """The data set of a configuration, its images still encoded."""
+    return open_dataset(c.name, c.root, **{option: getattr(c, option) for option in _OF_READERS})
+
+
+def _dark(dataset: EncodedDataset) -> tuple[str, ...]:
+    """A remark on 16-bit images that come out nearly black, of some that are looked at.
+
+    Raises:
+        InputError: all that were looked at do.
+    """
+    part = next(iter(dataset.splits.values()))
+    places = torch.linspace(0, len(part) - 1, min(_LOOKED_AT, len(part))).long().tolist()
+    depths = [deepest(functools.partial(part.read, i)) for i in places]
+    deep = [depth for depth in depths if depth is not None]
+    dark = [depth for depth in deep if nearly_black(depth, 16)]
+    if not dark:
+        return ()
+    message = f"of {len(places)} images looked at, {dark_message(dark, 16)}"
+    if len(dark) == len(deep):
+        raise InputError(message)
+    return (message,)
 
 
 def _divide(splits: Mapping[str, S], c: DataConfig) -> Division[S]:

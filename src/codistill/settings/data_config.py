@@ -22,7 +22,13 @@ class DataConfig:
         split_seed: seed of the held-out images, the same for all seeds of a comparison
         images_per_class: number of images of each class to train on; split_seed draws them after
             the held-out ones. Default: all
-        label_column: column of the labels, for tables. Default: found by name and type
+        label_column: column of the labels, for tables; suffix of the files of labels, for
+            webdataset. Default: found by name and type
+        image_column: column of the images, or of their paths, for tables. Default: found by name
+            and type
+        splits: folders, files or values that are splits, such as train=a,val=b,test=c; none takes
+            all for one undivided data set. Default: found by their names
+        bits: bits of a pixel that 16-bit grey images use, such as 8 or 12. Default: 16
         image_size: side of the crops that networks see, in pixels, for images that are cut from
             larger ones. Default: 224
         min_scale: smallest crop in training, as a share of the image's area. Default: 0.08
@@ -47,6 +53,9 @@ class DataConfig:
     split_seed: int = setting(0, above=-(2**63), below=2**63)
     images_per_class: int | None = setting(None, above=0)
     label_column: str | None = None
+    image_column: str | None = None
+    splits: str | None = setting(None)
+    bits: int | None = setting(None, at_least=8, at_most=16)
     image_size: int | None = setting(None, at_least=8, at_most=4096)
     min_scale: float | None = setting(None, above=0, at_most=1)
     rand_augment: int = setting(0, at_least=0, at_most=30)

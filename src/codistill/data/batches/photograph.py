@@ -13,7 +13,7 @@ import random
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from codistill.data.normalisation import Normalisation
-from codistill.data.readers.decode import FORMATS
+from codistill.data.readers.decode import formats
 from codistill.errors import InputError, reason
 from codistill.importing import optional
 
@@ -35,6 +35,7 @@ EVAL_CROP = 0.875  # share of the short side, as 224 of 256
 
 EVAL_SPARE = 2.0  # so that decoding hardly changes what is measured: see `load_crops`
 _ORIENTATION = 274  # EXIF's tag
+_BITS_PER_SAMPLE = 258  # TIFF's tag
 _QUARTER_TURNS = 5  # orientations from 5 on exchange width and height
 _OF_THE_MACHINE = {  # errors that no image is to blame for
     errno.ENOMEM,
@@ -55,6 +56,7 @@ def load_crops(
     choose: Callable[[int, int], Sequence[Box]],
     size: int,
     spare: float = 1.0,
+    bits: int | None = None,
 ) -> list["Image"]:
     """Crops of one image, RGB, each resized to size x size; the image is decoded once.
 
@@ -65,6 +67,7 @@ def load_crops(
         spare: smallest ratio of a decoded box's width to that of its crop, if a JPEG is decoded
             at a reduced size. 1 gives the quality of thumbnails, 2 nearly that of the full
             size, and infinity decodes the full size.
+        bits: bits of a pixel that 16-bit images use; None: all.
 
     Raises:
         BrokenImageError: the image cannot be read or decoded, or is too large.
@@ -75,20 +78,90 @@ def load_crops(
         boxes = choose(*shown_size(image))
         with _blamed_on_the_image():
             shrink = _draft(image, boxes, spare * size)
-            rgb = _to_rgb(image)
+            rgb = _to_rgb(image, bits)
     # The reduced size is rounded up, so that a box inside the whole image stays inside.
     scaled = [(a / shrink, b / shrink, c / shrink, d / shrink) for a, b, c, d in boxes]
     return [rgb.resize((size, size), Resampling.BILINEAR, box=box) for box in scaled]
 
 
-def load_whole(read: Callable[[], bytes]) -> tuple[str, UInt8[np.ndarray, "H W 3"]]:
-    """The mode of a stored image, such as "RGB" or "L", and all of its pixels in RGB.
+class Whole(NamedTuple):
+    """A stored image and its pixels.
+
+    Attributes:
+        mode: mode of the stored image, such as "RGB" or "L".
+        pixels: (H, W, 3), RGB.
+        deep: largest value of a pixel of a 16-bit image; None for others, and where it is unknown.
+        frames: whether the image has more than one frame, of which the first is used.
+    """
+
+    mode: str
+    pixels: UInt8[np.ndarray, "H W 3"]
+    deep: int | None
+    frames: bool
+
+
+def load_whole(read: Callable[[], bytes], bits: int | None = None) -> Whole:
+    """An image and all of its pixels.
+
+    Args:
+        read: returns the bytes of the image's file.
+        bits: bits of a pixel that 16-bit images use; None: all.
 
     Raises:
         BrokenImageError: the image cannot be read or decoded, or is too large.
     """
     with _opened(read) as image, _blamed_on_the_image():
-        return image.mode, np.asarray(_to_rgb(image))
+        frames = image.format != "MPO" and getattr(image, "is_animated", False)
+        wide = _has_16_bits(image)
+        mode = image.mode
+        image.load()
+        deep = int(np.asarray(image).max()) if wide and mode[0] == "I" else None
+        pixels = np.asarray(_to_rgb(image, bits))
+        if wide and deep is None:
+            deep = int(pixels.max()) << 8  # Pillow keeps the upper half of each pixel
+        return Whole(mode, pixels, deep, frames)
+
+
+def nearly_black(deep: int | None, bits: int) -> bool:
+    """Whether a 16-bit image uses less than a sixteenth of its range, and so comes out black."""
+    return deep is not None and deep < 2 ** (bits - 4)
+
+
+def dark_message(found: Sequence[int], bits: int) -> str:
+    """What to say of 16-bit images that come out nearly black.
+
+    Args:
+        found: largest value of each such image.
+        bits: bits that they are taken to use.
+    """
+    most = max(found)
+    used = next((b for b in (8, 10, 12, 14) if most < 2**b), 16)
+    return (
+        f"{len(found):,} 16-bit images have values up to {most:,} of {2**bits - 1:,} and come out "
+        f"nearly black: give --data.bits {used} if their grey levels use so many bits (convert "
+        "colour to 8 bits), or --data.bits 16 if they are that dark"
+    )
+
+
+def deepest(read: Callable[[], bytes]) -> int | None:
+    """The largest value of a 16-bit image; None for others, and for broken ones."""
+    try:
+        with _opened(read) as image:
+            return load_whole(read).deep if _has_16_bits(image) else None
+    except BrokenImageError:
+        return None
+
+
+def _has_16_bits(image: "Image") -> bool:
+    if image.mode[0] == "I":
+        return True
+    if image.format == "TIFF":  # decoded by now
+        stored = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, 8)
+        return max(stored if isinstance(stored, tuple) else (stored,)) == 16
+    tiles = getattr(image, "tile", None) or []
+    raw = tiles[0][3] if tiles else ""
+    raw = raw[0] if isinstance(raw, tuple) and raw else raw
+    return isinstance(raw, str) and ";16" in raw
 
 
 def random_box(width: int, height: int, min_scale: float, rng: random.Random) -> Box:
@@ -142,7 +215,7 @@ def _opened(read: Callable[[], bytes]) -> Iterator["Image"]:
             encoded = read()
             if not encoded:
                 raise BrokenImageError("the file is empty")
-            image = Image.open(io.BytesIO(encoded), formats=FORMATS)
+            image = Image.open(io.BytesIO(encoded), formats=formats())
             if image.format == "TIFF":
                 image.load()  # newer versions of Pillow turn it here, and remove the tag
         with image:
@@ -193,16 +266,25 @@ def _draft(image: "Image", boxes: Sequence[Box], size: float) -> int:
     return round(width / image.size[0])
 
 
-def _to_rgb(image: "Image") -> "Image":
+def _to_rgb(image: "Image", bits: int | None = None) -> "Image":
     """The first frame in 8-bit RGB, turned as EXIF says. Transparent pixels become white."""
     from PIL import Image
 
     turn = _orientation(image)
+    bits = bits or 16
+    if bits < 16 and image.mode[0] != "I" and _has_16_bits(image):
+        raise BrokenImageError("16-bit colour is read with all its bits: convert it to 8 bits")
     image.load()
     if image.mode == "F":
         raise BrokenImageError("its pixels are floating-point numbers of unknown range")
     if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip at 255
-        image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
+        values = np.asarray(image).astype(np.int64)
+        if values.size and not 0 <= values.min() <= values.max() <= 65535:
+            raise BrokenImageError(
+                f"its pixels go from {values.min():,} to {values.max():,}, and 16 bits have 0 to "
+                "65,535"
+            )
+        image = Image.fromarray((values >> (bits - 8)).clip(0, 255).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         layer = image.convert("RGBA")
         image = Image.new("RGBA", layer.size, "white")
@@ -229,7 +311,7 @@ def load_image(path: Path | str, about: dict[str, Any]) -> Float[Tensor, "1 3 H 
         path: an image file of any kind and size.
         about: what the student's file says, `load_student(...).about`: "mean", "std",
             "image_size", and "crop", the share of the largest square in the middle that is
-            resized to "image_size".
+            resized to "image_size"; "bits", which 16-bit images use.
 
     Raises:
         InputError: the image cannot be read, or `about` is not that of a run.
@@ -243,8 +325,9 @@ def load_image(path: Path | str, about: dict[str, Any]) -> Float[Tensor, "1 3 H 
         return [centre_box(width, height, about.get("crop", 1.0))]
 
     optional("PIL", "reading encoded images")
+    bits = about.get("bits")
     try:
-        (image,) = load_crops(Path(path).read_bytes, middle, height, EVAL_SPARE)
+        (image,) = load_crops(Path(path).read_bytes, middle, height, EVAL_SPARE, bits)
     except BrokenImageError as error:
         raise InputError(f"{path}: {error}") from error
     normalisation = Normalisation(tuple(about["mean"]), tuple(about["std"]))

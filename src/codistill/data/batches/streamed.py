@@ -128,7 +128,7 @@ class StreamedTrainBatches(Shuffled[EncodedSplit], _Streamed):
         self.broken = BrokenImages(len(split)) if broken is None else broken
         if self.augmentation.rand_augment:
             optional("torchvision", RAND_AUGMENT)
-        work = _Augmented(split.store, split.index, self.augmentation, seed)
+        work = _Augmented(split.store, split.index, self.augmentation, seed, split.bits)
         pin = self.device.type == "cuda"
         self._workers = Workers(work, min(workers, len(self)), pin, keep=True)
 
@@ -173,7 +173,7 @@ class StreamedEvalBatches(_Streamed):
         self.device = torch.device(device)
         self.broken = BrokenImages(len(split)) if broken is None else broken
         self._left_out: set[int] = set()  # places
-        work = _Centred(split.store, split.index, image_size)
+        work = _Centred(split.store, split.index, image_size, split.bits)
         self._workers = Workers(work, min(workers, len(self)), self.device.type == "cuda")
 
     def __iter__(self) -> Iterator[Batch]:
@@ -218,6 +218,7 @@ class _Augmented:
     index: np.ndarray
     augmentation: CropAugmentation
     seed: int
+    bits: int | None = None
 
     def __call__(self, key: _Key) -> _Loaded:
         size = self.augmentation.image_size
@@ -248,7 +249,7 @@ class _Augmented:
             return [random_box(width, height, self.augmentation.min_scale, rng) for rng in draws]
 
         read = functools.partial(self.store.read, int(self.index[place]))
-        cut = load_crops(read, boxes, self.augmentation.image_size)
+        cut = load_crops(read, boxes, self.augmentation.image_size, bits=self.bits)
         if self.augmentation.flip:
             cut = [
                 ImageOps.mirror(image) if rng.random() < 0.5 else image
@@ -266,6 +267,7 @@ class _Centred:
     store: Store
     index: np.ndarray
     size: int
+    bits: int | None = None
 
     def __call__(self, key: _Key) -> _Loaded:
         places: list[int] = []
@@ -274,7 +276,7 @@ class _Centred:
         for place in key.places:
             read = functools.partial(self.store.read, int(self.index[place]))
             try:
-                (image,) = load_crops(read, _middle, self.size, EVAL_SPARE)
+                (image,) = load_crops(read, _middle, self.size, EVAL_SPARE, self.bits)
             except BrokenImageError as error:
                 broken.append((place, str(error)))
             else:

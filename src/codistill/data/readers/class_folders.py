@@ -1,22 +1,28 @@
 """Class folders of images, perhaps inside folders for the splits."""
 
 import os
-import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from codistill.data.balance import shorten
-from codistill.data.encoded import EncodedDataset, Files, Listed, Packed, make_dataset
+from codistill.data.encoded import EncodedDataset, Files, Listed, Origin, Packed, make_dataset
 from codistill.data.readers.decode import SUFFIXES
+from codistill.data.readers.splits import NONE, OPTION, SplitNames, is_split_name, split_of
 from codistill.errors import InputError
 
-SPLIT_NAMES = {
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation"),
-    "test": ("test", "testing"),
-}
+_NOT_OURS = {"__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN"}  # made by systems, not by people
+_WRAPPERS = {"images", "image", "imgs", "data", "photos", "classes"}  # say nothing about a class
+_ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst")
+_TABLES = {
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".jsonl": "csv",
+    ".parquet": "parquet",
+    ".arrow": "hub",
+    ".tar": "webdataset",
+}  # suffix -> the data set that reads such files
 
 
 @dataclass
@@ -27,13 +33,17 @@ class Tree:
         images: split -> class -> name relative to the root and size in bytes, in order.
         ignored: number of files by suffix, for suffixes that no image has.
         loose: number of images that lie in no class folder.
-        unused: names of folders beside those of the splits.
+        unused: folders beside those of the splits, each with its number of images.
+        unlabelled: folders of splits without class folders, each with its number of images.
+        places: split -> folder of its class folders, relative to the root.
     """
 
     images: dict[str, dict[str, list[tuple[str, int]]]] = field(default_factory=dict)
     ignored: Counter[str] = field(default_factory=Counter)
     loose: int = 0
-    unused: list[str] = field(default_factory=list)
+    unused: dict[str, int] = field(default_factory=dict)
+    unlabelled: dict[str, int] = field(default_factory=dict)
+    places: dict[str, str] = field(default_factory=dict)
 
     @property
     def classes(self) -> list[str]:
@@ -41,7 +51,14 @@ class Tree:
         return sorted({name for kinds in self.images.values() for name in kinds})
 
     def notes(self) -> Iterator[str]:
-        """Remarks on what was left out, and on names that may mean the same class."""
+        """Remarks on what was left out."""
+        for folder, count in self.unlabelled.items():
+            yield (
+                f"{folder}/ has {_images(count)} but no class folders, so they have no labels and "
+                "are not used"
+                if count
+                else f"{folder}/ has no images, and is not used"
+            )
         empty = [
             name if split == "all" else f"{split}/{name}"
             for split, kinds in self.images.items()
@@ -56,60 +73,269 @@ class Tree:
         if self.loose:
             yield f"images that lie in no class folder, and are not used: {self.loose:,}"
         if self.unused:
-            yield f"folders beside those of the splits, which are not used: {shorten(self.unused)}"
-        alike: dict[str, list[str]] = {}
-        for name in self.classes:
-            alike.setdefault(unicodedata.normalize("NFC", name).casefold(), []).append(name)
-        for names in alike.values():
-            if len(names) > 1:
-                yield f"classes of nearly the same name: {shorten(names)}"
+            unused = [f"{name}/ ({_images(count)})" for name, count in self.unused.items()]
+            yield f"folders beside those of the splits, which are not used: {shorten(unused)}"
 
 
-def list_folder(root: Path) -> EncodedDataset:
-    """Any images in class folders, perhaps inside train/, val/ and test/."""
-    tree = list_tree(root, find_splits(root))
+def _images(count: int) -> str:
+    return f"{count:,} image" + "s" * (count != 1)
+
+
+def list_folder(root: Path, names: SplitNames) -> EncodedDataset:
+    """Any images in class folders, perhaps inside folders for the splits.
+
+    Args:
+        root: the folder.
+        names: which names of folders say which split.
+
+    Raises:
+        InputError: there are no two classes, or the folders can be read in two ways.
+    """
+    if root.is_file():
+        raise InputError(f"{root} is a file{_advice([root])}: a folder of class folders is needed")
+    layout = find_layout(root, names)
+    tree = list_tree(root, layout.folders)
+    tree.unlabelled, tree.unused = layout.unlabelled, layout.beside
     filled = [name for name in tree.classes if any(k.get(name) for k in tree.images.values())]
     if len(filled) < 2:
-        found = f"images of {filled[0]!r} only" if filled else "no images in class folders"
-        raise InputError(
-            f"{root} has {found}: give a folder with two or more folders, one for each class, "
-            "such as cat/1.jpg and dog/2.jpg, perhaps inside train/ and test/"
-        )
+        raise InputError(f"{root} has {_found(root, tree, filled)}")
     return dataset_of_tree("folder", root, tree, filled, filled)
 
 
-def find_splits(root: Path) -> dict[str, Path]:
-    """The folder of each split that exists; {"all": ...} if the images are not divided."""
-    inside = subfolders(root)
+def _found(root: Path, tree: Tree, filled: list[str]) -> str:
+    """What there is in place of two classes, and what to do about it."""
+    found = f"images of {filled[0]!r} only" if filled else "no images in class folders"
+    here = sorted(path for path in root.iterdir() if path.is_file() and path.name[0] != ".")
+    loose = f", but {_images(tree.loose)} in no folder" if tree.loose and not filled else ""
+    passed = ""
+    if tree.ignored:
+        kinds = ", ".join(f"{n:,} {suffix}" for suffix, n in tree.ignored.most_common(5))
+        passed = f"; it has {kinds}, which are not read: convert or rename them"
+    return (
+        f"{found}{loose}: give a folder with two or more folders, one for each class, "
+        f"such as cat/1.jpg and dog/2.jpg, perhaps inside train/ and test/{passed}{_advice(here)}"
+    )
+
+
+def _advice(files: list[Path]) -> str:
+    """What to do with archives and tables that lie where class folders should."""
+    archives = [file.name for file in files if file.suffix.lower() in _ARCHIVES]
+    tables = [file for file in files if file.suffix.lower() in _TABLES]
+    advice = f"; unpack {shorten(archives)} first" if archives else ""
+    if tables:
+        kind = _TABLES[tables[0].suffix.lower()]
+        advice += f"; {tables[0].name} is read by --data {kind} --data.root {tables[0]}"
+    return advice
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The folders of a data set, each with its meaning.
+
+    Attributes:
+        folders: split -> folder of its class folders; {"all": ...} if the images are not divided.
+        unlabelled: name of a split's folder without class folders -> number of its images.
+        beside: name of another folder with images -> their number.
+    """
+
+    folders: dict[str, Path]
+    unlabelled: dict[str, int] = field(default_factory=dict)
+    beside: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Look:
+    """A folder at first sight.
+
+    Attributes:
+        place: the folder, or the one inside it that holds all it has.
+        direct: whether images lie in it.
+        kinds: names of the folders inside it that have images.
+    """
+
+    place: Path
+    direct: bool
+    kinds: frozenset[str]
+
+    @classmethod
+    def at(cls, folder: Path) -> "_Look":
+        place = _inner(folder)
+        inside = subfolders(place)
+        return cls(place, _has_images(place), frozenset(f.name for f in inside if _filled(f)))
+
+
+def find_layout(root: Path, names: SplitNames) -> Layout:
+    """Finds out which folders are splits, and which are classes.
+
+    A folder is that of a split if its name says so and it has folders with images. Where folders
+    can be splits as well as classes, the user decides.
+
+    Raises:
+        InputError: what there is can be read in two ways, or not at all.
+    """
+    base = root if names.given is not None else _unwrapped(root)
+    inside = subfolders(base)
+    looks = {folder: _Look.at(folder) for folder in inside}
+    if names.given is not None:
+        names.require([folder.name for folder in inside], f"{root}")
+    if names.given == {}:
+        return Layout({"all": base})
+
     found: dict[str, Path] = {}
-    for folder in inside:
-        for split, names in SPLIT_NAMES.items():
-            if folder.name.lower() in names:
-                if split in found:
-                    raise InputError(
-                        f"{root} has both {found[split].name}/ and {folder.name}/: remove or "
-                        "rename one of them"
-                    )
-                found[split] = folder
-    if "train" not in found:
-        if found and len(found) == len(inside) and any(map(subfolders, found.values())):
-            others = " and ".join(f"{folder.name}/" for folder in found.values())
-            raise InputError(f"{root} has {others} but no train/")
-        return {"all": root}
-    if len(found) == 1 and subfolders(found["train"]):
-        beside = [f.name for f in inside if f != found["train"] and _has_images(f)]
-        if beside:
+    for folder, look in looks.items():
+        split = names.of(folder.name)
+        empty = not look.direct and is_split_name(folder.name)
+        if not split or not (look.kinds or empty or names.given):
+            continue
+        if names.given and not look.kinds:
             raise InputError(
-                f"{root} has images in {shorten(beside)} beside train/, which has folders of its "
-                "own: give a folder of classes, or one that is divided into train/ and test/"
+                f"data.splits names {folder.name!r}, and {folder} has no class folders with images"
             )
-    if not subfolders(found["train"]):
-        if len(found) == 1 and len(inside) > 1:
-            return {"all": root}  # a class of trains among other classes
+        if split in found:
+            raise InputError(
+                f"{base} has both {found[split].name}/ and {folder.name}/, and each may be "
+                f"{split}: remove or rename one of them, or say which, such as {OPTION} "
+                f"{_say({'train': found.get('train', folder)} | {split: folder})}"
+            )
+        found[split] = folder
+    if "train" not in found:
+        _refuse_two_readings(base, looks, found)
+        return Layout({"all": base})
+
+    train = looks[found["train"]]
+    beside = [folder for folder in inside if folder not in found.values()]
+    other = [f for f in beside if looks[f].direct and not split_of(f.name)]
+    if not subfolders(train.place):
+        if len(found) == 1 and len(inside) > 1 and not names.given:
+            return Layout({"all": base})  # a class of trains among other classes
         raise InputError(
             f"{found['train']} has no folders in it: sort the images into one folder per class"
+            + _listing_advice(base)
         )
-    return {"all": found["train"]} if len(found) == 1 else found
+    if len(found) == 1 and other and not names.given:
+        raise InputError(
+            f"{base} has images in {shorten([f.name for f in other])} beside "
+            f"{found['train'].name}/, which has folders of its own: give {OPTION} {NONE} if "
+            f"{found['train'].name} is a class like these, or {OPTION} {_say(found)} to leave "
+            "them out"
+        )
+    without = [
+        folder
+        for folder in inside
+        if not looks[folder].kinds
+        and (folder in found.values() or (not names.given and split_of(folder.name)))
+    ]
+    folders = {s: looks[folder].place for s, folder in found.items() if folder not in without}
+    rest = {f.name: _count(f) for f in beside if f not in without}
+    return Layout(
+        {"all": folders["train"]} if len(folders) == 1 else folders,
+        {folder.name: _count(folder) for folder in without},
+        {name: count for name, count in rest.items() if count},
+    )
+
+
+def _refuse_two_readings(base: Path, looks: dict[Path, _Look], found: dict[str, Path]) -> None:
+    """Raises InputError if the folders may be classes, and may be something else as well."""
+    inside = list(looks)
+    if found:
+        others = " and ".join(f"{folder.name}/" for folder in found.values())
+        first = next((f for f in inside if f not in found.values()), base / "NAME")
+        raise InputError(
+            f"{base} has {others} but no train/: name the folder to train on, such as {OPTION} "
+            f"{_say({'train': first} | found)}, or give {OPTION} {NONE} if all folders are classes"
+        )
+    flat = {f: split_of(f.name) for f, look in looks.items() if look.direct}
+    whole = {split for f, split in flat.items() if split and is_split_name(f.name)}
+    if len(whole) > 1 or (all(flat.values()) and len({*flat.values()}) > 1):
+        named = [f"{f.name}/" for f, split in flat.items() if split]
+        raise InputError(
+            f"{base} has images in {' and '.join(named)} but no class folders in them: sort the "
+            f"images into one folder per class, or give {OPTION} {NONE} if these are the classes"
+            + _listing_advice(base)
+        )
+    if whole - {"train"}:
+        (name,) = [f.name for f, split in flat.items() if split in whole and is_split_name(f.name)]
+        raise InputError(
+            f"{base} has images in {name}/ beside folders that may be classes: give {OPTION} "
+            f"{NONE} if {name} is a class too, or move {name}/ elsewhere if its images are to be "
+            f"tested on: without class folders they have no labels"
+        )
+    plain = {f: look.kinds for f, look in looks.items() if not look.direct and look.kinds}
+    for first, kinds in plain.items():
+        alike = [f for f in plain if len(plain[f] & kinds) > 1]
+        if len(alike) < 2:
+            continue
+        shared = sorted(frozenset.intersection(*(plain[f] for f in alike)) or kinds)
+        shown = shorten([f"{f.name}/" for f in alike])
+        inner = " and ".join(f"{name}/" for name in shared[:3])
+        if len({split_of(name) for name in shared} - {""}) > 1:
+            raise InputError(
+                f"{base} has {inner} inside each of {shown}: put the splits outside, as in "
+                f"{shared[0]}/{first.name}/, or list the images in a table (--data csv), or give "
+                f"{OPTION} {NONE} to take all images of {first.name}/ for one class undivided"
+            )
+        raise InputError(
+            f"{base} has folders {shown} with the same folders inside, {inner}: if they are "
+            f"splits, say which, such as {OPTION} {_say({'train': alike[0], 'test': alike[1]})}; "
+            f"if they are the classes, give {OPTION} {NONE}"
+        )
+
+
+def _say(found: Mapping[str, Path]) -> str:
+    """The option's value that names these folders."""
+    return ",".join(f"{split}={folder.name}" for split, folder in found.items())
+
+
+def _listing_advice(base: Path) -> str:
+    """Where a table of labels lies beside images: how to use it."""
+    files = sorted(base.iterdir())
+    tables = [f for f in files if f.is_file() and _TABLES.get(f.suffix.lower()) == "csv"]
+    return _advice(tables[:1])
+
+
+def _unwrapped(root: Path) -> Path:
+    """The folder inside folders that have nothing else, as archives make them."""
+    base, seen = root, {root.resolve()}
+    while not _has_images(base):
+        inside = subfolders(base)
+        if len(inside) != 1 or (look := inside[0].resolve()) in seen or _has_images(inside[0]):
+            break
+        if split_of(inside[0].name) not in ("", "train") or not subfolders(inside[0]):
+            break
+        seen.add(look)
+        base = inside[0]
+    return base
+
+
+def _inner(folder: Path) -> Path:
+    """The folder inside one of a split, where archives repeat its name: train/train/."""
+    place, seen = folder, {folder.resolve()}
+    while not _has_images(place):
+        inside = subfolders(place)
+        if len(inside) != 1 or (look := inside[0].resolve()) in seen:
+            break
+        name, above = inside[0].name.casefold(), folder.name.casefold()
+        split = split_of(name)
+        if not (name == above or name in _WRAPPERS or (split and split == split_of(above))):
+            break
+        if name in _WRAPPERS and not subfolders(inside[0]):
+            break
+        seen.add(look)
+        place = inside[0]
+    return place
+
+
+def _filled(folder: Path) -> bool:
+    """Whether a folder has an image, at any depth."""
+    return next(list_images(folder.parent, folder, Counter()), None) is not None
+
+
+def _count(folder: Path) -> int:
+    return sum(1 for _ in list_images(folder.parent, folder, Counter()))
+
+
+def _shown(folder: Path, root: Path) -> str:
+    return folder.relative_to(root).as_posix()
 
 
 def list_tree(root: Path, folders: Mapping[str, Path]) -> Tree:
@@ -119,11 +345,9 @@ def list_tree(root: Path, folders: Mapping[str, Path]) -> Tree:
         root: folder that names are relative to.
         folders: split -> folder that holds its class folders.
     """
-    tree = Tree()
+    tree = Tree(places={split: _shown(folder, root) for split, folder in folders.items()})
     places = {root, *folders.values()}
-    tree.loose = sum(_is_image(file) for place in places for file in place.iterdir())
-    if root not in folders.values() and len(folders) > 1:
-        tree.unused = [f.name for f in subfolders(root) if f not in folders.values()]
+    tree.loose = sum(is_image(file) for place in places for file in place.iterdir())
     for split in ("train", "val", "test", "all"):
         if split in folders:
             tree.images[split] = {
@@ -153,7 +377,7 @@ def _walk(
         return
     with os.scandir(path) as entries:
         for entry in entries:
-            if entry.name.startswith("."):
+            if entry.name.startswith(".") or entry.name in _NOT_OURS:
                 continue
             inner = f"{name}/{entry.name}"
             if entry.is_dir():
@@ -167,13 +391,14 @@ def _walk(
                 ignored[suffix or "without a suffix"] += 1
 
 
-def _is_image(file: Path) -> bool:
+def is_image(file: Path) -> bool:
+    """Whether a file has the suffix of an image, and is not hidden."""
     hidden = file.name.startswith(".")
     return not hidden and file.suffix.lower() in SUFFIXES and file.is_file()
 
 
 def _has_images(folder: Path) -> bool:
-    return any(map(_is_image, folder.iterdir()))
+    return any(map(is_image, folder.iterdir()))
 
 
 def _size(entry: os.DirEntry[str]) -> int:
@@ -186,7 +411,7 @@ def _size(entry: os.DirEntry[str]) -> int:
 def subfolders(folder: Path) -> list[Path]:
     """The folders inside a folder, sorted, without hidden ones."""
     inside = (path for path in folder.iterdir() if not path.name.startswith("."))
-    return sorted(path for path in inside if path.is_dir() and path.name != "__MACOSX")
+    return sorted(path for path in inside if path.is_dir() and path.name not in _NOT_OURS)
 
 
 def dataset_of_tree(
@@ -209,4 +434,7 @@ def dataset_of_tree(
         for file, size in images
     ]
     store = Files(str(root), Packed(image.name for image in listing))
-    return make_dataset(name, listing, store, classes, tree.notes())
+    places = {split: f"{place}/" for split, place in tree.places.items() if place != "."}
+    return make_dataset(
+        name, listing, store, classes, tree.notes(), Origin("the names of the folders", places)
+    )

@@ -1,5 +1,6 @@
 """Decodes images of one size, several at a time."""
 
+import functools
 import io
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,10 +15,22 @@ from codistill.errors import InputError
 from codistill.importing import optional
 
 # Named one by one, because Pillow knows more: for EPS it runs Ghostscript.
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "PPM", "TIFF")
-SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".ppm", ".tif", ".tiff"))
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "GIF", "PPM", "TIFF", "AVIF")
+SUFFIXES = frozenset(
+    (".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jif", ".jfif", ".webp", ".bmp", ".dib", ".gif")
+    + (".ppm", ".pgm", ".pbm", ".pnm", ".tif", ".tiff", ".avif")
+)
 
 CHUNK = 256  # images that a thread takes at once, because handing over one costs more
+
+
+@functools.cache
+def formats() -> tuple[str, ...]:
+    """The formats that images are read in: those of ours that this Pillow has."""
+    from PIL import Image
+
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
 def decode_images(
@@ -57,7 +70,7 @@ def _decode(
 
     where = f"{root / images.name(i)}"
     try:
-        with Image.open(io.BytesIO(images.read(i)), formats=FORMATS) as image:
+        with Image.open(io.BytesIO(images.read(i)), formats=formats()) as image:
             if image.size != (size, size):  # known before decoding: a huge image costs nothing
                 width, height = image.size
                 raise InputError(f"{where} is {width} x {height} pixels: {of} has {size} x {size}")

@@ -2,16 +2,24 @@
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
 
-from codistill.data.encoded import EncodedDataset, Listed, make_dataset
-from codistill.data.readers.class_folders import SPLIT_NAMES
-from codistill.data.readers.index import number_labels
-from codistill.data.readers.parquet import LABELS
-from codistill.errors import InputError, did_you_mean
+from codistill.data.encoded import EncodedDataset, Listed, Origin, make_dataset
+from codistill.data.readers.labels import (
+    Columns,
+    number_labels,
+    pick_images,
+    pick_labels,
+    refuse_unlikely,
+    unlabelled_notes,
+)
+from codistill.data.readers.parquet import arrow_kind, label_texts
+from codistill.data.readers.splits import OPTION, SPLITS, SplitNames, is_split_name, split_of
+from codistill.errors import InputError
 from codistill.files import place_of
 from codistill.importing import optional
 
@@ -52,35 +60,46 @@ class Rows:
         return table, i - int(self.ends[table])
 
 
-def list_hub(name: str, label_column: str | None) -> EncodedDataset:
+def list_hub(name: str, columns: Columns, split_names: SplitNames) -> EncodedDataset:
     """A data set of the Hub, with the splits train, validation and test, or train alone.
 
     Args:
         name: name such as "ylecun/mnist", with a configuration after a colon; or a local folder.
-        label_column: name of the column of labels. Default: found by its name and type.
+        columns: names of the columns of labels and images. Default: found by name and type.
+        split_names: which names of splits say which split.
     """
-    tables, notes = _load(name)
+    tables, places, notes = _load(name, split_names)
     first = next(iter(tables.values()))
-    image, label = _columns(first.features, label_column, name)
-    names = getattr(first.features[label], "names", None)
+    image, label = _columns(first.features, columns, name)
+    classes = getattr(first.features[label], "names", None)
     kept: list[tuple[str, Any]] = []
-    found: list[Any] = []
+    found: list[str] = []
     listing: list[tuple[str, int, str]] = []  # split, size, name
+    unlabelled: dict[str, int] = {}
     for split, table in tables.items():
-        labels = table[label][:]
-        if all(value is None or value == -1 for value in labels):
-            notes.append(f"split {split!r} has no labels: left out")
+        if lacking := {image, label} - set(table.features):
+            notes.append(f"split {places[split]!r} has no column {min(lacking)!r}: left out")
             continue
-        table = table.select_columns([image])
-        kept.append((split, _undecoded(table, image)))
-        found += labels
-        sizes = _sizes(kept[-1][1], image)
-        listing += [(split, size, f"{split}, row {row}") for row, size in enumerate(sizes)]
-    if any(value is None or value == -1 for value in found):
-        raise InputError(f"{name} has rows without a label in a split that has labels")
-    numbers, classes = number_labels(
-        list(map(str, found)), names, lambda i: f"{name}: {listing[i][2]}"
-    )
+        texts = label_texts(table[label][:], classes, f"{name}: {split}", label, 0)
+        if all(text is None for text in texts):
+            notes.append(f"split {places[split]!r} has no labels: left out")
+            continue
+        table = _undecoded(table.select_columns([image]), image)
+        sizes = _sizes(table, image)
+        rows = [row for row, text in enumerate(texts) if text is not None]
+        if len(rows) < len(texts):
+            unlabelled[split] = len(texts) - len(rows)
+            table = table.select(rows)
+        kept.append((split, table))
+        found += [text for text in texts if text is not None]
+        listing += [(split, sizes[row], f"{split}, row {row}") for row in rows]
+    if not kept:
+        raise InputError(f"{name} has no row with a label in {label!r}")
+    numbers, kinds, more = number_labels(found, classes, lambda i: f"{name}: {listing[i][2]}")
+    if classes is None:
+        refuse_unlikely(label, columns.label, numbers, name)
+    if "train" not in {split for split, _ in kept}:
+        raise InputError(f"{name} has no labels in its split for training")
     only = {split for split, _ in kept} == {"train"}
     ends = np.cumsum([0, *(len(table) for _, table in kept)])
     store = Rows(tuple(t for _, t in kept), image, tuple(s for s, _ in kept), ends)
@@ -88,53 +107,83 @@ def list_hub(name: str, label_column: str | None) -> EncodedDataset:
         Listed("all" if only else split, number, size, row)
         for (split, size, row), number in zip(listing, numbers, strict=True)
     ]
-    return make_dataset("hub", images, store, classes, notes)
+    if only:
+        unlabelled = {"all": sum(unlabelled.values())}
+    notes += [*more, *unlabelled_notes(unlabelled)]
+    shown = {"all" if only else split: repr(places[split]) for split, _ in kept}
+    return make_dataset("hub", images, store, kinds, notes, Origin(f"the column {label!r}", shown))
 
 
-def _load(name: str) -> tuple[dict[str, Any], list[str]]:
-    """The tables by our names for their splits, and notes on the others."""
+def _load(name: str, split_names: SplitNames) -> tuple[dict[str, Any], dict[str, str], list[str]]:
+    """The tables by our names for their splits, the names that they have, and notes on others."""
     datasets = optional("datasets", "data set 'hub'")
     path, _, configuration = name.partition(":")
     folder = place_of(path)
     try:
-        loaded = datasets.load_dataset(
-            str(folder.absolute()) if folder.is_dir() else path, configuration or None
+        loaded = (
+            _saved(folder)
+            if folder.is_dir() and _is_saved(folder)
+            else datasets.load_dataset(
+                str(folder.absolute()) if folder.is_dir() else path, configuration or None
+            )
         )
     except Exception as error:  # there are many: network, files, configurations
         reason = " ".join(str(error).split())
         raise InputError(f"the data set {name!r} cannot be loaded: {reason}") from error
-    tables, notes = {}, []
-    for split, table in loaded.items():
-        ours = next((s for s, names in SPLIT_NAMES.items() if split.lower() in names), None)
-        if ours is None or ours in tables:
-            notes.append(f"split {split!r} is not used")
-        else:
-            tables[ours] = table
+    split_names.require(loaded, name)
+    tables: dict[str, Any] = {}
+    places: dict[str, str] = {}
+    ordered = sorted(loaded, key=lambda split: not is_split_name(split))
+    for split in ordered if split_names.given != {} else []:
+        ours = split_names.of(split)
+        if ours and ours not in tables:
+            tables[ours], places[ours] = loaded[split], split
+    if split_names.given == {}:
+        tables["train"] = datasets.concatenate_datasets(list(loaded.values()))
+        places["train"] = " and ".join(loaded)
+        return tables, places, []
+    if split_names.given is None and [split_of(split) for split in loaded] == [""]:
+        ((places["train"], tables["train"]),) = loaded.items()
+        return {"train": tables["train"]}, {"train": places["train"]}, []
     if "train" not in tables:
-        raise InputError(f"{name} has the splits {', '.join(loaded)}, but none for training")
-    return tables, notes
+        raise InputError(
+            f"{name} has the splits {', '.join(loaded)}, but none for training: say which it is, "
+            f"such as {OPTION} train={next(iter(loaded))}"
+        )
+    unused = [split for split in loaded if split not in places.values()]
+    notes = [f"split {split!r} ({len(loaded[split]):,} images) is not used" for split in unused]
+    return {split: tables[split] for split in SPLITS if split in tables}, places, notes
 
 
-def _columns(features: Any, label_column: str | None, name: str) -> tuple[str, str]:
+def _is_saved(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in ("state.json", "dataset_dict.json"))
+
+
+def _saved(folder: Path) -> dict[str, Any]:
+    """What `save_to_disk` wrote, by split; one table alone is undivided."""
+    import datasets
+
+    loaded = datasets.load_from_disk(str(folder.absolute()))
+    return {"train": loaded} if isinstance(loaded, datasets.Dataset) else dict(loaded)
+
+
+def _columns(features: Any, given: Columns, name: str) -> tuple[str, str]:
     import datasets
 
     images = [n for n, f in features.items() if isinstance(f, datasets.Image)]
+    others = {n: f"{getattr(f, 'dtype', None) or f}" for n, f in features.items()}
+    image = pick_images(images, others, given.image, name, "images")
     numbered = [n for n, f in features.items() if isinstance(f, datasets.ClassLabel)]
-    plain = [n for n, f in features.items() if getattr(f, "dtype", "") in ("int64", "string")]
-    labels = [*numbered, *(n for n in plain if n not in numbered)]
-    if label_column is not None and label_column not in labels:
-        raise InputError(
-            f"{name} has no column of labels called {label_column!r}: "
-            f"{did_you_mean(label_column, labels)}"
-        )
-    likely = [n for n in LABELS if n in labels]
-    label = label_column or next(iter([*likely, *numbered, *labels]), None)
-    if len(images) != 1 or label is None:
-        raise InputError(
-            f"{name} has the columns {', '.join(features)}: it needs one column of images and one "
-            "of labels"
-        )
-    return images[0], label
+    kinds: dict[str, str | None] = {}
+    for column, feature in features.items():
+        if column in numbered:
+            kinds[column] = "numbers"
+        elif isinstance(feature, datasets.Value):
+            kind = arrow_kind(feature.pa_type)
+            if kind in ("text", "numbers"):
+                kinds[column] = kind
+    rest = {n: kind for n, kind in others.items() if n not in kinds}
+    return image, pick_labels(kinds, rest, numbered, given.label, name)
 
 
 def _undecoded(table: Any, image: str) -> Any:

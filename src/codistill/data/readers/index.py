@@ -5,19 +5,27 @@ import hashlib
 import json
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path, PurePath
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int64
 
-from codistill.data.encoded import EncodedDataset, Listed, Packed, Slices, Store, make_dataset
-from codistill.data.readers.class_folders import SPLIT_NAMES
-from codistill.errors import InputError
+from codistill.data.balance import shorten
+from codistill.data.encoded import (
+    EncodedDataset,
+    Listed,
+    Origin,
+    Packed,
+    Slices,
+    Store,
+    make_dataset,
+)
 from codistill.files import cache_folder, written
 from codistill.messages import note
 
-LAYOUT = 1  # raise it when the index changes
+LAYOUT = 2  # raise it when the index changes
+_ABOUT = ("names", "splits", "members", "classes", "origin", "notes")
 
 
 @dataclass(frozen=True)
@@ -33,6 +41,8 @@ class Index:
         splits: split of each listed file: "train", "val", "test" or "all".
         members: number of images in each listed file, in order.
         classes: C names.
+        origin: where the labels are from, for messages.
+        notes: remarks on what was left out.
     """
 
     which: Int64[np.ndarray, "N"]
@@ -43,6 +53,8 @@ class Index:
     splits: list[str]
     members: list[int]
     classes: list[str]
+    origin: str
+    notes: list[str] = field(default_factory=list)
 
     def slices(self, files: list[Path]) -> Slices:
         """The store of these images in their large files."""
@@ -66,7 +78,7 @@ def kept_index(path: Path, build: Callable[[], Index]) -> Index:
         arrays = {k: stored[k] for k in ("which", "starts", "sizes", "labels")}
         return Index(**arrays, **about)
     index = build()
-    about = {k: getattr(index, k) for k in ("names", "splits", "members", "classes")}
+    about = {k: getattr(index, k) for k in _ABOUT}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with written(path) as temporary, open(temporary, "wb") as file:
@@ -83,69 +95,37 @@ def kept_index(path: Path, build: Callable[[], Index]) -> Index:
     return index
 
 
-def indexed_dataset(name: str, index: Index, store: Store, notes: list[str]) -> EncodedDataset:
-    """The data set that an index describes, and whose images a store has in the same order."""
-    splits = np.repeat(np.arange(len(index.splits)), index.members).tolist()
+def indexed_dataset(name: str, index: Index, store: Store, files: list[Path]) -> EncodedDataset:
+    """The data set that an index describes, and whose images a store has in the same order.
+
+    Args:
+        name: name of the data set.
+        index: describes the images.
+        store: reads them.
+        files: the large files, as the index counts them.
+    """
+    named = index.splits
+    splits = np.repeat(np.arange(len(named)), index.members).tolist()
     listing = [
-        Listed(index.splits[split], label, size, image)
+        Listed(named[split], label, size, image)
         for split, label, size, image in zip(
             splits, index.labels.tolist(), index.sizes.tolist(), index.names, strict=True
         )
     ]
-    return make_dataset(name, listing, store, index.classes, notes)
+    places: dict[str, str] = {}
+    for split in dict.fromkeys(named):
+        of_split = [f.name for f, s in zip(files, named, strict=True) if s == split]
+        places[split] = shorten(of_split)
+    origin = Origin(index.origin, places)
+    return make_dataset(name, listing, store, index.classes, index.notes, origin)
 
 
-def splits_of(files: list[PurePath]) -> list[str]:
-    """The split that each file's path names, or "all" for each if none does.
-
-    Args:
-        files: paths relative to the root of the data set.
-    """
-    found = [_split_of(file) for file in files]
-    if "" in found and any(found):
-        raise InputError(
-            f"{files[found.index('')]} has no train, val or test in its path, "
-            "but other files have: rename or remove it"
-        )
-    named = set(found)
-    if named & {"val", "test"} and "train" not in named:
-        raise InputError(f"there are files for {' and '.join(sorted(named))}, but none for train")
-    return ["all"] * len(files) if named <= {"", "train"} else found
-
-
-def _split_of(file: PurePath) -> str:
-    """The split that the last such word of a path names: "test" for train/test_photos/0.tar."""
-    words = "".join(c if c.isalpha() else " " for c in str(file.with_suffix(""))).lower().split()
-    for word in reversed(words):
-        for split, names in SPLIT_NAMES.items():
-            if word in names:
-                return split
-    return ""
-
-
-def number_labels(
-    values: list[str], names: list[str] | None, where: Callable[[int], str]
-) -> tuple[list[int], list[str]]:
-    """Labels 0 to C - 1 and C names.
-
-    Args:
-        values: one label for each image, as found: numbers or names.
-        names: names of the classes that numbers stand for, if they are known.
-        where: names the i-th image in a message.
-    """
-    if not all(value.isdecimal() for value in values):
-        classes = sorted(set(values))
-        places = {name: i for i, name in enumerate(classes)}
-        return [places[value] for value in values], classes
-    numbers = list(map(int, values))
-    most = max(numbers, default=-1)
-    if names is None and most < 1_000_000:
-        return numbers, [str(i) for i in range(most + 1)]
-    if names is None or most >= len(names):
-        why = (
-            f"not 0 to {len(names) - 1}, as there are {len(names)} classes"
-            if names
-            else "too large"
-        )
-        raise InputError(f"{where(numbers.index(most))}: the label is {most}, {why}")
-    return numbers, names
+def files_below(root: Path, *suffixes: str) -> list[Path]:
+    """The files of these suffixes at any depth, sorted, without hidden ones."""
+    found = []
+    for file in root.rglob("*"):
+        inside = file.relative_to(root).parts
+        hidden = any(part[0] == "." or part == "__MACOSX" for part in inside)
+        if file.suffix.lower() in suffixes and not hidden and file.is_file():
+            found.append(file)
+    return sorted(found)

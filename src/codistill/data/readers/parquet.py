@@ -9,7 +9,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,34 +19,45 @@ import numpy as np
 from codistill.data.encoded import EncodedDataset, Held, Packed
 from codistill.data.readers.index import (
     Index,
+    files_below,
     index_key,
     indexed_dataset,
     kept_index,
-    number_labels,
-    splits_of,
 )
-from codistill.errors import InputError, did_you_mean, reason
+from codistill.data.readers.labels import (
+    LABELS,
+    Columns,
+    label_text,
+    number_labels,
+    pick_images,
+    pick_labels,
+    refuse_unlikely,
+    unlabelled_notes,
+)
+from codistill.data.readers.splits import SplitNames, splits_of
+from codistill.errors import InputError, reason
 from codistill.files import refusing_writes, writing_alone, written
 from codistill.importing import optional
 from codistill.messages import note
 from codistill.names import DATASETS
 
-_IMAGES = ("image", "img", "jpg", "png", "picture", "photo")
-LABELS = ("label", "labels", "fine_label", "class", "target", "cls")
 _ROWS = 256  # in memory at a time
 _ANNOUNCED = 1 << 30  # bytes: larger copies are announced
 
 
-def list_parquet(place: Path, label_column: str | None) -> EncodedDataset:
+def list_parquet(place: Path, columns: Columns, split_names: SplitNames) -> EncodedDataset:
     """The images of parquet files. A file's name says its split, as in train-00000-of-00003.
 
     Args:
         place: a folder with the files at any depth, a pattern, or one file.
-        label_column: name of the column of labels. Default: found by its name and type.
+        columns: names of the columns of labels and images.
+        split_names: which words of the files' paths say which split.
     """
     optional("pyarrow", "reading parquet files")
     if place.is_dir():
-        root, files = place, sorted(place.rglob("*.parquet"))
+        root, files = place, files_below(place, ".parquet", ".parq", ".pq")
+    elif place.is_file():  # whatever its name has: brackets are no pattern then
+        root, files = place.parent, [place]
     else:
         files = sorted(Path(file) for file in glob.glob(str(place), recursive=True))
         root = Path(os.path.commonpath([file.parent for file in files])) if files else place
@@ -54,13 +66,15 @@ def list_parquet(place: Path, label_column: str | None) -> EncodedDataset:
         raise InputError(
             f"{place}: there is no parquet file: give a folder, or a pattern in quotes"
         )
-    splits = splits_of([file.relative_to(root) for file in files])
-    stem = index_key("parquet", files, label_column, splits)
+    splits = splits_of([file.relative_to(root) for file in files], split_names)
+    used = [(file, split) for file, split in zip(files, splits, strict=True) if split]
+    files, splits = [file for file, _ in used], [split for _, split in used]
+    stem = index_key("parquet", files, columns, splits)
     images, kept = stem.with_suffix(".images"), stem.with_suffix(".npz")
 
     def copied() -> Index:
         def copy() -> Index:
-            return _copy(root, files, splits, label_column, images)
+            return _copy(root, files, splits, columns, images)
 
         index = kept_index(kept, copy)
         if not images.is_file() or images.stat().st_size != index.sizes.sum():
@@ -72,7 +86,7 @@ def list_parquet(place: Path, label_column: str | None) -> EncodedDataset:
     else:
         with writing_alone(stem):  # another process may have copied them in the meantime
             index = copied()
-    return indexed_dataset("parquet", index, index.slices([images]), [])
+    return indexed_dataset("parquet", index, index.slices([images]), files)
 
 
 def find_shards(root: Path, name: str) -> dict[str, list[Path]]:
@@ -115,12 +129,12 @@ def read_shards(name: str, shards: dict[str, list[Path]], labels: Sequence[str])
     splits = [split for split, of_split in shards.items() for _ in of_split]
     contents: list[bytes] = []
     numbers = [str(i) for i in range(DATASETS[name].num_classes or 0)]
-    index = _read(files[0].parent, files, splits, None, contents.append, labels, numbers)
-    return indexed_dataset(name, index, Held(contents, Packed(index.names)), [])
+    index = _read(files[0].parent, files, splits, Columns(), contents.append, labels, numbers)
+    return indexed_dataset(name, index, Held(contents, Packed(index.names)), files)
 
 
 def _copy(
-    root: Path, files: list[Path], splits: list[str], label_column: str | None, images: Path
+    root: Path, files: list[Path], splits: list[str], columns: Columns, images: Path
 ) -> Index:
     """Copies the images of all files into the file `images`."""
     needed, free = sum(f.stat().st_size for f in files), shutil.disk_usage(images.parent).free
@@ -137,9 +151,9 @@ def _copy(
             with refusing_writes(images.parent):
                 out.write(content)
 
-        index = _read(root, files, splits, label_column, append)
+        index = _read(root, files, splits, columns, append)
         if not len(index.sizes):
-            raise InputError(f"{root}: there is no row in its parquet files")
+            raise InputError(f"{root}: there is no row with a label in its parquet files")
     return index
 
 
@@ -147,7 +161,7 @@ def _read(
     root: Path,
     files: list[Path],
     splits: list[str],
-    label_column: str | None,
+    columns: Columns,
     append: Callable[[bytes], object],
     likely: Sequence[str] = LABELS,
     unnamed: list[str] | None = None,
@@ -158,7 +172,7 @@ def _read(
         root: folder that the names of images are relative to.
         files: the tables.
         splits: split of each table.
-        label_column: name of the column of labels, or None.
+        columns: names of the columns of labels and images.
         append: called with each image's bytes.
         likely: names of that column, if it is not given.
         unnamed: class names, if the tables have none.
@@ -168,6 +182,8 @@ def _read(
     names: list[str] = []
     members: list[int] = []
     classes: list[str] | None = None
+    unlabelled: Counter[str] = Counter()
+    label = ""
     pq = optional("pyarrow.parquet", "reading parquet files")
     pyarrow = optional("pyarrow", "reading parquet files")
     for place, file in enumerate(files):
@@ -175,27 +191,49 @@ def _read(
         try:
             with pq.ParquetFile(file) as table:
                 schema = table.schema_arrow
-                image, label = _columns(schema, label_column, likely, file)
+                earlier = label, classes
+                image, label = _columns(schema, columns, likely, file)
+                classes = _class_names(schema, label)
+                if place and classes != earlier[1]:
+                    raise InputError(f"{file} has other class names than {files[0]}")
+                if place and label != earlier[0]:
+                    raise InputError(
+                        f"{file} has its labels in {label!r}, and {files[0]} in {earlier[0]!r}: "
+                        f"say which it is, such as --data.label_column {label}"
+                    )
+                shown, start = file.relative_to(root).as_posix(), 0
                 for batch in table.iter_batches(_ROWS, columns=[image, label]):
-                    row = len(sizes) - before
-                    labels += _label_texts(batch.column(label).to_pylist(), file, row)
-                    for content in _contents(batch.column(image), file, row):
-                        append(content)
-                        sizes.append(len(content))
+                    values = batch.column(label).to_pylist()
+                    texts = label_texts(values, classes, f"{file}", label, start)
+                    for i, content in enumerate(batch.column(image).to_pylist()):
+                        text, row = texts[i], start + i
+                        if text is None and unnamed is not None:
+                            raise InputError(
+                                f"{file}, row {row}: the label is {values[i]}: labels count from 0"
+                            )
+                        if text is None:
+                            unlabelled[splits[place]] += 1
+                            continue
+                        encoded = _content(content, file, row)
+                        append(encoded)
+                        sizes.append(len(encoded))
+                        labels.append(text)
+                        names.append(f"{shown}, row {row}")
+                    start += len(texts)
         except (pyarrow.ArrowException, OSError) as error:
             if isinstance(error, OSError) and error.errno:
                 raise InputError(f"{file} cannot be read: {error.strerror}") from error
             why = f"{file} is damaged or cut off ({reason(error)}): fetch it again"
             raise InputError(why) from error
-        found = _class_names(schema.metadata, label)
-        if place and found != classes:
-            raise InputError(f"{file} has other class names than {files[0]}")
-        classes = found
         members.append(len(sizes) - before)
-        shown = file.relative_to(root).as_posix()
-        names += [f"{shown}, row {row}" for row in range(members[-1])]
     ends = np.cumsum([0, *sizes])
-    numbers, kinds = number_labels(labels, classes or unnamed, lambda i: str(root / names[i]))
+    known = classes or unnamed
+    numbers, kinds, notes = number_labels(labels, known, lambda i: str(root / names[i]))
+    if unnamed is None:
+        if {split for split, count in zip(splits, members, strict=True) if count} == {"train"}:
+            splits = ["all"] * len(splits)  # the others have no labels
+        refuse_unlikely(label, columns.label, numbers, root)
+    notes += unlabelled_notes(unlabelled)
     return Index(
         which=np.zeros(len(sizes), np.int64),
         starts=ends[:-1],
@@ -205,63 +243,101 @@ def _read(
         splits=splits,
         members=members,
         classes=kinds,
+        origin=f"the column {label!r}",
+        notes=notes,
     )
 
 
-def _columns(
-    schema: Any, label_column: str | None, likely: Sequence[str], file: Path
-) -> tuple[str, str]:
+def _columns(schema: Any, given: Columns, likely: Sequence[str], file: Path) -> tuple[str, str]:
     """The names of the columns of images and labels."""
+    kinds = {f.name: arrow_kind(f.type) for f in schema}
+    named = [name for name in kinds if _class_names(schema, name)]
+    others = {f.name: f"{f.type}" for f in schema}
+    images = [name for name, kind in kinds.items() if kind == "images" and name != given.label]
+    image = pick_images(images, others, given.image, file)
+    labels = {
+        name: "numbers" if kind == "numbers" else "text"
+        for name, kind in kinds.items()
+        if name != image
+        and (kind in ("text", "numbers") or (kind == "images" and _binary(schema.field(name).type)))
+        and (kind != "images" or name in (given.label, *likely))
+    }
+    rest = {name: kind for name, kind in others.items() if name not in labels}
+    return image, pick_labels(labels, rest, named, given.label, file, likely)
+
+
+def arrow_kind(kind: Any) -> str:
+    """What an Arrow type may hold for us: "images", "text", "numbers" or ""."""
     from pyarrow import types
 
-    def holds_images(kind: Any) -> bool:
-        if types.is_struct(kind):
-            return kind.get_field_index("bytes") >= 0
-        return types.is_binary(kind) or types.is_large_binary(kind)
+    if types.is_dictionary(kind):
+        kind = kind.value_type
+    if types.is_struct(kind):
+        return "images" if kind.get_field_index("bytes") >= 0 else ""
+    if _binary(kind):
+        return "images"
+    if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
+        return "text"
+    numeric = (types.is_integer, types.is_floating, types.is_boolean, types.is_decimal)
+    return "numbers" if any(is_one(kind) for is_one in numeric) else ""
 
-    images = [f.name for f in schema if holds_images(f.type)]
-    labels = [f.name for f in schema if types.is_integer(f.type) or types.is_string(f.type)]
-    image = _pick(images, _IMAGES)
-    if label_column is not None and label_column not in labels:
+
+def _binary(kind: Any) -> bool:
+    from pyarrow import types
+
+    kinds = (
+        types.is_binary,
+        types.is_large_binary,
+        types.is_binary_view,
+        types.is_fixed_size_binary,
+    )
+    return any(is_one(kind) for is_one in kinds)
+
+
+def _content(row: Any, file: Path, number: int) -> bytes:
+    content = row.get("bytes") if isinstance(row, dict) else row
+    if not isinstance(content, bytes):
+        path = row.get("path") if isinstance(row, dict) else None
         raise InputError(
-            f"{file} has no column of labels called {label_column!r}: "
-            f"{did_you_mean(label_column, labels)}"
+            f"{file}, row {number}: no image bytes are stored in the file"
+            + (f", only the path {path}: list paths in a table (--data csv)" if path else "")
         )
-    label = label_column or _pick(labels, likely)
-    if image is None or label is None:
-        what = "of image bytes" if image is None else "of labels, whole numbers or text"
-        how = " (or name it: data.label_column)" if image and likely is LABELS else ""
-        raise InputError(
-            f"{file} has the columns {', '.join(schema.names)}: there has to be one {what}{how}"
-        )
-    return image, label
+    return content
 
 
-def _pick(columns: list[str], likely: Sequence[str]) -> str | None:
-    """The column with a likely name, or the only one."""
-    found = next((name for name in likely if name in columns), None)
-    return found or (columns[0] if len(columns) == 1 else None)
+def label_texts(
+    values: list[Any], classes: list[str] | None, where: str, column: str, start: int
+) -> list[str | None]:
+    """Labels of a column as text; None for rows without a label.
 
-
-def _contents(column: Any, file: Path, start: int) -> Iterator[bytes]:
-    for i, row in enumerate(column.to_pylist()):
-        content = row["bytes"] if isinstance(row, dict) else row
-        if not isinstance(content, bytes):
-            raise InputError(f"{file}, row {start + i}: no image bytes are stored in the file")
-        yield content
-
-
-def _label_texts(values: list[Any], file: Path, start: int) -> list[str]:
+    Args:
+        values: a label of each row.
+        classes: class names that numbers stand for, if they are known; then -1 is no label.
+        where: names the table in messages.
+        column: name of the column, for messages.
+        start: number of the first row.
+    """
+    texts: list[str | None] = []
     for i, value in enumerate(values):
-        if value is None or (isinstance(value, int) and value < 0):
-            raise InputError(f"{file}, row {start + i}: the label is {value}: labels count from 0")
-    return list(map(str, values))
+        if classes is not None:
+            if isinstance(value, bool):
+                value = int(value)
+            if value == -1:
+                value = None
+        try:
+            texts.append(label_text(value))
+        except InputError as error:
+            raise InputError(
+                f"{where}, row {start + i}: the column {column!r} holds {error}"
+            ) from error
+    return texts
 
 
-def _class_names(metadata: dict[bytes, bytes] | None, label: str) -> list[str] | None:
+def _class_names(schema: Any, label: str) -> list[str] | None:
     """The class names that the `datasets` library writes into a schema, if it did."""
     try:
-        names = json.loads((metadata or {})[b"huggingface"])["info"]["features"][label]["names"]
+        stored = json.loads((schema.metadata or {})[b"huggingface"])
+        names = stored["info"]["features"][label]["names"]
         return list(map(str, names))
     except (KeyError, TypeError, ValueError):
         return None

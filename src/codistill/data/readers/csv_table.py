@@ -1,0 +1,397 @@
+"""Tables of paths and labels in text files: CSV with any usual delimiter, TSV, JSON Lines."""
+
+import csv
+import io
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from codistill.data.balance import shorten
+from codistill.data.encoded import EncodedDataset, Files, Listed, Origin, Packed, make_dataset
+from codistill.data.readers.class_folders import is_image, list_images, subfolders
+from codistill.data.readers.decode import SUFFIXES
+from codistill.data.readers.index import files_below
+from codistill.data.readers.labels import (
+    Columns,
+    label_text,
+    number_labels,
+    pick_images,
+    pick_labels,
+    refuse_unlikely,
+    unlabelled_notes,
+    written_numbers,
+)
+from codistill.data.readers.splits import NONE, OPTION, SplitNames, split_of, splits_of
+from codistill.errors import InputError
+
+_PATHS = (
+    "path",
+    "file",
+    "file_name",
+    "filename",
+    "filepath",
+    "file_path",
+    "image_path",
+    "image_file",
+    "image_name",
+    "image",
+    "img",
+    "img_path",
+    "images",
+    "image_id",
+    "id",
+)
+_SPLIT_COLUMNS = ("split", "set", "subset", "partition", "dataset", "phase")
+_DELIMITERS = ",;\t|"
+_SUFFIXES = (".csv", ".tsv", ".jsonl")
+
+Table = dict[str, list[str | None]]
+
+
+def list_csv(place: Path, columns: Columns, names: SplitNames) -> EncodedDataset:
+    """The images that tables name, with their labels and, if a column says it, their splits.
+
+    Args:
+        place: a table, or a folder of tables whose names say their splits. Paths in it are relative
+            to its folder, or absolute; a name alone is looked for in the folders beside it.
+        columns: names of the columns of labels and paths. Default: found by name and content.
+        names: which values of the column of splits, or names of files, say which split.
+
+    Raises:
+        InputError: a table cannot be read, or can be read in two ways, or names no image.
+    """
+    root = place if place.is_dir() else place.parent
+    files = [place] if place.is_file() else files_below(place, *_SUFFIXES)
+    if not files:
+        raise InputError(f"{place} has no {', '.join(_SUFFIXES)} in it: give the table of labels")
+    splits = ["all"] if len(files) == 1 else _splits_of_files(root, files, names)
+    rows = _Rows(root)
+    for file, split in zip(files, splits, strict=True):
+        if split:
+            rows.add(file, split, columns, names)
+    return rows.dataset(columns)
+
+
+def _splits_of_files(root: Path, files: list[Path], names: SplitNames) -> list[str]:
+    relative = [file.relative_to(root) for file in files]
+    try:
+        return splits_of([*relative], names)
+    except InputError as error:
+        raise InputError(f"{error}; or give one table by --data.root") from error
+
+
+class _Rows:
+    """The rows of all tables.
+
+    Args:
+        root: folder that names are relative to.
+    """
+
+    def __init__(self, root: Path):
+        self.root = root
+        self.find = _Finder(root)
+        self.rows: list[tuple[str, str, str, str]] = []  # split, path, label, where it stands
+        self.unlabelled: Counter[str] = Counter()
+        self.notes: list[str] = []
+        self.places: dict[str, list[str]] = {}
+        self.label = ""
+
+    def add(self, file: Path, split: str, given: Columns, names: SplitNames) -> None:
+        """Adds the rows of a table."""
+        table = read_table(file)
+        divides = None if names.given == {} or split != "all" else _split_column(table, names)
+        path, label = _columns(table, file, given, divides)
+        if self.label and label is not None and label != self.label:
+            raise InputError(
+                f"{file} has its labels in {label!r}, and another table in {self.label!r}: say "
+                f"which it is, such as --data.label_column {label}"
+            )
+        if label is None:
+            self.notes.append(f"{file.name} has no column of labels, and is not used")
+            return
+        self.label = label
+        try:
+            labels = written_numbers([label_text(value) for value in table[label]])
+        except InputError as error:
+            raise InputError(f"{file}: the column {label!r} holds {error}") from error
+        others: Counter[str] = Counter()
+        for row, (name, text) in enumerate(zip(table[path], labels, strict=True)):
+            ours, where = split, f"{file}, row {row + 1}"
+            if divides is not None:
+                value = (table[divides][row] or "").strip()
+                ours = names.of(value)
+                if not ours:
+                    others[value] += 1
+                    continue
+            if not name or not name.strip():
+                raise InputError(f"{where}: the column {path!r} is empty: give the image's path")
+            if text is None:
+                self.unlabelled[ours] += 1
+                continue
+            self.rows.append((ours, self.find(name, where), text, where))
+            shown = file.name if divides is None else f"{file.name}, {divides!r} {value!r}"
+            if shown not in (known := self.places.setdefault(ours, [])):
+                known.append(shown)
+        for value, count in others.items():
+            if names.given is None:
+                raise InputError(
+                    f"{file}: the column {divides!r} has {value!r} in {count:,} rows, which says "
+                    f"no split: say which values do, such as {OPTION} train=A,test=B, or give "
+                    f"{OPTION} {NONE} if the table is not divided"
+                )
+            self.notes.append(f"rows with {value!r} in {divides!r}, which are not used: {count:,}")
+
+    def dataset(self, given: Columns) -> EncodedDataset:
+        """The data set of all rows."""
+        rows = self._once()
+        if not rows:
+            raise InputError(f"{self.root}: its tables have no row with a path and a label")
+        where = [row[3] for row in rows]
+        numbers, classes, notes = number_labels([row[2] for row in rows], None, where.__getitem__)
+        refuse_unlikely(self.label, given.label, numbers, self.root)
+        if len(classes) < 2:
+            raise InputError(f"{where[0]}: all labels are {classes[0]!r}: give two classes or more")
+        found = {row[0] for row in rows}
+        only = found == {"train"}
+        if found & {"val", "test"} and "train" not in found:
+            raise InputError(
+                f"{self.root}: there are rows for {' and '.join(sorted(found))}, but none for "
+                f"train: say which are, such as {OPTION} train=A,test=B"
+            )
+        sizes = [_size(self.root / row[1]) for row in rows]
+        missing = [row for row, size in zip(rows, sizes, strict=True) if size is None]
+        if len(missing) == len(rows):
+            raise InputError(
+                f"{missing[0][3]}: there is no {missing[0][1]}, nor any other file that the table "
+                f"names, below {self.root}: put the table where its paths begin"
+            )
+        if missing:
+            names = shorten([row[1] for row in missing])
+            notes.append(
+                f"files that the table names and that are not there: {len(missing):,} ({names})"
+            )
+        listing = [
+            Listed("all" if only else split, number, size or 0, path)
+            for (split, path, *_), number, size in zip(rows, numbers, sizes, strict=True)
+        ]
+        notes += [*self.notes, *self.find.notes(), *unlabelled_notes(self.unlabelled)]
+        places = {"all" if only else s: " and ".join(p) for s, p in self.places.items()}
+        store = Files(str(self.root), Packed(image.name for image in listing))
+        origin = Origin(f"the column {self.label!r}", places)
+        return make_dataset("csv", listing, store, classes, notes, origin)
+
+    def _once(self) -> list[tuple[str, str, str, str]]:
+        """Each image once. Raises InputError if one has two labels, or is in two splits."""
+        kept: dict[str, tuple[str, str, str, str]] = {}
+        for row in self.rows:
+            earlier = kept.setdefault(row[1], row)
+            if earlier[2] != row[2]:
+                raise InputError(
+                    f"{row[3]}: {row[1]} has the label {row[2]!r} here and {earlier[2]!r} in "
+                    f"{Path(earlier[3]).name}: give each image one label"
+                )
+            if earlier[0] != row[0]:
+                raise InputError(
+                    f"{row[3]}: {row[1]} is for {row[0]} here and for {earlier[0]} in "
+                    f"{Path(earlier[3]).name}: give each image one split"
+                )
+        if len(kept) < len(self.rows):
+            self.notes.append(
+                f"rows that name an image again, which are not used: {len(self.rows) - len(kept):,}"
+            )
+        return list(kept.values())
+
+
+class _Finder:
+    """Finds the file that a table means.
+
+    Args:
+        root: folder of the table.
+    """
+
+    def __init__(self, root: Path):
+        self.root = root
+        self.known: dict[str, list[str]] | None = None
+        self.looked: Counter[str] = Counter()
+
+    def __call__(self, name: str, where: str) -> str:
+        """The path, absolute or relative to the root; the name as it is if there is no such file.
+
+        Raises:
+            InputError: several files may be meant.
+        """
+        for path in (name, name.strip(), name.strip().replace("\\", "/")):
+            if (self.root / path).is_file():
+                return os.path.normpath(path)
+        if self.known is None:
+            self.known = {}
+            for path in _images_below(self.root):
+                stem = os.path.splitext(path)[0]
+                for key in {path, stem, os.path.basename(path), os.path.basename(stem)}:
+                    self.known.setdefault(key, []).append(path)
+        wanted = name.strip().replace("\\", "/")
+        found = self.known.get(wanted, [])
+        if len(found) > 1:
+            raise InputError(
+                f"{where}: {name} may be {shorten(found)}: write the path from the table's folder"
+            )
+        if found:
+            self.looked[os.path.dirname(found[0]) or "."] += 1
+            return found[0]
+        return wanted
+
+    def notes(self) -> list[str]:
+        """Where files were found that the tables do not say."""
+        return [
+            f"files that the table names without their folder or suffix: {count:,} found in "
+            f"{folder}/"
+            for folder, count in self.looked.items()
+        ]
+
+
+def _images_below(root: Path) -> list[str]:
+    found = [file.name for file in root.iterdir() if is_image(file)]
+    for folder in subfolders(root):
+        found += [name for name, _ in list_images(root, folder, Counter())]
+    return sorted(found)
+
+
+def read_table(file: Path) -> Table:
+    """The columns of a text file, each with a value for every row; None where there is none.
+
+    Raises:
+        InputError: the file is no table, or not UTF-8.
+    """
+    text = _text(file)
+    if not text.strip():
+        raise InputError(f"{file} is empty")
+    if file.suffix.lower() == ".jsonl":
+        return _json_lines(text, file)
+    lines = text.lstrip().splitlines()
+    delimiter = max(_DELIMITERS, key=lambda delimiter: _columns_by(lines, delimiter))
+    try:
+        rows = list(csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True))
+    except csv.Error as error:
+        raise InputError(f"{file} is no table: {error}") from error
+    rows = [row for row in rows if any(cell.strip() for cell in row)]
+    head = [cell.strip() for cell in rows[0]]
+    if any(os.path.splitext(cell)[1].lower() in SUFFIXES for cell in head):
+        head = [f"column {i + 1}" for i in range(len(head))]  # there is no line of names
+    else:
+        rows = rows[1:]
+    twice = [name for name, count in Counter(head).items() if count > 1 and name]
+    if twice:
+        raise InputError(f"{file} has two columns {twice[0]!r}: rename one of them")
+    for number, row in enumerate(rows):
+        if len(row) > len(head) and any(cell.strip() for cell in row[len(head) :]):
+            raise InputError(
+                f"{file}, row {number + 1} has {len(row)} values, and there are {len(head)} "
+                "columns: put values with a delimiter in them in quotes"
+            )
+    return {name: [row[i] if i < len(row) else None for row in rows] for i, name in enumerate(head)}
+
+
+def _text(file: Path) -> str:
+    content = file.read_bytes()
+    encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file} is not UTF-8 ({error.reason}): save it as UTF-8") from error
+
+
+def _columns_by(lines: list[str], delimiter: str) -> tuple[bool, int]:
+    """Whether a delimiter gives the first lines as many columns as each other, and how many."""
+    widths = [len(row) for row in csv.reader(lines[:20], delimiter=delimiter) if row]
+    return widths[0] > 1 and len({*widths}) == 1, widths[0]
+
+
+def _json_lines(text: str, file: Path) -> Table:
+    rows = []
+    for number, line in enumerate(text.splitlines()):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise InputError(f"{file}, line {number + 1} is no JSON: {error}") from error
+        if not isinstance(row, dict):
+            raise InputError(f"{file}, line {number + 1} has no names and values")
+        rows.append(row)
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: [row.get(name) for row in rows] for name in names}
+
+
+def _split_column(table: Table, names: SplitNames) -> str | None:
+    """The column that says each row's split, or None."""
+    for name in _SPLIT_COLUMNS:
+        for column in table:
+            if column.strip().casefold() == name:
+                values = {(value or "").strip() for value in table[column]}
+                if names.given is not None:
+                    names.require(values, f"the column {column!r}")
+                    return column
+                if any(map(split_of, values)):
+                    return column
+    if names.given:
+        raise InputError(
+            f"data.splits is given, but no column is called {', '.join(_SPLIT_COLUMNS[:-1])} or "
+            f"{_SPLIT_COLUMNS[-1]}"
+        )
+    return None
+
+
+def _columns(
+    table: Table, file: Path, given: Columns, divides: str | None
+) -> tuple[str, str | None]:
+    """The columns of paths and labels; without any that may be labels, None."""
+    content = {
+        name: [value for value in values if value is not None]
+        for name, values in table.items()
+        if name and name != divides and not name.startswith("Unnamed: ")
+    }
+    others = dict.fromkeys(table, "text")
+    texts = {n: v for n, v in content.items() if all(isinstance(x, str) for x in v)}
+    paths = [name for name, values in texts.items() if _are_paths(values)]
+    named = [name for name in texts if name.casefold() in _PATHS and name != given.label]
+    path = (
+        pick_images(paths or named, others, given.image, file, "paths of images", _PATHS)
+        if given.image not in texts
+        else given.image
+    )
+    kinds: dict[str, str | None] = {}
+    rest = {}
+    for name, values in content.items():
+        if name == path or (name in paths and name != given.label):
+            continue
+        if any(isinstance(value, list | dict) for value in values):
+            rest[name] = "lists"
+            continue
+        numeric = all(isinstance(x, int | float) or _is_number(x) for x in values if x != "")
+        kinds[name] = "numbers" if numeric else "text"
+    if not kinds and not rest and given.label is None:
+        return path, None
+    return path, pick_labels(kinds, {path: "paths", **rest}, (), given.label, file)
+
+
+def _are_paths(values: Sequence[str | None]) -> bool:
+    """Whether most values end in the suffix of an image."""
+    images = sum(os.path.splitext((v or "").strip())[1].lower() in SUFFIXES for v in values)
+    return images > len(values) / 2
+
+
+def _is_number(text: str | None) -> bool:
+    try:
+        float(text or "nan")
+    except ValueError:
+        return False
+    return True
+
+
+def _size(file: Path) -> int | None:
+    try:
+        return file.stat().st_size
+    except OSError:
+        return None

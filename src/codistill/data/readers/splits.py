@@ -1,0 +1,142 @@
+"""The names of splits, wherever folders, files, columns or the user name them."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import PurePath
+
+from codistill.errors import InputError, did_you_mean
+
+SPLITS = ("train", "val", "test")
+OPTION = "--data.splits"
+NONE = "none"  # the value of the option that says that nothing names a split
+
+_WORDS = {
+    "train": "train",
+    "training": "train",
+    "trn": "train",
+    "trainval": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "validate": "val",
+    "dev": "val",
+    "devel": "val",
+    "development": "val",
+    "eval": "val",
+    "evaluation": "val",
+    "test": "test",
+    "testing": "test",
+    "tst": "test",
+}
+_ENDINGS = re.compile(r"(set|data|split|images?|imgs?|photos?)$")  # as in "testset"
+
+
+def split_of(name: str) -> str:
+    """The split that a word of a name says, as in "seg_test", "TrainSet" or "val2017"; or "".
+
+    A name that says two splits says none.
+    """
+    humps = re.sub(r"([a-z])([A-Z])", r"\1 \2", name)
+    words = "".join(c if c.isalpha() else " " for c in humps).casefold().split()
+    found = {_WORDS.get(word) or _WORDS.get(_ENDINGS.sub("", word)) for word in words} - {None}
+    return found.pop() or "" if len(found) == 1 else ""
+
+
+def is_split_name(name: str) -> bool:
+    """Whether a name is the word for a split and nothing else."""
+    return name.strip().casefold() in _WORDS
+
+
+@dataclass(frozen=True)
+class SplitNames:
+    """Which names say which split.
+
+    Attributes:
+        given: name -> split, as the user says; empty: no name says a split. None: the names' words
+            say it.
+    """
+
+    given: Mapping[str, str] | None = None
+
+    @classmethod
+    def parse(cls, text: str | None) -> "SplitNames":
+        """The meaning of `data.splits`, such as "train=a,test=b" or "none"."""
+        if text is None:
+            return cls()
+        if text.strip().casefold() == NONE:
+            return cls({})
+        given: dict[str, str] = {}
+        for part in text.split(","):
+            split, equals, name = (piece.strip() for piece in part.partition("="))
+            if not equals or not name or split not in SPLITS:
+                raise InputError(
+                    f"data.splits is {text!r}: give names such as train=a,val=b,test=c, or {NONE} "
+                    "if nothing is divided"
+                )
+            if name in given:
+                raise InputError(f"data.splits is {text!r}: it names {name!r} twice")
+            given[name] = split
+        if "train" not in given.values():
+            raise InputError(f"data.splits is {text!r}: it has to name train=... too")
+        return cls(given)
+
+    def of(self, name: str) -> str:
+        """The split of a name, or ""."""
+        return split_of(name) if self.given is None else self.given.get(name, "")
+
+    def of_path(self, path: PurePath) -> str:
+        """The split that the last such part of a path says, or ""."""
+        for part in reversed([*path.parts[:-1], path.name.partition(".")[0]]):
+            if self.given is None:
+                if split := split_of(part):
+                    return split
+                continue
+            for name, split in self.given.items():
+                if part == name or re.match(re.escape(name) + r"[^a-zA-Z0-9]", part):
+                    return split
+        return ""
+
+    def require(self, present: Iterable[str], where: object) -> None:
+        """Raises InputError if the user named what is not there.
+
+        Args:
+            present: all names that there are.
+            where: names the place in the message.
+        """
+        present = list(present)
+        for name in self.given or ():
+            if name not in present:
+                hint = did_you_mean(name, present) if present else "there is none"
+                raise InputError(f"data.splits names {name!r}, which {where} does not have: {hint}")
+
+
+def splits_of(files: list[PurePath], names: SplitNames) -> list[str]:
+    """The split that each file's path names; "all" for each if none does; "" if it is not used.
+
+    Args:
+        files: paths relative to the root of the data set.
+        names: which names say which split.
+    """
+    found = [names.of_path(file) for file in files]
+    if names.given:
+        for name, split in names.given.items():
+            if not any(SplitNames({name: split}).of_path(file) for file in files):
+                raise InputError(
+                    f"data.splits names {name!r}, and no file's path begins so: there are "
+                    f"{', '.join(map(str, files[:5]))}"
+                )
+        return ["all" if set(found) <= {"", "train"} and s else s for s in found]
+    if "" in found and any(found):
+        raise InputError(
+            f"{files[found.index('')]} has no train, val or test in its path, "
+            f"but other files have: rename or remove it, or give {OPTION} train=..., with the "
+            f"beginnings of the files' names, or {OPTION} {NONE} if nothing is divided"
+        )
+    named = set(found)
+    if named & {"val", "test"} and "train" not in named:
+        raise InputError(
+            f"there are files for {' and '.join(sorted(named))}, but none for train: give "
+            f"{OPTION} train=..., with the beginnings of the files' names, or {OPTION} {NONE}"
+        )
+    return ["all"] * len(files) if named <= {"", "train"} else found
