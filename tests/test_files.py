@@ -124,6 +124,14 @@ def test_every_bit_of_weights_is_sealed(file):
         read_weights(file)
 
 
+def test_a_bit_beyond_the_first_megabyte_is_sealed_too(file):
+    write_weights(file, {"w": torch.zeros(2**19)}, {})
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + b"\1")
+    with pytest.raises(InputError, match="its content is not that of"):
+        read_weights(file)
+
+
 def test_weights_of_others_need_no_seal(file):
     from safetensors.torch import save_file
 
@@ -181,7 +189,17 @@ def laughs():
     return tree
 
 
-@pytest.mark.parametrize("tree", [recursive(), laughs(), {"a": 10**4000}, [2**64]], ids=range(4))
+def deep(levels):
+    tree = {}
+    for _ in range(levels):
+        tree = {"a": tree}
+    return tree
+
+
+TREES = recursive(), laughs(), deep(200), {"a": 10**4000}, [2**64]
+
+
+@pytest.mark.parametrize("tree", TREES, ids=range(len(TREES)))
 def test_what_would_hurt_is_refused(tree):
     with pytest.raises(ValueError, match="too"):
         require_small(tree)

@@ -49,7 +49,7 @@ def require_fraction(**values: int | float) -> None:
             raise InputError(f"{name} is {value}: give a number from 0 to 1")
 
 
-def require_one_of(name: str, value: str, choices: Iterable[str]) -> None:
+def require_one_of(name: str, value: object, choices: Iterable[object]) -> None:
     """Raises InputError if a value is none of the choices."""
     if value not in (choices := list(choices)):
         raise InputError(f"{name} is {value!r}: give {' or '.join(map(repr, choices))}")

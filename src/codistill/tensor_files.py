@@ -45,10 +45,18 @@ def require_checksums(path: Path) -> None:
 
 
 def load_into(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
-    """Puts the tensors read from `path` into a module."""
+    """Puts the tensors read from `path` into a module.
+
+    Raises:
+        InputError: a tensor is absent, left over, of another shape, or whole numbers in place of
+            real ones.
+    """
+    kinds = {name: x.is_floating_point() for name, x in module.state_dict().items()}
     try:
+        if any(kinds.get(name) is not x.is_floating_point() for name, x in tensors.items()):
+            raise TypeError
         module.load_state_dict(tensors)
-    except RuntimeError as error:
+    except Exception as error:  # a file may hold anything
         kind = type(module).__name__
         raise InputError(f"{path} does not hold the weights of this {kind}") from error
 

@@ -214,13 +214,26 @@ def test_bad_input_gets_one_line_that_helps(
         ("method: 3\nmethod.temperature: 4", "its keys have to be names"),
         ("1: 2", "its keys have to be names"),
         ("config: other.yaml", "cannot name another"),
+        ("epochs: null", "epochs is None: give a whole number"),
+        (
+            "data.flip: null\ndata.rand_augment: null",
+            "data.rand_augment is None: give a whole number",
+        ),
+        ("method: {name: ffl, temperature: null}", "method.temperature is None: give a number"),
+        ("epochs: {}", "epochs"),
+        ("lr: 0x1" + "0" * 300, "a whole number in it is too long"),
+        ("seed: " + "1" * 5000, "no YAML"),
+        ("milestones: &a [*a]", "nested too deeply"),
+        ("milestones: " + "[" * 3000, "no YAML"),
+        ("project: \udcff", "no YAML"),
+        ('network: "a\0b"', "no YAML"),
     ],
 )
 def test_a_bad_recipe_gets_one_line_that_helps(
     recipe: str, answer: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     path = tmp_path / "recipe.yaml"
-    path.write_text(recipe)
+    path.write_text(recipe, errors="surrogateescape")
     line = refused(capsys, "train", "--config", str(path), "--out", str(tmp_path / "run"))
     assert answer in line
     assert str(path) in line

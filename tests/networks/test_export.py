@@ -15,6 +15,7 @@ from codistill.runs.run import Run
 from codistill.runs.student import load_student
 from codistill.settings.config import Config
 from codistill.settings.data_config import DataConfig
+from codistill.tensor_files import read_weights, write_weights
 
 
 @pytest.fixture(scope="module")
@@ -117,5 +118,41 @@ def test_what_is_no_student_is_named(tmp_path: Path) -> None:
         load_student(path)
     about = {"network": "resnet14", "classes": ["a", "b"]}
     save_student(path, build_network("resnet8", 2), about)
+    with pytest.raises(InputError, match="does not hold the weights of this Network"):
+        load_student(path)
+
+
+HEADERS = {
+    "network": [3, None, "", "resnet9", "timm/no_such", "torchvision/a\0b", "a" * 10_000, "timm/"],
+    "classes": [3, "ab", [], [1, 2], None, {"a": 1}, ["a", "b", "c"], ["a"]],
+    "image_size": [3, [32], [32, 32.5], [0, 32], [-1, 32], [10**9, 10**9], "32", None, [2**63, 1]],
+    "mean": [3, [1, 2], ["a", "b", "c"]],
+    "std": [[0, 1, 1], [1.0, 1.0, float("nan")]],
+    "crop": [0, "1", [1], 2],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [(name, value) for name, values in HEADERS.items() for value in values],
+    ids=str,
+)
+def test_a_header_that_lies_is_one_clear_line(name: str, value: object, tmp_path: Path) -> None:
+    path = tmp_path / "s.safetensors"
+    about = {"network": "resnet8", "classes": ["a", "b"], "image_size": [32, 32]}
+    save_student(path, build_network("resnet8", 2), about)
+    load_student(path)
+    write_weights(path, read_weights(path)[0], about | {name: value})
+    with pytest.raises(InputError, match="s.safetensors") as caught:
+        load_student(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_tensors_of_another_kind_are_no_weights(tmp_path: Path) -> None:
+    path = tmp_path / "s.safetensors"
+    save_student(path, build_network("resnet8", 2), {"network": "resnet8", "classes": ["a", "b"]})
+    tensors, about = read_weights(path)
+    name = next(name for name in tensors if name.endswith("weight"))
+    write_weights(path, tensors | {name: tensors[name].view(torch.int32)}, about)
     with pytest.raises(InputError, match="does not hold the weights of this Network"):
         load_student(path)

@@ -1,9 +1,11 @@
 """The file of a student: one peer as a network of its own, and how to build it."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from codistill.errors import InputError
+from codistill.checks import check, make, setting
+from codistill.errors import InputError, MissingExtraError, reason
 from codistill.networks import Network
 from codistill.networks.build import build_network
 from codistill.tensor_files import load_into, read_weights, write_weights
@@ -38,12 +40,36 @@ def read_student(path: Path | str, trust_code: bool = False) -> tuple[Network, d
     tensors, about = read_weights(Path(path))
     if "network" not in about or "classes" not in about:
         raise InputError(f"{path} does not say which network it is: give a student of a run")
-    if ":" in about["network"] and not trust_code:
+    said = make(_About, about, path)
+    if ":" in said.network and not trust_code:
         raise InputError(
-            f"{path} wants {about['network']} to be imported and called: if you trust the file, "
+            f"{path} wants {said.network} to be imported and called: if you trust the file, "
             "give load_student(..., trust_code=True)"
         )
-    height, width = about.get("image_size", (32, 32))
-    network = build_network(about["network"], len(about["classes"]), image_size=(height, width))
-    load_into(network, network.from_original(tensors), Path(path))
+    height, width = said.image_size
+    try:
+        network = build_network(said.network, len(said.classes), image_size=(height, width))
+        tensors = network.from_original(tensors)
+    except MissingExtraError:
+        raise
+    except Exception as error:  # a file may ask for anything
+        raise InputError(f"{path} is no student that can be built: {reason(error)}") from error
+    load_into(network, tensors, Path(path))
     return network.eval(), about
+
+
+@dataclass(frozen=True)
+class _About:
+    """What a student's file may say of itself, with limits; see `Student.about`."""
+
+    network: str
+    classes: list[str]
+    image_size: list[int] = setting([32, 32], numbers=2, above=0, at_most=4096)
+    mean: list[float] | None = setting(None, numbers=3)
+    std: list[float] | None = setting(None, numbers=3, above=0)
+    crop: float = setting(1.0, above=0, at_most=1)
+
+    def __post_init__(self) -> None:
+        check(self)
+        if not self.classes:
+            raise InputError("classes is empty")

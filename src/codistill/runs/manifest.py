@@ -13,13 +13,13 @@ from typing import Any
 import torch
 
 from codistill import clock, files
+from codistill.checks import make
 from codistill.errors import InputError
 from codistill.methods.flops import forward_flops
 from codistill.methods.method import Method
 from codistill.methods.parameters import parameter_counts
 from codistill.settings.build_data import Data
 from codistill.settings.build_method import network_files
-from codistill.settings.checks import make
 from codistill.settings.config import Config
 
 MANIFEST = "manifest.json"

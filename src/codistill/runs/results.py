@@ -7,9 +7,9 @@ from statistics import mean
 from typing import Literal
 
 from codistill import files
+from codistill.checks import make
 from codistill.errors import InputError
 from codistill.runs.history import digest_of
-from codistill.settings.checks import make
 from codistill.training.record import Record
 
 RESULT = "result.json"

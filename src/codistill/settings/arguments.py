@@ -11,8 +11,10 @@ from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace
 
+from codistill.checks import typed_arguments
 from codistill.errors import InputError, did_you_mean
 from codistill.settings.config import Config, flatten
+from codistill.settings.data_config import DataConfig
 from codistill.settings.recipes import GROUPS, one_line, read_recipe
 
 _DESCRIPTIONS = {
@@ -94,9 +96,27 @@ def _set_defaults(
         return
     try:
         checked = parser.parse_object(settings)
-        parser.set_defaults({key: checked[key] for key in flat})  # 4 is 4.0 where it is a float
+        values = {key: checked[key] for key in flat}  # 4 is 4.0 where it is a float
+        _require_types(values, method)
+        parser.set_defaults(values)
     except (InputError, argparse.ArgumentError, TypeError, KeyError) as error:
         raise InputError(f"{where}: {one_line(str(error))}") from error
+
+
+def _require_types(values: dict[str, Any], method: str) -> None:
+    """Raises InputError for a value of another type: jsonargparse takes null for any default."""
+    from codistill.methods import method_class
+
+    takes = {
+        "": lambda: Config,
+        "data.": lambda: DataConfig,
+        "method.": lambda: method_class(method),
+    }
+    for key, value in values.items():
+        group, _, name = key.rpartition(".")
+        prefix = f"{group}." if group else ""
+        if prefix in takes and key != "method.name":
+            typed_arguments(takes[prefix](), {name: value}, prefix)
 
 
 def _parse(parser: ArgumentParser, argv: Sequence[str], method: str, given: set[str]) -> Config:

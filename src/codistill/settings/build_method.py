@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from codistill.checks import typed_arguments
 from codistill.errors import InputError
 from codistill.files import place_of
 from codistill.methods import method_class
@@ -48,7 +49,7 @@ def build_method(config: Config, num_classes: int, image_size: tuple[int, int]) 
         inspect.signature(build).bind(peers, **options)
     except TypeError as error:
         raise InputError(f"method {config.method['name']!r}: {error}") from error
-    method = build(peers, **options)
+    method = build(peers, **typed_arguments(build, options, "method."))
     return method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 

@@ -11,8 +11,8 @@ from typing import Any, Literal
 import yaml
 
 from codistill import files, seals
+from codistill.checks import check, setting
 from codistill.errors import InputError
-from codistill.settings.checks import check, setting
 from codistill.settings.data_config import DataConfig
 from codistill.settings.yaml_files import read_yaml, to_yaml
 
@@ -117,6 +117,8 @@ class Config:
             raise InputError("nesterov needs a momentum above 0: give --nesterov false")
         if not all(name.strip() for name in self.loggers.split(",")):
             raise InputError(f"loggers is {self.loggers!r}: an entry of it is empty")
+        if not isinstance(self.method.get("name"), str):
+            raise InputError(f"method is {self.method!r}: it lacks a name")
         self.networks()
         self.start_weights()
 
@@ -216,7 +218,7 @@ def without_retired(tree: dict[Any, Any]) -> dict[Any, Any]:
 def flatten(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """The settings in nested groups, as `("data.pad", 4)` and so on."""
     for key, value in tree.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value:
             yield from flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value

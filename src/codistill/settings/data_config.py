@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from codistill.checks import check, setting
 from codistill.errors import InputError
-from codistill.settings.checks import check, setting
 
 
 @dataclass

@@ -35,7 +35,7 @@ def as_settings(tree: dict[Any, Any], where: str) -> dict[str, Any]:
         tree: the content of a file.
         where: the file's name, for messages.
     """
-    settings = dict(tree)
+    settings = {k: v for k, v in tree.items() if v != {} or k not in GROUPS}
     for group in GROUPS:
         if isinstance(settings.get(group), str):
             settings[group] = {"name": settings[group]}

@@ -2,6 +2,7 @@
 
 import math
 import operator
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, field, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
@@ -16,6 +17,8 @@ _LIMITS = {
     "at_most": operator.le,
 }
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+
+_LONGEST = 1000  # bits of a whole number that a float can hold
 
 _T = TypeVar("_T")
 
@@ -55,6 +58,24 @@ def check(settings: Any, prefix: str = "") -> None:
             object.__setattr__(settings, f.name, value)
         if f.metadata and value is not None:
             _check_limits(value, f.metadata, name)
+
+
+def typed_arguments(function: Any, values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """Arguments of a function or a class, in the form that its annotations ask for.
+
+    Args:
+        function: the function or class.
+        values: arguments by name. Those without an annotation stay as they are.
+        prefix: stands before names in messages.
+
+    Raises:
+        InputError: names the first value that is of another type.
+    """
+    try:
+        hints = get_type_hints(function.__init__ if isinstance(function, type) else function)
+    except Exception:  # annotations of others may name what cannot be imported
+        hints = {}
+    return {k: _typed(v, hints.get(k, Any), prefix + k) for k, v in values.items()}
 
 
 def make(kind: type[_T], tree: Any, where: Path | str) -> _T:
@@ -100,31 +121,43 @@ def _typed(value: Any, hint: Any, name: str) -> Any:
 
     Args:
         value: as given.
-        hint: bool, int, float, str, Any, a dataclass, or a Literal, list, dict or union of these.
+        hint: bool, int, float, str, Path, Any, a dataclass, or a Literal, list, dict or union of
+            these. Others take any value.
         name: of the field, for messages.
     """
     kind, arguments = get_origin(hint) or hint, get_args(hint)
     if kind in (Union, UnionType):
-        if value is None and NoneType in arguments:
-            return None
-        kinds = [a for a in arguments if a is not NoneType]
-        fits = [a for a in kinds if type(value) is a]
-        return _typed(value, (fits or kinds)[0], name)
+        return _typed_union(value, arguments, name)
     if kind is Literal:
         require_one_of(name, value, arguments)
-    elif kind is list:
+    elif kind in (list, tuple, Sequence):
         if not isinstance(value, list | tuple):
             raise InputError(f"{name} is {value!r}: give a list")
-        return [_typed(v, arguments[0], name) for v in value]
+        return [_typed(v, (arguments or (Any,))[0], name) for v in value]
     elif kind is dict:
         if not isinstance(value, dict):
             raise InputError(f"{name} is {value!r}: give names and values")
-        return {k: _typed(v, arguments[1], f"{name}.{k}") for k, v in value.items()}
-    elif kind is float and type(value) is int:
+        return {k: _typed(v, (*arguments, Any)[1], f"{name}.{k}") for k, v in value.items()}
+    elif kind is float and type(value) is int and value.bit_length() <= _LONGEST:
         return float(value)
-    elif kind is not Any and type(value) is not kind:
-        raise InputError(f"{name} is {value!r}: give {_WORDS.get(kind, f'a {kind.__name__}')}")
+    elif kind is Path and isinstance(value, str | Path):
+        return Path(value)
+    elif (kind in (*_WORDS, Path) or is_dataclass(kind)) and type(value) is not kind:
+        raise InputError(f"{name} is {value!r}: give {_WORDS.get(kind, f'a {hint.__name__}')}")
     return value
+
+
+def _typed_union(value: Any, kinds: Sequence[Any], name: str) -> Any:
+    """The value in the form of one of several types: its own, or else the first that takes it."""
+    if value is None and NoneType in kinds:
+        return None
+    first: InputError | None = None
+    for kind in sorted((k for k in kinds if k is not NoneType), key=lambda k: type(value) is not k):
+        try:
+            return _typed(value, kind, name)
+        except InputError as error:
+            first = first or error
+    raise first or InputError(f"{name} is {value!r}: leave it out")
 
 
 def _check_limits(value: Any, facts: Any, name: str) -> None:

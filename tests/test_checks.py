@@ -1,12 +1,14 @@
 """The check of settings, on dataclasses of its own: calls of codistill are checked here anyway."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 
+from codistill.checks import check, make, setting, typed_arguments
 from codistill.errors import InputError
-from codistill.settings.checks import check, make, setting
 
 
 @dataclass
@@ -92,3 +94,42 @@ def test_a_tree_becomes_dataclasses() -> None:
 def test_a_damaged_tree_is_named(tree: Any, said: str) -> None:
     with pytest.raises(InputError, match=f"^file is damaged: {said}$"):
         make(Outer, tree, "file")
+
+
+class Own:
+    def __init__(
+        self,
+        peers: object,
+        rate: float = 1.0,
+        sizes: Sequence[int] = (1,),
+        teacher: str | Path | None = None,
+        kind: Literal["a", "b"] | float = "a",
+        untyped=None,  # type: ignore[no-untyped-def]  # noqa: ANN001
+    ):
+        pass
+
+
+def test_arguments_become_what_annotations_say() -> None:
+    given = {"rate": 2, "sizes": (1, 2), "teacher": "file", "kind": 0.5, "untyped": {1}, "new": []}
+    found = typed_arguments(Own, given, "method.")
+    assert found == given | {"sizes": [1, 2]}
+    assert type(found["rate"]) is float
+    assert typed_arguments(Own, {"teacher": None, "kind": 1}, "") == {"teacher": None, "kind": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"rate": None}, "rate is None: give a number"),
+        ({"rate": True}, "rate is True: give a number"),
+        ({"rate": 10**400}, "rate is 1000*: give a number"),
+        ({"sizes": 3}, "sizes is 3: give a list"),
+        ({"sizes": ["3"]}, "sizes is '3': give a whole number"),
+        ({"teacher": 3}, "teacher is 3: give a text"),
+        ({"kind": "c"}, "kind is 'c': give 'a' or 'b'"),
+        ({"kind": None}, "kind is None: give 'a' or 'b'"),
+    ],
+)
+def test_an_argument_of_another_type_is_named(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=rf"^method\.{said}$"):
+        typed_arguments(Own, given, "method.")
