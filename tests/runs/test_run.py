@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import os
 import random
@@ -316,6 +317,51 @@ def test_a_run_that_saved_nothing_may_be_begun_anew(tmp_path: Path) -> None:
     Run.create(tiny_config(tmp_path / "run", lr=1e5))
     run = Run.create(tiny_config(tmp_path / "run", lr=0.1))
     assert run.config.lr == 0.1
+
+
+@pytest.mark.parametrize("method", ["ffl", "afd", "pcl", "dml", "kdcl"])
+def test_a_run_that_is_stopped_at_random_steps_ends_with_the_same_bits(
+    method: str, tmp_path: Path
+) -> None:
+    data = DataConfig("digits", images_per_class=6)
+    settings: dict[str, object] = {
+        "method": {"name": method},
+        "shared": 2 if method in ("ffl", "pcl") else 0,
+        "data": data,
+        "batch_size": 16,
+    }
+    whole = train(tmp_path / "whole", **settings)
+    run = Run.create(tiny_config(tmp_path / "stopped", **settings))
+    rng, stops = random.Random(method), 0  # noqa: S311
+    while not run.finished():
+        left = itertools.count(rng.randint(1, 12), -1)  # an epoch asks 13 times
+        list(run.train(stop=lambda left=left: next(left) == 0))  # type: ignore[misc]
+        stops += not run.finished()
+        run = Run(run.path)
+    assert stops >= 2
+    assert_same_run(whole, run.path)
+
+
+def test_a_stop_leaves_a_checkpoint_of_the_step_and_of_a_begun_evaluation(tmp_path: Path) -> None:
+    run = Run.create(tiny_config(tmp_path / "run", epochs=1))
+    steps = len(run.data().train)
+    asked = itertools.count()
+    assert list(run.train(stop=lambda: next(asked) == 3)) == []
+    assert progress_of(run.path) == ["epoch00000_step0000003.pt"]
+    asked = itertools.count(3)
+    assert list(Run(run.path).train(stop=lambda: next(asked) == steps + 2)) == []  # evaluates
+    assert progress_of(run.path)[-1] == f"epoch00000_step{steps:07d}.pt"
+    assert not run.finished()
+
+
+def test_a_checkpoint_stands_before_an_evaluation(tmp_path: Path) -> None:
+    run = Run.create(tiny_config(tmp_path / "run", epochs=1, checkpoint_seconds=0.0))
+    seen: list[list[str]] = []
+    list(run.train(stop=lambda: bool(seen.append(progress_of(run.path)))))
+    steps = len(run.data().train)
+    after_last_step, before_first_batch = seen[steps], seen[steps + 1]
+    assert f"epoch00000_step{steps:07d}.pt" not in after_last_step
+    assert f"epoch00000_step{steps:07d}.pt" in before_first_batch
 
 
 def is_locked(run: Path) -> bool:

@@ -3,6 +3,7 @@
 import copy
 import functools
 import inspect
+import itertools
 import math
 import subprocess
 import sys
@@ -565,6 +566,31 @@ def test_losses_of_an_interrupted_epoch_go_on_where_the_method_is():
     resumed = TrainingState(make("dml").to("meta"), sgd)
     resumed.load_state_dict(begun.state_dict())
     assert {loss.device.type for values in resumed.terms.values() for loss in values} == {"meta"}
+
+
+def test_a_training_that_is_asked_to_stop_goes_on_to_the_same_bits():
+    """Before the first step, after each step, and within each evaluation."""
+    sets = {"val": toy_batches(n=2), "test": toy_batches(n=1)}
+    whole = TrainingState(make("ffl", K=2), sgd)
+    saved = copy.deepcopy(whole.state_dict())
+    records = fit(whole.method, toy_batches(n=3), sets, epochs=2, state=whole)
+    places, found = [], []
+    while not places or places[-1] != (2, 0):
+        stopped = TrainingState(make("ffl", K=2), sgd)
+        stopped.load_state_dict(saved)
+        left = itertools.count(len(places) % 6, -1)
+        stop = functools.partial(lambda left: next(left) == 0, left)
+        found += fit(stopped.method, toy_batches(n=3), sets, epochs=2, state=stopped, stop=stop)
+        places.append((stopped.epoch, stopped.step))
+        saved = copy.deepcopy(stopped.state_dict())
+    assert_same_tensors(stopped.method.state_dict(), whole.method.state_dict())
+    times = ("seconds", "images_per_second")
+    for record, expected in zip(found, records, strict=True):
+        assert {k: v for k, v in record.items() if k not in times} == {
+            k: v for k, v in expected.items() if k not in times
+        }
+        assert record["images_per_second"] > 0
+    assert {(0, 0), (0, 1), (0, 3), (1, 0), (1, 3)} <= {*places}
 
 
 def test_random_numbers_of_other_gpus_are_neither_saved_nor_asked_for(monkeypatch):

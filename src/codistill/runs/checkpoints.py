@@ -80,5 +80,10 @@ def _read(path: Path, mark: str) -> dict[str, Any]:
     return found
 
 
+def newest(run: Path) -> Path | None:
+    """The last checkpoint of a run, by its folder; None without one."""
+    return next(reversed(_checkpoints(run)), None)
+
+
 def _checkpoints(run: Path) -> list[Path]:
     return sorted((run / "checkpoints").glob("epoch*.pt"))

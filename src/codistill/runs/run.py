@@ -64,6 +64,7 @@ from codistill.training.device import use_device
 from codistill.training.fit import epochs
 from codistill.training.record import Record
 from codistill.training.state import TrainingState
+from codistill.training.stopping import Stop, never
 
 WEIGHTS = {"last": "weights.safetensors", "best": "weights_best.safetensors"}
 
@@ -152,11 +153,13 @@ class Run:
         run._lock, run._data = lock, data  # read once
         return run
 
-    def train(self, watch: Watch = lambda batches: batches) -> Iterator[Record]:
+    def train(self, watch: Watch = lambda batches: batches, stop: Stop = never) -> Iterator[Record]:
         """Trains from the last checkpoint to the end, and yields the record of each epoch.
 
         Args:
             watch: wraps the batches of every epoch, for a progress bar.
+            stop: asked after each step, and before each batch of an evaluation. When it returns
+                True, training ends there with a checkpoint, and the run is not `finished`.
         """
         config = self.config
         require_loggers(config)
@@ -188,6 +191,7 @@ class Run:
                 evaluate_every=config.evaluate_every,
                 cuda_graphs=config.cuda_graphs,
                 state=state,
+                stop=stop,
             )
             students = self.method.students()
             write_history(self.path, state.history)
@@ -199,6 +203,11 @@ class Run:
                     write_history(self.path, state.history)
                     send(record)
                     yield record
+                if state.epoch < config.epochs:  # stopped
+                    if state.step:
+                        mark = self.manifest.id
+                        checkpoints.save(self.path, state, config.keep_checkpoints, mark)
+                    return
                 self._write_weights("", state, data)
                 RunScores.of(state.history, students).write(self.path)
 
@@ -329,8 +338,7 @@ class _Watched:
         config, saved = self.run.config, time.monotonic()
         for batch in self.watch(self.batches):
             yield batch
-            last = self.state.step == len(self.batches)  # a checkpoint follows its evaluation
-            if not last and time.monotonic() - saved >= config.checkpoint_seconds:
+            if time.monotonic() - saved >= config.checkpoint_seconds:
                 mark = self.run.manifest.id
                 checkpoints.save(self.run.path, self.state, config.keep_checkpoints, mark)
                 saved = time.monotonic()

@@ -18,9 +18,12 @@ from codistill.training.metrics import (
     mean_differences,
     mean_metrics,
 )
+from codistill.training.stopping import Stop, ask, never
 
 
-def evaluate(method: Method, batches: Batches, precision: Precision = "fp32") -> dict[str, float]:
+def evaluate(
+    method: Method, batches: Batches, precision: Precision = "fp32", stop: Stop = never
+) -> dict[str, float]:
     """Evaluates every classifier of `method` in eval mode.
 
     Batch normalisation is folded into convolutions if that changes no more than the last bits of
@@ -30,6 +33,7 @@ def evaluate(method: Method, batches: Batches, precision: Precision = "fp32") ->
         method: the peers and how they learn.
         batches: `Batch`es, or pairs of images and labels.
         precision: "bf16" runs the forward pass under autocast.
+        stop: asked before each batch; see `fit`.
 
     Returns:
         For each classifier "top1/NAME" and "top5/NAME" in %, "nll/NAME" in nats; for peers i and j
@@ -37,6 +41,7 @@ def evaluate(method: Method, batches: Batches, precision: Precision = "fp32") ->
 
     Raises:
         InputError: there is no image, or labels are no classes (B,).
+        Stopped: `stop` returned True.
     """
     check_precision(precision)
     sums: dict[str, list[Tensor]] = defaultdict(list)
@@ -45,6 +50,7 @@ def evaluate(method: Method, batches: Batches, precision: Precision = "fp32") ->
     fast: Method | None = None
     with eval_mode(method), torch.inference_mode(), torch.random.fork_rng(devices=[]):
         for batch in map(as_batch, batches):
+            ask(stop)
             if batch.labels.ndim != 1:
                 raise InputError(
                     f"labels to evaluate on are {tuple(batch.labels.shape)}: give classes (B,); "

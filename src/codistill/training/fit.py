@@ -1,20 +1,21 @@
 """The training loop, the same for every method."""
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 
-import torch
 from torch import Tensor
 
 from codistill.data.batch import Batch, Batches, as_batch
 from codistill.errors import InputError
-from codistill.methods.method import MEASURE, Method
+from codistill.methods.method import Method
 from codistill.training.cuda_graph import CudaGraph, RecordedStep
 from codistill.training.device import Precision, autocast, check_precision, device_of
 from codistill.training.evaluate import evaluate
 from codistill.training.record import Record
 from codistill.training.state import MakeOptimizer, TrainingState
+from codistill.training.stopping import Stop, Stopped, ask, never
 
 _ALWAYS_EVALUATED = 5  # epochs at the end, whose mean steadies a result
 
@@ -33,6 +34,7 @@ def fit(
     evaluate_every: int = 1,
     cuda_graphs: bool = False,
     state: TrainingState | None = None,
+    stop: Stop = never,
 ) -> list[Record]:
     """Trains `method` and returns a record of each epoch; `epochs` is the same as a loop.
 
@@ -58,6 +60,9 @@ def fit(
             the host. The step must not wait for the device, nor depend on numbers in Python that
             change within an epoch: they stay as they were recorded. Without effect elsewhere.
         state: a training to continue; it then holds the optimizers.
+        stop: a function that is asked after each step, and before each batch of an evaluation. When
+            it returns True, training ends there, and `state` can be continued to the same bits. An
+            evaluation that is cut short is then repeated from its start.
 
     Returns:
         Per epoch "epoch", "lr", "images_per_second", "seconds"; the mean over its steps of every
@@ -84,6 +89,7 @@ def fit(
             evaluate_every=evaluate_every,
             cuda_graphs=cuda_graphs,
             state=state,
+            stop=stop,
         )
     )
 
@@ -102,6 +108,7 @@ def epochs(
     evaluate_every: int = 1,
     cuda_graphs: bool = False,
     state: TrainingState | None = None,
+    stop: Stop = never,
 ) -> Iterator[Record]:
     """Trains `method` and yields a record after each epoch: `fit` as a loop of the caller's own.
 
@@ -119,29 +126,28 @@ def epochs(
             f"{type(method).__name__}, as it is set, measures its peers on images that none of "
             "them trains on: give fit(..., held_out=batches), or a run data.val_fraction above 0"
         )
-    for epoch in range(state.epoch, epochs):
-        if state.step == 0:
-            method.begin_epoch(epoch, None if held_out is None else map(as_batch, held_out))
-        lr = state.set_lr(lr_at(epoch) if lr_at else 1.0)
-        if hasattr(train, "start_at"):
-            train.start_at(epoch, state.step)
-            batches = train
-        else:
-            batches = islice(train, state.step, None)
-        images, seconds = train_epoch(state, batches, precision, cuda_graphs)
+    with contextlib.suppress(Stopped):
+        for epoch in range(state.epoch, epochs):
+            ask(stop)
+            if state.step == 0:
+                method.begin_epoch(epoch, None if held_out is None else map(as_batch, held_out))
+            lr = state.set_lr(lr_at(epoch) if lr_at else 1.0)
+            if hasattr(train, "start_at"):
+                train.start_at(epoch, state.step)
+                batches = train
+            else:
+                batches = islice(train, state.step, None)
+            train_epoch(state, batches, precision, cuda_graphs, stop)
 
-        record: Record = {"epoch": epoch + 1, "lr": lr}
-        record |= {
-            name if name.startswith(MEASURE) else f"loss/{name}": torch.stack(values).mean().item()
-            for name, values in state.terms.items()
-        }
-        due = (epoch + 1) % evaluate_every == 0 or epoch >= epochs - _ALWAYS_EVALUATED
-        for name, evaluation_batches in (evaluate_on or {}).items() if due else ():
-            metrics = evaluate(method, evaluation_batches, eval_precision)
-            record |= {f"{name}/{key}": value for key, value in metrics.items()}
-        record |= {"images_per_second": images / seconds, "seconds": state.seconds}
-        state.end_epoch(record)
-        yield record
+            record: Record = {"epoch": epoch + 1, "lr": lr} | state.means()
+            due = (epoch + 1) % evaluate_every == 0 or epoch >= epochs - _ALWAYS_EVALUATED
+            for name, images in (evaluate_on or {}).items() if due else ():
+                metrics = evaluate(method, images, eval_precision, stop)
+                record |= {f"{name}/{key}": value for key, value in metrics.items()}
+            speed = state.images / state.seconds
+            record |= {"images_per_second": speed, "seconds": state.seconds}
+            state.end_epoch(record)
+            yield record
 
 
 _loop = epochs  # within `fit`, the name `epochs` is a number
@@ -152,8 +158,13 @@ def train_epoch(
     batches: Batches,
     precision: Precision = "fp32",
     cuda_graphs: bool = False,
-) -> tuple[int, float]:
-    """Trains on all batches; returns how many images there were, and the seconds it took."""
+    stop: Stop = never,
+) -> None:
+    """Trains on all batches, the rest of an epoch; `state` counts steps, images and seconds.
+
+    Raises:
+        Stopped: after a step for which `stop` returned True.
+    """
     check_precision(precision)
     method = state.method.train()
 
@@ -163,23 +174,20 @@ def train_epoch(
 
     if cuda_graphs and (device := device_of(method)).type == "cuda":
         step = RecordedStep(step, state.optimizers.values(), CudaGraph(device))
-    images, begin = 0, time.perf_counter()
-    before = state.seconds
+    before, begin = state.seconds, time.perf_counter()
     for batch in map(as_batch, batches):
         if len(batch.views) != method.views:
             raise InputError(
                 f"a batch has {len(batch.views)} views, but {type(method).__name__} needs "
                 f"{method.views}: give load_data(..., views={method.views})"
             )
-        state.record(step(batch))
+        state.record(step(batch), len(batch.labels))
         state.seconds = before + time.perf_counter() - begin
-        images += len(batch.labels)
+        ask(stop)
     if not state.step:
         raise InputError(
             f"there is not one batch to train on in epoch {state.epoch + 1}: a generator can be "
             "gone through only once, so give a list, a DataLoader or TrainBatches"
         )
     state.check_losses()  # waits for the device
-    seconds = time.perf_counter() - begin
-    state.seconds = before + seconds
-    return images, seconds
+    state.seconds = before + time.perf_counter() - begin

@@ -37,6 +37,7 @@ class TrainingState:
         terms: the value of every loss term and every measurement in every step of the present
             epoch, on the device.
         history: one record per complete epoch, as `fit` returns them.
+        images: number of images of these steps.
         seconds: time spent training in the present epoch, by earlier processes too.
     """
 
@@ -49,6 +50,7 @@ class TrainingState:
         self.step = 0
         self.terms: dict[str, list[Tensor]] = {}
         self.history: list[Record] = []
+        self.images = 0
         self.seconds = 0.0
         self._checked = 0
 
@@ -64,8 +66,13 @@ class TrainingState:
                 group["lr"] = group["initial_lr"] * own
         return next(self._groups())["lr"]
 
-    def record(self, losses: Mapping[str, Tensor]) -> None:
-        """Counts a step and keeps what it returned; now and then checks that it is finite."""
+    def record(self, losses: Mapping[str, Tensor], images: int = 0) -> None:
+        """Counts a step and keeps what it returned; now and then checks that it is finite.
+
+        Args:
+            losses: loss terms and measurements by name.
+            images: number of images of the step.
+        """
         if self.step and losses.keys() != self.terms.keys():
             raise InputError(
                 f"the method returned the terms {sorted(losses)} in step {self.step + 1}, but "
@@ -75,14 +82,23 @@ class TrainingState:
         for name, value in losses.items():
             self.terms.setdefault(name, []).append(value.detach())
         self.step += 1
+        self.images += images
         if self.step % _STEPS_BETWEEN_CHECKS == 0:
             self.check_losses()
+
+    def means(self) -> Record:
+        """The mean over the steps so far of every loss term and measurement, as a record has it."""
+        return {
+            name if name.startswith(MEASURE) else f"loss/{name}": torch.stack(values).mean().item()
+            for name, values in self.terms.items()
+        }
 
     def end_epoch(self, record: Record) -> None:
         """Closes the present epoch with its record."""
         self.history.append(record)
         self.epoch += 1
-        self.step, self.terms, self.seconds, self._checked = 0, {}, 0.0, 0
+        self.step, self.images, self.seconds = 0, 0, 0.0
+        self.terms, self._checked = {}, 0
 
     def check_losses(self) -> None:
         """Raises NonFiniteError if a term was not finite since the last check."""
@@ -121,6 +137,7 @@ class TrainingState:
             "step": self.step,
             "terms": {name: torch.stack(values) for name, values in self.terms.items()},
             "history": self.history,
+            "images": self.images,
             "seconds": self.seconds,
             "rng": torch.get_rng_state(),
             "rng_cuda": torch.cuda.get_rng_state(gpu) if (gpu := self._gpu()) else None,
@@ -138,7 +155,7 @@ class TrainingState:
         device = device_of(self.method)  # checkpoints are read on the CPU
         self.terms = {name: list(values.to(device)) for name, values in state["terms"].items()}
         self.history = list(state["history"])
-        self.seconds = state["seconds"]
+        self.images, self.seconds = state["images"], state["seconds"]
         self._checked = self.step
         torch.set_rng_state(state["rng"])
         if state["rng_cuda"] is not None and (gpu := self._gpu()):
