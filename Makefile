@@ -2,8 +2,10 @@
 PYTHON ?= python3
 # A worker takes half of the tests, so that files stay together; who is done early takes from others.
 ON_ALL_CORES = -n auto --dist worksteal
+# Python keeps what it compiled of the tests, which takes 5 s of every worker's start.
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-all mutate bench lint check format clean
+.PHONY: demo test test-all mutate chaos bench lint check format clean
 
 demo: .venv/installed
 	.venv/bin/codistill demo
@@ -16,6 +18,10 @@ test-all: .venv-test/installed
 
 mutate: .venv-test/installed
 	.venv-test/bin/python tests/mutate.py
+
+# Kills, damage, full disks, signals: 10 minutes, or CHAOS_MINUTES=60.
+chaos: .venv-test/installed
+	.venv-test/bin/python tests/chaos.py
 
 # Short versions of all benchmarks, compared with benchmarks/ratios.json: about 10 minutes.
 bench: .venv-test/installed benchmarks/.venv-libraries/installed
