@@ -5,16 +5,20 @@
 For every edit in `mutations.py`, a copy of the library is edited, and the method's own tests and
 the contract run on it until one fails; or, for an edit of something else, its file of tests.
 Exit status 1 if an edit goes unnoticed.
+
+Tests run in forks of processes that have imported everything but the library.
 """
 
+import importlib
+import multiprocessing
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
+import traceback
 from pathlib import Path
 
+import pytest
 from mutations import EDITS, Edit
 
 ROOT = Path(__file__).parents[1]
@@ -27,13 +31,15 @@ def main(methods: list[str]) -> int:
         known = ", ".join(dict.fromkeys(edit.method for edit in EDITS))
         print(f"no edits of {', '.join(methods)}: there are those of {known}")
         return 2
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    for name in ("beartype", "sklearn.datasets", "torch", "torch._dynamo"):
+        importlib.import_module(name)
+    with multiprocessing.get_context("fork").Pool(os.cpu_count()) as pool:
         own = list(dict.fromkeys(edit.method for edit in chosen))
-        for method, failed in zip(own, pool.map(failed_tests, own), strict=True):
+        for method, failed in zip(own, pool.imap(failed_tests, own), strict=True):
             if failed:
                 print(f"{method}: its tests fail already, without an edit")
                 return 2
-        found = pool.map(lambda edit: failed_tests(edit.method, edit), chosen)
+        found = pool.imap(failed_after, chosen)
         missed = []
         for number, (edit, noticed) in enumerate(zip(chosen, found, strict=True), 1):
             word = "noticed" if noticed else "MISSED "
@@ -50,7 +56,7 @@ def apply(edit: Edit, source: Path) -> None:
     file = source / "codistill" / edit.file
     text = file.read_text()
     if text.count(edit.old) < 1:
-        raise SystemExit(f"{edit.method}, {edit.what}: {edit.old!r} is not in {edit.file}")
+        raise RuntimeError(f"{edit.method}, {edit.what}: {edit.old!r} is not in {edit.file}")
     text = text.replace(edit.old, edit.new)
     text = text.replace("\nfrom ", "\nimport contextlib\nimport copy\nimport torch\nfrom ", 1)
     file.write_text(text)
@@ -68,27 +74,42 @@ def failed_tests(method: str, edit: Edit | None = None) -> bool:
     own = [[str(TESTS / "methods" / f"test_{method}.py")], contract]
     if method.endswith(".py"):
         own = [[str(TESTS / method)]]
-    pytest = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "src"
         shutil.copytree(ROOT / "src", source, ignore=shutil.ignore_patterns("__pycache__"))
         if edit:
             apply(edit, source)
-        environment = os.environ | {"PYTHONPATH": str(source), "PYTHONDONTWRITEBYTECODE": "1"}
         for arguments in own:
-            done = subprocess.run(
-                [*pytest, *arguments],
-                cwd=ROOT,
-                env=environment,
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            if done.returncode == 1:
+            log = Path(folder) / "log"
+            status = run_tests(["-q", "-x", "-p", "no:cacheprovider", *arguments], source, log)
+            if status == 1:
                 return True
-            if done.returncode > 1:  # no test could be run at all
-                raise SystemExit(f"{method}: {done.stdout}\n{done.stderr}")
+            if status:  # no test could be run at all
+                raise RuntimeError(f"{method}: {log.read_text()}")
     return False
+
+
+def failed_after(edit: Edit) -> bool:
+    return failed_tests(edit.method, edit)
+
+
+def run_tests(arguments: list[str], source: Path, log: Path) -> int:
+    """Runs pytest in a fork of this process that finds the library in `source`."""
+    if fork := os.fork():
+        return os.waitstatus_to_exitcode(os.waitpid(fork, 0)[1])
+    try:
+        file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(file, 1), os.dup2(file, 2)
+        os.chdir(ROOT)
+        os.environ |= {"PYTHONPATH": str(source), "PYTHONDONTWRITEBYTECODE": "1"}
+        sys.dont_write_bytecode = True
+        sys.path.insert(0, str(source))
+        status = pytest.main(arguments)
+    except BaseException:
+        traceback.print_exc()
+        status = 3
+    sys.stdout.flush()
+    os._exit(status)
 
 
 if __name__ == "__main__":
