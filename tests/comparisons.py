@@ -8,6 +8,7 @@ import yaml
 from runs_of import tables_only
 
 from codistill.command.main import exit_status, main
+from codistill.command.stopping import Stopping
 from codistill.command.worker import begin_or_go_on
 from codistill.comparing.planned_runs import PlannedRun
 
@@ -46,7 +47,7 @@ class InThisProcess:
             contextlib.redirect_stdout(log),
             contextlib.redirect_stderr(log),
         ):
-            status = exit_status(lambda: begin_or_go_on(run.recipe, run.path))
+            status = exit_status(lambda: begin_or_go_on(run.recipe, run.path, Stopping()))
         return Ended(f"exit status {status}" if status else "")
 
 

@@ -157,15 +157,41 @@ def test_resuming_a_finished_run_changes_nothing(finished: Path) -> None:
     assert len(untimed(finished)) == 3
 
 
-def test_an_interrupted_run_says_how_to_go_on(tmp_path: Path, copies: Copies) -> None:
+def test_a_run_that_gets_signals_ends_with_the_same_bits(
+    finished: Path, tmp_path: Path, copies: Copies
+) -> None:
+    """Each ends the step, leaves a checkpoint of it, and says how to continue."""
     run, log = tmp_path / "run", tmp_path / "log"
-    copies.start("train", *TINY, "--epochs", "500", "--out", run, log=log)
-    while not progress_of(run) and not copies.ended():
-        time.sleep(0.01)
-    assert copies.send(signal.SIGINT) == 130
-    errors = log.read_text()
-    assert f"codistill train --resume {run}\n" in errors  # on one line, to be pasted
-    assert "Traceback" not in errors
+    rng, stops = random.Random(time.time_ns()), 0  # noqa: S311
+    for number in [signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT]:
+        began = number_of_processes(run)
+        copies.start("train", *TINY, "--out", run, "--resume", "auto", log=log)
+        while not copies.ended() and number_of_processes(run) == began:
+            time.sleep(0.002)  # until it trains
+        time.sleep(rng.uniform(0, 0.2))
+        status = copies.send(number)
+        if status == 0:
+            break
+        assert status == 128 + number, log.read_text()
+        stops += 1
+        errors = log.read_text()
+        assert "Traceback" not in errors
+        last = (*progress_of(run), "")[-1]
+        assert f"codistill: {number.name}: stopped; " in errors
+        assert last in errors
+        assert f"codistill train --resume {run}\n" in errors  # on one line, to be pasted
+    assert stops >= 2, "the run ended before it could be stopped twice"
+    done = codistill("train", "--resume", run)
+    assert done.returncode == 0, done.stderr
+    assert_same_run(finished, run)
+
+
+def number_of_processes(run: Path) -> int:
+    """How many processes have trained a run so far."""
+    try:
+        return len(json.loads((run / "manifest.json").read_text())["processes"])
+    except OSError:
+        return 0
 
 
 def test_two_processes_do_not_train_one_run(tmp_path: Path, copies: Copies) -> None:

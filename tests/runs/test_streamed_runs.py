@@ -91,6 +91,28 @@ def test_a_run_that_was_killed_within_an_epoch_goes_on_as_if_it_had_not_been(
     assert done.stderr.count("is broken") == 0  # said by the process that was killed
 
 
+@pytest.mark.slow
+def test_a_signal_to_all_processes_leaves_those_that_read_until_the_checkpoint_is_written(
+    root: Path, tmp_path: Path
+) -> None:
+    """As a shell, `timeout` and a cluster send it: to the workers and their server, too."""
+    run = tmp_path / "run"
+    options = ["--data.root", root, "--epochs", "500", "--out", run, "--checkpoint_seconds", "0"]
+    process = subprocess.Popen(
+        command("train", *OPTIONS, *options),
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while not list((run / "checkpoints").glob("epoch00001*.pt")) and process.poll() is None:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGTERM)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 143, errors
+    assert "SIGTERM: stopped; its last checkpoint is " in errors
+    assert "died" not in errors
+
+
 def test_images_that_have_changed_are_noticed(finished: Path, root: Path, tmp_path: Path) -> None:
     shutil.copytree(root, tmp_path / "photos")
     with open(tmp_path / "photos" / "bee" / "000.jpg", "ab") as file:

@@ -10,6 +10,7 @@ from codistill.command.options import (
     add_page_options,
     measure_options,
 )
+from codistill.command.stopping import Stopping
 from codistill.files import place_of
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 def main(argv: list[str]) -> int:
     """`codistill compare FILE`."""
+    stop = Stopping()
     parser = Parser(
         prog="codistill compare",
         description="Trains methods x networks x seeds and the networks alone, with all other "
@@ -31,13 +33,14 @@ def main(argv: list[str]) -> int:
     add_page_options(parser)
     options = parser.parse_args(argv)
     how = measure_options(options)
+    stop.end_in_time(options.max_time)
 
     from codistill.comparing.comparison import read_comparison
 
     file = place_of(options.file)
     folder = place_of(options.out) if options.out else Path("runs", file.stem)
     parallel, launcher, report_only = options.parallel, options.launcher, options.report_only
-    return compare(read_comparison(file), folder, parallel, launcher, report_only, how)
+    return compare(read_comparison(file), folder, parallel, launcher, report_only, stop, how)
 
 
 def compare(
@@ -46,11 +49,12 @@ def compare(
     parallel: int | None,
     launcher: str,
     report_only: bool,
+    stop: Stopping,
     how: "MeasureOptions | None" = None,
 ) -> int:
     """Trains the runs of a comparison that are not finished, and writes its report.
 
-    Returns 0, or 1 where a run failed.
+    Returns the exit status: 0, 1 if a run failed, or that of `stop`.
 
     Args:
         comparison: what is compared.
@@ -58,6 +62,7 @@ def compare(
         parallel: number of runs that train at a time. Default: one; on a cluster all of them.
         launcher: one of `launchers.LAUNCHERS`.
         report_only: whether nothing is trained.
+        stop: ends the training in time.
         how: how the networks are measured for the page; None: not at all.
     """
     from rich.console import Console
@@ -81,7 +86,12 @@ def compare(
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
         files.write_text(folder / "comparison.yaml", comparison.text)
-        failures = train_unfinished(runs, starts, parallel, launcher != "slurm", console)
+        here = launcher != "slurm"
+        with stop.on_signals():
+            failures = train_unfinished(runs, starts, parallel, here, console, stop)
+        if stop.reason and not all(run.finished() for run in runs):
+            say(console, f"codistill: {stop.reason}: stopped; the same command continues")
+            return stop.status
         if any(run.finished() for run in runs):
             report_comparison(comparison, runs, folder, how)
     for failure in failures:

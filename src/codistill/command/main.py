@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from codistill.command.options import Parser, refuse_unknown
+from codistill.command.stopping import EndedAtOnce
 from codistill.errors import InputError, MissingExtraError
 
 COMMANDS = {
@@ -27,8 +28,8 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit status.
 
-    0 when done; 1 when some runs of a comparison failed; 2 when what was given cannot be used; 130
-    when interrupted.
+    0 when done; 1 when some runs of a comparison failed; 2 when what was given cannot be used; 75
+    when the time was over; 128 + N when signal N stopped it: 130 for Ctrl-C, 143 for SIGTERM.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     traceback = arguments[:1] == ["--traceback"]
@@ -47,9 +48,9 @@ def exit_status(run: Callable[[], int], traceback: bool = False) -> int:
             stream.reconfigure(errors="backslashreplace")  # names of files may be no text
     try:
         return run()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print("\ncodistill: interrupted", file=sys.stderr)
-        return 130
+        return error.status if isinstance(error, EndedAtOnce) else 130
     except BrokenPipeError:  # the reader of our output has gone, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -80,6 +80,12 @@ def open_run(path: str, options: argparse.Namespace) -> "Run":
     return Run(path, options.device, options.root, options.workers, loggers)
 
 
+MAX_TIME = (
+    "stop in time with a checkpoint and exit status 75, such as 3h30m or 90m; the same command "
+    "continues. In a SLURM job its end is known without this option"
+)
+
+
 def add_launch_options(parser: argparse.ArgumentParser) -> None:
     """Where runs are trained, and how many at a time."""
     parser.add_argument(
@@ -95,6 +101,7 @@ def add_launch_options(parser: argparse.ArgumentParser) -> None:
         help="what starts the runs: processes of this machine (default), jobs of a SLURM cluster, "
         "or submitit's own processes",
     )
+    parser.add_argument("--max_time", metavar="TIME", help=MAX_TIME)
     parser.add_argument(
         "--report-only", action="store_true", help="train nothing; report on the finished runs"
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from codistill.command.compare import compare
 from codistill.command.options import Parser, add_launch_options, add_out, add_places
+from codistill.command.stopping import Stopping
 from codistill.errors import InputError
 from codistill.files import place_of
 from codistill.messages import say
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 def main(argv: list[str]) -> int:
     """`codistill reproduce [TABLE]`."""
+    stop = Stopping()
     parser = Parser(
         prog="codistill reproduce",
         description="Runs a table of a paper as a comparison: codistill compare with the table's "
@@ -68,7 +70,8 @@ def main(argv: list[str]) -> int:
     name = scaled.table.name
     name += "_short" if scaled.scale == "short" else ""
     folder = place_of(options.out) if options.out else Path("runs", name)
-    launch = options.parallel, options.launcher, options.report_only
+    stop.end_in_time(options.max_time)
+    launch = options.parallel, options.launcher, options.report_only, stop
     stored = folder / "comparison.yaml"
     if options.report_only and not options.dry_run and stored.exists():
         return compare(read_comparison(stored), folder, *launch)

@@ -1,35 +1,82 @@
 """`codistill train`: trains a run to its end and shows its progress."""
 
 import argparse
+import contextlib
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from codistill.command.options import Parser, add_places, open_run
+from codistill.command.options import MAX_TIME, Parser, add_places, open_run
+from codistill.command.stopping import CALL_AGAIN, Stopping
 from codistill.errors import InputError
 from codistill.messages import note, say
 from codistill.settings.arguments import parse_config
 from codistill.settings.config import Config
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from codistill.runs.run import Run
+
+# Settings beside the recipe that a run keeps as it was made.
+_KEPT = ["threads", "recompute", "compile", "cuda_graphs"]
+_KEPT += ["checkpoint_seconds", "keep_checkpoints", "project"]
+
+
+_OWN = {
+    "--resume": "folder of a run to continue; auto continues the run of these settings in --out, "
+    "or starts it if there is none",
+    "--max_time": MAX_TIME,
+}
 
 
 def main(argv: list[str]) -> int:
-    """`codistill train [--config RECIPE] [options] | --resume RUN`."""
-    resumes = any(argument.partition("=")[0] == "--resume" for argument in argv)
-    options = _resume_options(argv) if resumes else parse_config(argv, "codistill train")
+    """`codistill train [--config RECIPE] [options] [--resume auto] | --resume RUN`."""
+    stop = Stopping()
+    parser = Parser(prog="codistill train", add_help=False, allow_abbrev=False)
+    for name in _OWN:
+        parser.add_argument(name)
+    own, rest = parser.parse_known_args(argv)
+    stop.end_in_time(own.max_time)
+    if own.resume not in (None, "auto"):
+        return train_with_display(open_run(own.resume, _resume_options(rest)), stop)
+    config = parse_config(rest, "codistill train", _OWN)
 
     from codistill.runs.run import Run
 
-    if isinstance(options, Config):
-        return train_with_display(Run.create(options))
-    return train_with_display(open_run(options.resume, options))
+    run = Run.create(config) if own.resume is None else _started_or_continued(config)
+    return train_with_display(run, stop)
 
 
-def train_with_display(run: "Run") -> int:
-    """Trains a run to its end, shows its progress, and prints its scores."""
+def _started_or_continued(config: Config) -> "Run":
+    """The run in the folder of a configuration, or a new one if the folder holds none.
+
+    Raises:
+        InputError: the folder holds a run of other settings.
+    """
+    from codistill.runs.finished import differences_from
+    from codistill.runs.folder import CONFIG
+    from codistill.runs.run import Run
+
+    path = config.run_folder()
+    if not (path / CONFIG).exists():
+        return Run.create(config)
+    if different := differences_from(path, config, also=_KEPT):
+        raise InputError(
+            f"{path} holds a run of other settings ({', '.join(different)}): give its settings, or "
+            "another folder with --out"
+        )
+    return Run(path, config.device, config.data.root, config.data.workers, config.loggers)
+
+
+def train_with_display(run: "Run", stop: Stopping) -> int:
+    """Trains a run until its end or `stop`, shows its progress, and prints its scores.
+
+    Returns the exit status.
+    """
     from rich.console import Console
 
     from codistill.reporting.tables import print_table
+    from codistill.runs.checkpoints import newest
     from codistill.runs.finished import load_results
     from codistill.runs.progress import follow
     from codistill.runs.remarks import warnings_about
@@ -39,26 +86,51 @@ def train_with_display(run: "Run") -> int:
         say(console, f"codistill: {line}")
     for warning in warnings_about(run):
         note(warning, console)
+    before = newest(run.path)
     try:
-        follow(run, console, str(run.path))
+        with stop.on_signals():
+            follow(run, console, str(run.path), stop)
     except (KeyboardInterrupt, OSError):
         resume = f"codistill: stopped; continue with: codistill train --resume {run.path}"
         say(console, resume)
         raise
+    if not run.finished():
+        return _stopped(run.path, stop, before, console)
     print_table(load_results([run.path]))
     print(f"run:     {run.path}")
     print(f"student: {run.path / 'student.safetensors'}")
     return 0
 
 
+def _stopped(run: Path, stop: Stopping, before: Path | None, console: "Console") -> int:
+    """Says where a run stopped and how to continue it; returns the exit status."""
+    from codistill.runs.checkpoints import newest
+
+    last = newest(run)
+    if stop.status == CALL_AGAIN and last == before:
+        raise InputError(
+            f"{stop.reason} came before one more step or evaluation was complete: give more time"
+        )
+    where = f"its last checkpoint is {last}" if last else "it has no checkpoint yet"
+    resume = f"continue with: codistill train --resume {run}"
+    with contextlib.suppress(OSError):  # the terminal may be gone
+        say(console, f"codistill: {stop.reason}: stopped; {where}; {resume}")
+    return stop.status
+
+
 def _resume_options(argv: list[str]) -> argparse.Namespace:
-    """The options beside `--resume RUN`: the device, and where the images are now."""
+    """The options beside `--resume RUN`: the device, and where the images are now.
+
+    Args:
+        argv: the arguments without --resume and --max_time, which are here for the help.
+    """
     parser = Parser(
         prog="codistill train",
         description="Continues a run that was interrupted, to the same weights.",
         allow_abbrev=False,
     )
-    parser.add_argument("--resume", metavar="RUN", help="folder of the run")
+    for name, about in _OWN.items():
+        parser.add_argument(name, help=about)
     add_places(parser)
     parser.add_argument("--loggers", metavar="NAMES", help="loggers (default: the run's)")
     options, rest = parser.parse_known_args(argv)

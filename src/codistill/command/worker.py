@@ -1,10 +1,9 @@
 """`python -m codistill.command.worker RECIPE RUN`: starts or continues a run.
 
-It ends when the process that started it ends, for whatever reason: its standard input is a pipe
-from there, which the system then closes. Nothing is lost, since a run continues exactly.
+It stops with a checkpoint when the process that started it closes a pipe, or ends for whatever
+reason: its standard input is that pipe, which the system then closes.
 """
 
-import _thread
 import dataclasses
 import os
 import sys
@@ -14,13 +13,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from codistill.command.main import exit_status
+from codistill.command.stopping import Stopping
 from codistill.command.train import train_with_display
 from codistill.settings.config import Config
 
-_SECONDS_TO_END = 10.0
+_SECONDS_TO_END = 60.0  # for a step and a checkpoint
+_STATUS = 143
 
 
-def begin_or_go_on(recipe: Path, path: Path) -> int:
+def begin_or_go_on(recipe: Path, path: Path, stop: Stopping) -> int:
     """Starts a run by its recipe, or continues it with the recipe's device, data root and loggers.
 
     Returns the exit status; 0 at once if the run is finished.
@@ -34,22 +35,23 @@ def begin_or_go_on(recipe: Path, path: Path) -> int:
         run = Run(path, config.device, config.data.root, loggers=config.loggers)
     else:
         run = Run.create(dataclasses.replace(config, out=str(path)))
-    return train_with_display(run)
+    return train_with_display(run, stop)
 
 
 def main(argv: Sequence[str]) -> int:
     """`begin_or_go_on` for as long as the process that started this one lives."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    stop = Stopping()
+    threading.Thread(target=_end_with_parent, args=(stop,), daemon=True).start()
     recipe, path = map(Path, argv)
-    return exit_status(lambda: begin_or_go_on(recipe, path))
+    return exit_status(lambda: begin_or_go_on(recipe, path, stop))
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(stop: Stopping) -> None:
     while os.read(0, 1):  # nothing is ever written: it returns when the other end is closed
         pass
-    _thread.interrupt_main()
+    stop.ask("the comparison ended", _STATUS)
     time.sleep(_SECONDS_TO_END)
-    os._exit(130)  # where interrupts are ignored
+    os._exit(_STATUS)  # it hangs
 
 
 if __name__ == "__main__":

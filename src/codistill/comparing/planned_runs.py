@@ -7,23 +7,20 @@ from pathlib import Path
 
 import torch
 
-from codistill import files
 from codistill.comparing.comparison import Comparison, Row
 from codistill.comparing.sections import Problems
 from codistill.errors import InputError
 from codistill.messages import note
 from codistill.methods.length import scaling_notes
-from codistill.runs.finished import recipe_of
+from codistill.runs.finished import differences_from
 from codistill.runs.history import epochs_in
 from codistill.runs.loggers import require_loggers
 from codistill.runs.remarks import remarks
 from codistill.runs.results import RESULT
-from codistill.runs.run import read_run
 from codistill.settings.build_data import Data, build_data
 from codistill.settings.build_method import (
     build_method,
     length_of,
-    network_files,
     require_held_out,
     resolve,
 )
@@ -129,21 +126,7 @@ def _checked(row: Row, data: Data) -> Row:
 
 def _belongs(run: PlannedRun, data: Data | None) -> None:
     """Raises InputError if a folder holds another run than the comparison asks for."""
-    config, manifest = read_run(run.path)
-    there = recipe_of(config, manifest.fingerprint, manifest.networks, manifest.weights)
-    asked = recipe_of(
-        run.config,
-        data.fingerprint if data else manifest.fingerprint,
-        {k: files.sha256(path) for k, path in network_files(run.config.method).items()},
-        [files.sha256(path) for path in run.config.start_weights() if path and path.exists()],
-    )
-    different = [
-        f"{'data' if key == 'data.root' else key} {there.get(key)}, not {value}"
-        for key, value in asked.items()
-        if value is not None and value != there.get(key)  # None asks for nothing
-    ]
-    if config.seed != run.seed:
-        different.append(f"seed {config.seed}, not {run.seed}")
+    different = differences_from(run.path, run.config, data.fingerprint if data else None)
     if different:
         raise InputError(
             f"{run.path} does not belong to it any more, it was made with {', '.join(different)}: "

@@ -12,7 +12,7 @@ from codistill import clock
 
 HEAD = "---"
 """Marks the line with which each process begins in a log."""
-_SECONDS_TO_END = 15.0  # longer than a worker takes
+_SECONDS_TO_END = 75.0  # longer than a worker takes
 
 
 class WorkerProcess:
@@ -48,9 +48,11 @@ class WorkerProcess:
     def wait(self) -> None:
         try:
             self.process.wait(_SECONDS_TO_END)
-        except subprocess.TimeoutExpired:
+        except BaseException as error:  # it hangs, or a second signal ends all at once
             self.process.kill()
             self.process.wait()
+            if not isinstance(error, subprocess.TimeoutExpired):
+                raise
 
 
 @dataclasses.dataclass

@@ -15,6 +15,7 @@ from codistill.data.batches.workers import available_cores
 from codistill.messages import say
 from codistill.runs.progress import live_bars
 from codistill.runs.results import RunScores
+from codistill.training.stopping import Stop, never
 
 _ATTEMPTS = 2
 _SECONDS_BETWEEN_LOOKS = 0.2
@@ -34,7 +35,11 @@ class Failure:
 
 
 def train_all(
-    runs: Sequence[PlannedRun], launcher: Launcher, parallel: int, console: Console
+    runs: Sequence[PlannedRun],
+    launcher: Launcher,
+    parallel: int,
+    console: Console,
+    stop: Stop = never,
 ) -> list[Failure]:
     """Trains all unfinished runs, `parallel` at a time, and returns those that failed.
 
@@ -44,7 +49,7 @@ def train_all(
     with live_bars(console, speed_estimate_period=600.0) as progress:  # epochs take minutes
         bar = progress.add_task("epochs of all runs", total=sum(run.config.epochs for run in runs))
         try:
-            while grid.step():
+            while not stop() and grid.step():
                 if console.is_terminal:
                     progress.update(bar, completed=sum(run.epochs_done() for run in runs))
                 time.sleep(_SECONDS_BETWEEN_LOOKS)
@@ -144,7 +149,12 @@ def _last_line(run: PlannedRun) -> str:
 
 
 def train_unfinished(
-    runs: list[PlannedRun], launcher: Launcher, parallel: int | None, here: bool, console: Console
+    runs: list[PlannedRun],
+    launcher: Launcher,
+    parallel: int | None,
+    here: bool,
+    console: Console,
+    stop: Stop = never,
 ) -> list[Failure]:
     """Trains all unfinished runs of a comparison, and returns those that failed.
 
@@ -154,6 +164,7 @@ def train_unfinished(
         parallel: number of runs at a time. Default: one here, all elsewhere.
         here: whether the runs share the cores of this machine.
         console: console for reports.
+        stop: asked several times a second; when it returns True, the runs in training end.
     """
     rest = [run for run in runs if not run.finished()]
     if not rest:
@@ -167,7 +178,7 @@ def train_unfinished(
     how = f"{begun} started, {len(rest) - begun} not started; {at_a_time} at a time"
     say(console, f"{len(runs)} runs: {finished} finished, {how}")
     try:
-        return train_all(runs, launcher, at_a_time, console)
+        return train_all(runs, launcher, at_a_time, console, stop)
     except KeyboardInterrupt:
         say(console, "codistill: stopped; the same command continues")
         raise

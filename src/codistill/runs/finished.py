@@ -9,6 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from codistill import files
 from codistill.errors import InputError
 from codistill.files import reading
 from codistill.messages import note
@@ -17,6 +18,7 @@ from codistill.runs.folder import read_config
 from codistill.runs.history import HISTORY, digest_of, read_history, write_history
 from codistill.runs.manifest import Manifest
 from codistill.runs.results import RESULT, RunScores
+from codistill.settings.build_method import network_files
 from codistill.settings.config import Config
 from codistill.training.record import Record
 
@@ -104,6 +106,34 @@ def recipe_of(
         key: by_content.get(key, list(value) if isinstance(value, tuple) else value)
         for key, value in config.recipe().items()
     }
+
+
+def differences_from(
+    run: Path, asked: Config, fingerprint: str | None = None, also: Sequence[str] = ()
+) -> list[str]:
+    """What tells a run from the settings that are asked for, such as "lr 0.1, not 0.05".
+
+    Args:
+        run: the folder of the run.
+        asked: settings with the seed. A setting of None asks for nothing.
+        fingerprint: fingerprint of the images that are asked for; None asks for nothing.
+        also: settings beside recipe and seed that count too.
+    """
+    config, manifest = read_config(run), Manifest.read(run)
+    there = recipe_of(config, manifest.fingerprint, manifest.networks, manifest.weights)
+    wanted = recipe_of(
+        asked,
+        fingerprint or manifest.fingerprint,
+        {option: files.sha256(file) for option, file in network_files(asked.method).items()},
+        [files.sha256(file) for file in asked.start_weights() if file and file.exists()],
+    )
+    for name in ("seed", *also):
+        there[name], wanted[name] = getattr(config, name), getattr(asked, name)
+    return [
+        f"{'data' if key == 'data.root' else key} {there.get(key)}, not {value}"
+        for key, value in wanted.items()
+        if value is not None and value != there.get(key)
+    ]
 
 
 def version_notes(groups: Mapping[str, Sequence[Result]]) -> list[str]:

@@ -19,10 +19,11 @@ from codistill.runs.history import epochs_in
 from codistill.runs.results import classifiers_of
 from codistill.runs.run import Run
 from codistill.training.record import Record
+from codistill.training.stopping import Stop, never
 
 
-def follow(run: Run, console: Console, label: str) -> None:
-    """Trains a run to its end, with a line per epoch, and live bars in a terminal."""
+def follow(run: Run, console: Console, label: str, stop: Stop = never) -> None:
+    """Trains a run until its end or `stop`, with a line per epoch, and live bars in a terminal."""
     epochs = run.config.epochs
     with live_bars(console) as progress:
         whole = progress.add_task("epochs", total=epochs, completed=epochs_in(run.path))
@@ -31,7 +32,7 @@ def follow(run: Run, console: Console, label: str) -> None:
         def watch(batches: Iterable[Batch]) -> Iterator[Batch]:
             return _advance(progress, part, batches)
 
-        for record in run.train(watch):
+        for record in run.train(watch, stop):
             line = f"{label}: epoch {record['epoch']}/{epochs}  {one_line(record)}"
             say(console, line)
             progress.update(whole, completed=int(record["epoch"]))

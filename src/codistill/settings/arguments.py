@@ -6,7 +6,8 @@ that `--method.temperature 4` is checked like `--epochs 300`. This file adds `--
 """
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace
@@ -28,8 +29,14 @@ class _Parser(ArgumentParser):
         raise InputError(one_line(message))
 
 
-def parse_config(argv: Sequence[str], prog: str) -> Config:
-    """The configuration of arguments and of the recipe that they name; arguments win."""
+def parse_config(argv: Sequence[str], prog: str, also: Mapping[str, str] | None = None) -> Config:
+    """The configuration of arguments and of the recipe that they name; arguments win.
+
+    Args:
+        argv: the arguments.
+        prog: name of the command.
+        also: options that the command takes out of its arguments itself, with their help.
+    """
     argv = list(_expand(argv))
     path = _value(argv, "config")
     recipe = {} if path is None else read_recipe(path)
@@ -39,7 +46,7 @@ def parse_config(argv: Sequence[str], prog: str) -> Config:
     asked_for_help = not {"-h", "--help"}.isdisjoint(argv)
     default = Config().method["name"]
     # Without a named method, help does without the method's options, and so without PyTorch.
-    parser = _parser(prog, name if asked_for_help else name or default)
+    parser = _parser(prog, name if asked_for_help else name or default, also or {})
     _set_defaults(parser, recipe, f"recipe {path}", name or default)
     arguments = [a.partition("=")[0].removeprefix("--") for a in argv if a.startswith("--")]
     _refuse_unknown(arguments, parser, "the command", name or default)
@@ -55,12 +62,12 @@ def config_of(settings: dict[str, Any], where: str) -> Config:
         where: their place, for messages.
     """
     name = settings["method"]["name"]
-    parser = _parser("codistill", name)
+    parser = _parser("codistill", name, {})
     _set_defaults(parser, settings, where, name)
     return _parse(parser, [], name, set(dict(flatten(settings))))
 
 
-def _parser(prog: str, method: str | None) -> ArgumentParser:
+def _parser(prog: str, method: str | None, also: Mapping[str, str]) -> ArgumentParser:
     parser = _Parser(
         prog=prog,
         description=_DESCRIPTIONS.get(prog),
@@ -73,6 +80,8 @@ def _parser(prog: str, method: str | None) -> ArgumentParser:
     parser.add_argument(
         "--config", help="recipe: a YAML file, or a name that codistill list recipes shows"
     )
+    for option, about in also.items():
+        parser.add_argument(option, help=about)
     parser.add_class_arguments(Config, None, skip={"method"})
     parser.add_argument(
         "--method.name",
@@ -130,8 +139,8 @@ def _to_config(parsed: Namespace, method: str, given: set[str]) -> Config:
     """Leaves out what depends on the length of the run, unless it is among the given settings."""
     from codistill.methods import method_class
 
-    values = parsed.as_dict()
-    values.pop("config", None)
+    known = {f.name for f in fields(Config)}
+    values = {key: value for key, value in parsed.as_dict().items() if key in known}
     later = {name for name in method_class(method).scales if f"method.{name}" not in given}
     options = {k: v for k, v in (values.get("method") or {}).items() if k not in later}
     values["method"] = {"name": method} | options

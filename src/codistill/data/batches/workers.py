@@ -3,7 +3,8 @@
 PyTorch's DataLoader does the work. This file adds:
 
 - Workers come from a fork server, because a process that has threads (PyTorch, a progress bar) or
-  an open GPU must not fork. They end when this process ends, however it ends, and ignore Ctrl-C.
+  an open GPU must not fork. They end when this process ends, however it ends, and ignore signals to
+  all processes of a job, such as Ctrl-C: the training needs them until its checkpoint is written.
 - No random numbers of this process are drawn.
 - A worker that dies or reports an error gives one line.
 - On Linux, results are passed in memory without a name (memfd), through a file that is closed at
@@ -17,6 +18,7 @@ import signal
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.reduction import DupFd
 from typing import Any
 
@@ -26,6 +28,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from codistill.errors import InputError
+from codistill.signals import ENDING, held_back
 
 _AHEAD = 2  # results that each worker makes in advance
 _PRELOAD = ["codistill.data.batches.streamed", "codistill.data.check", "PIL.Image"]
@@ -63,6 +66,8 @@ class Workers:
             ChildProcessError: a worker has died.
         """
         self._keys.present = keys
+        if self._loader.num_workers:
+            _start_fork_server()
         try:
             for result in self._loader:
                 if isinstance(result, Exception):
@@ -160,13 +165,22 @@ def _context() -> Any:
     return context
 
 
+def _start_fork_server() -> None:
+    """Starts the fork server out of reach of signals, if the system has one and it does not run."""
+    if "forkserver" in multiprocessing.get_all_start_methods():
+        resource_tracker.ensure_running()  # by itself, since it would let the signals through
+        with held_back():
+            forkserver.ensure_running()
+
+
 def _as_it_is(result: Any) -> Any:
     return result
 
 
 def _begin(_: int) -> None:
     """The first thing that a worker does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in ENDING:
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
