@@ -741,4 +741,28 @@ EDITS: list[Edit] = [
         "runs/run.py",
         ("weights may be infinite", "not x.isfinite().all()", "False"),
     ),
+    *_edits(
+        "networks/test_weights.py",
+        "networks/start.py",
+        ("wrappers stay in names", "if part not in _WRAPPERS)", ")"),
+        ("the first of two is taken", "if len(different) > 1:", "if False:"),
+        ("deeper networks pass", "return first.isdigit() or any(", "return False and any("),
+        ("classifiers are demanded", "if n not in self.classifier and not _is", "if not _is"),
+        ("whole numbers pass", "if like.is_floating_point() and not", "if False and not"),
+        ("nothing is said of what is new", "if new else []", "if False else []"),
+    ),
+    *_edits(
+        "networks/test_weights.py",
+        "networks/pickled.py",
+        ("views lose their places", "tuple(stride), offset)", "tuple(stride), 0)"),
+        ("columns are rows", '"F" if by_columns else "C"', '"C"'),
+        ("TorchScript passes", 'or f"{listing[:-8]}constants.pkl" in names', ""),
+    ),
+    *_edits(
+        "runs/test_further_runs.py",
+        "settings/build_method.py",
+        ("all peers start from the first", 'f"{path}#peer{k}") for', 'f"{path}#peer0") for'),
+        ("trunks may differ", "_require_one_trunk(networks, config.shared)", "pass"),
+        ("fewer peers pass", "if peers != config.peers:", "if False:"),
+    ),
 ]

@@ -2,6 +2,7 @@
 
 import io
 import json
+import pickle
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,10 @@ def read_state(path: Path) -> Any:
     with reading(path, "file of torch.save that holds tensors alone"):
         if zipfile.is_zipfile(path):  # others are of PyTorch before 1.6
             require_checksums(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError:  # whose text advises to read it in an unsafe way
+            raise ValueError("it holds other objects, or is cut short") from None
 
 
 def require_checksums(path: Path) -> None:

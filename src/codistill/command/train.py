@@ -38,7 +38,7 @@ def main(argv: list[str]) -> int:
     own, rest = parser.parse_known_args(argv)
     stop.end_in_time(own.max_time)
     if own.resume not in (None, "auto"):
-        return train_with_display(open_run(own.resume, _resume_options(rest)), stop)
+        return train_with_display(open_run(own.resume, _resume_options(own.resume, rest)), stop)
     config = parse_config(rest, "codistill train", _OWN)
 
     from codistill.runs.run import Run
@@ -118,10 +118,11 @@ def _stopped(run: Path, stop: Stopping, before: Path | None, console: "Console")
     return stop.status
 
 
-def _resume_options(argv: list[str]) -> argparse.Namespace:
+def _resume_options(run: str, argv: list[str]) -> argparse.Namespace:
     """The options beside `--resume RUN`: the device, and where the images are now.
 
     Args:
+        run: folder of the run.
         argv: the arguments without --resume and --max_time, which are here for the help.
     """
     parser = Parser(
@@ -136,7 +137,7 @@ def _resume_options(argv: list[str]) -> argparse.Namespace:
     options, rest = parser.parse_known_args(argv)
     if rest:
         raise InputError(
-            f"--resume takes up a run as it was: leave out {' '.join(rest)}, "
-            "or begin a new run with --out"
+            f"--resume takes up a run as it was: leave out {' '.join(rest)}, or begin a new run "
+            f"from its weights: codistill train --weights {run} --out NEW"
         )
     return options

@@ -18,7 +18,7 @@ from codistill.runs.folder import read_config
 from codistill.runs.history import HISTORY, digest_of, read_history, write_history
 from codistill.runs.manifest import Manifest
 from codistill.runs.results import RESULT, RunScores
-from codistill.settings.build_method import network_files
+from codistill.settings.build_method import network_files, start_fingerprints
 from codistill.settings.config import Config
 from codistill.training.record import Record
 
@@ -125,7 +125,7 @@ def differences_from(
         asked,
         fingerprint or manifest.fingerprint,
         {option: files.sha256(file) for option, file in network_files(asked.method).items()},
-        [files.sha256(file) for file in asked.start_weights() if file and file.exists()],
+        start_fingerprints(asked),
     )
     for name in ("seed", *also):
         there[name], wanted[name] = getattr(config, name), getattr(asked, name)

@@ -19,7 +19,7 @@ from codistill.methods.flops import forward_flops
 from codistill.methods.method import Method
 from codistill.methods.parameters import parameter_counts
 from codistill.settings.build_data import Data
-from codistill.settings.build_method import network_files
+from codistill.settings.build_method import network_files, start_fingerprints
 from codistill.settings.config import Config
 
 MANIFEST = "manifest.json"
@@ -133,7 +133,7 @@ class Manifest:
             flops=forward_flops(method, data.image_size),
             students={name: kept.k for name, kept in method.students().items()},
             networks={k: files.sha256(f) for k, f in network_files(config.method).items()},
-            weights=[files.sha256(f) for f in config.start_weights() if f],
+            weights=start_fingerprints(config),
             id=secrets.token_hex(8),
         )
 

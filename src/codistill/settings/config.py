@@ -29,7 +29,8 @@ class Config:
             all peers, or one per peer, separated by commas
         pretrained: start from the weights that timm or torchvision publish
         weights: initial weights: one file for all peers, or one per peer, separated by commas (-
-            for random). The last layer is drawn anew if the number of classes differs, or if two
+            for random); FILE#NAME chooses those under a name. A finished run's folder gives each
+            peer its own. The last layer is drawn anew if the number of classes differs, or if two
             peers would start out identical
         peers: number of networks that learn together
         shared: number of first stages that all peers share; 0 for independent networks

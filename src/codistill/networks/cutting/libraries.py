@@ -6,7 +6,7 @@ from codistill.errors import InputError, did_you_mean, reason
 from codistill.importing import optional
 from codistill.networks.cutting.from_module import from_module
 from codistill.networks.network import Network
-from codistill.networks.start import load_matching
+from codistill.networks.start import load_fitting
 
 _ERRORS = (AssertionError, OSError, RuntimeError, TypeError, ValueError)
 
@@ -52,14 +52,15 @@ def torchvision_network(
             )
     try:
         model = models.get_model(name, **settings)
+        published: dict[str, Any] = {}
         if pretrained:
-            weights = models.get_model_weights(name).DEFAULT.get_state_dict(check_hash=True)
-            load_matching(model, weights, num_classes, f"the file of torchvision/{name}")
+            published = models.get_model_weights(name).DEFAULT.get_state_dict(check_hash=True)
     except _ERRORS as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(_why(f"torchvision/{name}", image_size, pretrained, error)) from error
-    return from_module(model, image_size)
+    network = from_module(model, image_size)
+    if pretrained:
+        load_fitting(network, published, f"the file of torchvision/{name}", image_size=image_size)
+    return network
 
 
 def _why(name: str, image_size: tuple[int, int], pretrained: bool, error: Exception) -> str:
