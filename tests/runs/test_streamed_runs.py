@@ -17,7 +17,9 @@ from runs_of import untimed
 
 from codistill import InputError, load_image, load_student
 from codistill.command.main import main
+from codistill.runs.other_images import other_images
 from codistill.runs.run import Run
+from codistill.settings.data_config import DataConfig
 from codistill.tensor_files import read_state
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "imagenet-sample"
@@ -120,12 +122,67 @@ def test_images_that_have_changed_are_noticed(finished: Path, root: Path, tmp_pa
     done = codistill("evaluate", finished, "--data.root", tmp_path / "photos")
     assert done.returncode == 2
     assert "are not those that" in done.stderr
+    assert "59 of 60 that were looked at are among them" in done.stderr
+    places = "--data.root", tmp_path / "photos", "--split", "all"
+    done = codistill("evaluate", finished, *places)
+    assert done.returncode == 0, done.stderr
+    assert "58 images of" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("folders", "options", "counted", "notes"),
+    [
+        ({"ant": 3, "cow": 5}, [], 8, ["measured on all images", "of the class 'bee'"]),
+        ({"cow": 4}, [], 4, ["1 classes from the names of the folders: 'cow'"]),
+        ({"train/ant": 3, "test/ant": 2, "train/bee": 3, "test/bee": 4}, [], 6, ["its test split"]),
+        ({"train/ant": 3, "dev/ant": 2, "train/bee": 3}, ["--split", "val"], 2, ["its val split"]),
+        ({"train/ant": 3, "dev/ant": 2, "train/bee": 3}, ["--split", "all"], 8, []),
+    ],
+)
+def test_a_run_is_measured_on_other_images_with_its_class_names(
+    finished: Path,
+    tmp_path: Path,
+    folders: dict[str, int],
+    options: list[str],
+    counted: int,
+    notes: list[str],
+) -> None:
+    for seed, (folder, count) in enumerate(folders.items()):
+        path = tmp_path / "other" / folder
+        write_classes(path.parent, {path.name: count}, seed=1000 + 50 * seed)
+    place = str(tmp_path / "other")
+    done = codistill("evaluate", finished, "--data.root", place, "--data.workers", "0", *options)
+    assert done.returncode == 0, done.stderr
+    assert f"last weights, {counted} images of {place}" in done.stdout
+    for note in notes:
+        assert note in done.stderr
+
+
+def test_labels_of_other_images_are_those_of_the_run(finished: Path, tmp_path: Path) -> None:
+    """Classes of a folder that has some of them, counted from 0, stand elsewhere in the run."""
+    write_classes(tmp_path / "other", {"bee": 2, "cow": 3}, seed=2000)
+    given = DataConfig("folder", str(tmp_path / "other"))
+    found = other_images(Run(finished, workers=0), given, "test")
+    assert found is not None
+    assert found[0].split.labels.tolist() == [1, 1, 2, 2, 2]
+    assert found[0].normalisation.mean == (123.675, 116.28, 103.53)
+
+
+def test_options_for_other_images_need_their_place(finished: Path) -> None:
+    for option in (["--data", "csv"], ["--data.splits", "none"], ["--split", "all"]):
+        done = codistill("evaluate", finished, *option)
+        assert done.returncode == 2
+        assert "--data.root" in done.stderr
 
 
 def test_other_classes_are_noticed(finished: Path, root: Path, tmp_path: Path) -> None:
     shutil.copytree(root, tmp_path / "photos")
     write_classes(tmp_path / "photos", {"dog": 1})
     done = codistill("evaluate", finished, "--data.root", tmp_path / "photos")
+    assert done.returncode == 2
+    assert "has the classes 'dog', which" in done.stderr
+    assert "does not know, but 'ant', 'bee', 'cow'" in done.stderr
+    done = codistill("train", "--resume", finished, "--data.root", tmp_path / "photos")
     assert done.returncode == 2
     assert "the classes of the data are not those that" in done.stderr
     assert "(dog)" in done.stderr

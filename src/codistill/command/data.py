@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from codistill.command.options import Parser, add_workers, refuse_unknown
+from codistill.command.options import READING, Parser, add_reading, add_workers, refuse_unknown
 
 if TYPE_CHECKING:
     from codistill.data.check import Findings, Image
@@ -30,20 +30,7 @@ def main(argv: list[str]) -> int:
     check.add_argument(
         "--data", metavar="NAME", default="folder", help="name of the data set (default: folder)"
     )
-    for option, metavar, about in (
-        ("label_column", "COLUMN", "column of the labels (default: found by its name)"),
-        ("image_column", "COLUMN", "column of the images or paths (default: found by its name)"),
-        ("splits", "NAMES", "names of the splits, as in train=a,test=b; none: undivided"),
-    ):
-        check.add_argument(f"--data.{option}", metavar=metavar, dest=option, help=about)
-    check.add_argument(
-        "--data.bits",
-        dest="bits",
-        metavar="N",
-        type=int,
-        choices=range(8, 17),
-        help="bits that 16-bit grey images use, 8 to 16 (default: 16)",
-    )
+    add_reading(check)
     add_workers(check, default="one for each core")
     refuse_unknown("command", argv, ["check"])
     options = parser.parse_args(argv)
@@ -55,16 +42,12 @@ def main(argv: list[str]) -> int:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     from codistill.data.batches.workers import available_cores
-    from codistill.data.by_name import open_dataset
     from codistill.data.check import check_dataset
+    from codistill.settings.build_data import open_with
+    from codistill.settings.data_config import DataConfig
 
-    dataset = open_dataset(
-        options.data,
-        options.dir,
-        options.label_column,
-        options.image_column,
-        options.splits,
-        options.bits,
+    dataset = open_with(
+        DataConfig(options.data, options.dir, **{name: getattr(options, name) for name in READING})
     )
     workers = available_cores() if options.workers is None else options.workers
     console = Console(stderr=True)

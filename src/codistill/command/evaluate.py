@@ -1,16 +1,27 @@
 """`codistill evaluate`: measures every classifier of a run."""
 
+import argparse
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from codistill.command.options import Parser, add_places, open_run
+from codistill.command.options import READING, Parser, add_places, add_reading, open_run
 from codistill.errors import InputError
+from codistill.settings.data_config import DataConfig
+
+if TYPE_CHECKING:
+    from codistill.data.batches.in_memory import EvalBatches
+    from codistill.data.batches.streamed import StreamedEvalBatches
+    from codistill.runs.run import Run
+
+    EvalSet = EvalBatches | StreamedEvalBatches
 
 
 def main(argv: list[str]) -> int:
-    """`codistill evaluate RUN`."""
+    """`codistill evaluate RUN [--data.root OTHER]`."""
     parser = Parser(
         prog="codistill evaluate",
-        description="Measures every classifier of a run from its weights.",
+        description="Measures every classifier of a run from its weights, on the run's images or "
+        "on other ones with the same classes.",
     )
     parser.add_argument("run", help="folder of the run")
     parser.add_argument(
@@ -22,9 +33,10 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument(
         "--split",
-        choices=["test", "val"],
+        choices=["test", "val", "all"],
         default="test",
-        help="images to measure on (default: test)",
+        help="images to measure on; all: every image at --data.root, whatever it is for "
+        "(default: test)",
     )
     parser.add_argument(
         "--precision",
@@ -33,19 +45,24 @@ def main(argv: list[str]) -> int:
         help="precision of the forward pass (default: fp32)",
     )
     add_places(parser)
+    parser.add_argument(
+        "--data",
+        metavar="NAME",
+        help="form of other images at --data.root, such as folder or csv (default: the run's)",
+    )
+    add_reading(parser)
     options = parser.parse_args(argv)
 
+    from codistill.data.batches.streamed import StreamedEvalBatches
     from codistill.reporting.text import text_table
     from codistill.training.evaluate import evaluate
 
     run = open_run(options.run, options)
     run.load_weights(options.weights)
-    sets = run.data().evaluate_on
-    if options.split not in sets:
-        raise InputError(f"{run.path} held no images out: it has no split {options.split!r}")
-    metrics = evaluate(run.method, sets[options.split], options.precision)
-    broken = len(run.data().broken.found)
-    count = f"{sets[options.split].images - broken:,} images of {options.split}"
+    batches, name = _images(run, options)
+    metrics = evaluate(run.method, batches, options.precision)
+    broken = len(batches.broken.found) if isinstance(batches, StreamedEvalBatches) else 0
+    count = f"{batches.images - broken:,} images of {name}"
     count += f", without {broken:,} broken ones" if broken else ""
     title = f"{run.path}: {options.weights} weights, {count}"
     title += ", in bf16" if options.precision == "bf16" else ""
@@ -53,6 +70,34 @@ def main(argv: list[str]) -> int:
         title, text_table(("classifier", "top-1 %", "top-5 %", "NLL"), _rows(metrics)), sep="\n\n"
     )
     return 0
+
+
+def _images(run: "Run", options: argparse.Namespace) -> "tuple[EvalSet, str]":
+    """The images to measure on, and what to call them."""
+    from codistill.messages import note
+    from codistill.runs.other_images import ALL, other_images
+
+    if options.root is not None:
+        own = run.made_with.data
+        given = {name: getattr(options, name) for name in READING}
+        if options.data in (None, own.name):
+            given = {n: getattr(own, n) if value is None else value for n, value in given.items()}
+        other = other_images(
+            run, DataConfig(options.data or own.name, options.root, **given), options.split
+        )
+        if other is not None:
+            batches, lines = other
+            for line in lines:
+                note(line)
+            return batches, options.root
+    elif options.data is not None or any(getattr(options, name) is not None for name in READING):
+        raise InputError("--data and its options are for other images: give --data.root too")
+    sets = run.data().evaluate_on
+    if options.split == ALL:
+        raise InputError("--split all is for other images: give them by --data.root")
+    if options.split not in sets:
+        raise InputError(f"{run.path} held no images out: it has no split {options.split!r}")
+    return sets[options.split], options.split
 
 
 def _rows(metrics: dict[str, float]) -> Iterator[tuple[str, ...]]:

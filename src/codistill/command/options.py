@@ -43,6 +43,21 @@ def add_out(parser: argparse.ArgumentParser, about: str, default: str | None = N
     parser.add_argument("--out", metavar="DIR", help=about, default=default)
 
 
+READING = {
+    "label_column": ("COLUMN", "column of the labels (default: found by its name)"),
+    "image_column": ("COLUMN", "column of the images or paths (default: found by its name)"),
+    "splits": ("NAMES", "names of the splits, as in train=a,test=b; none: undivided"),
+    "bits": ("N", "bits that 16-bit grey images use, 8 to 16 (default: 16)"),
+}
+
+
+def add_reading(parser: argparse.ArgumentParser) -> None:
+    """How images, labels and splits are found."""
+    for option, (metavar, about) in READING.items():
+        kind = positive if option == "bits" else str
+        parser.add_argument(f"--data.{option}", dest=option, metavar=metavar, type=kind, help=about)
+
+
 def add_workers(parser: argparse.ArgumentParser, default: str) -> None:
     parser.add_argument(
         "--data.workers",

@@ -89,6 +89,7 @@ def open_dataset(
     image_column: str | None = None,
     splits: str | None = None,
     bits: int | None = None,
+    fewest: int = 2,
 ) -> EncodedDataset:
     """The data set, its images still encoded.
 
@@ -104,6 +105,7 @@ def open_dataset(
         splits: names of folders, files or values that are splits, as in "train=a,test=b"; "none":
             nothing is divided. Default: found by name.
         bits: bits of a pixel that 16-bit images use. Default: 16.
+        fewest: number of classes that there have to be.
 
     Raises:
         InputError: there is no such data set, it cannot be read, or it can be read in two ways.
@@ -119,7 +121,7 @@ def open_dataset(
     if splits is not None and name in _PUBLISHED:
         raise InputError(f"data.splits is not for {name}, whose splits are published: leave it out")
     columns, names = Columns(label_column, image_column), SplitNames.parse(splits)
-    dataset = _opened(name, root, columns, names)
+    dataset = _opened(name, root, columns, names, fewest)
     if bits is not None:
         taken = {split: replace(part, bits=bits) for split, part in dataset.splits.items()}
         dataset = replace(dataset, splits=taken)
@@ -132,7 +134,9 @@ _TABLES = {
 }  # option -> the data sets that it is for
 
 
-def _opened(name: str, root: str | Path, columns: Columns, names: SplitNames) -> EncodedDataset:
+def _opened(
+    name: str, root: str | Path, columns: Columns, names: SplitNames, fewest: int
+) -> EncodedDataset:
     if name == "hub":
         return list_hub(str(root), columns, names)
     place = place_of(root)
@@ -141,9 +145,9 @@ def _opened(name: str, root: str | Path, columns: Columns, names: SplitNames) ->
             return list_parquet(place.absolute(), columns, names)
         place = _existing(place).absolute()
         if name == "folder":
-            return list_folder(place, names)
+            return list_folder(place, names, fewest)
         if name == "csv":
-            return list_csv(place, columns, names)
+            return list_csv(place, columns, names, fewest)
         if name == "webdataset":
             return list_tars(place, names, columns.label)
         return _PUBLISHED[name](place)

@@ -102,7 +102,7 @@ class Run:
         self.path = Path(path)
         self._data: Data | None = None
         config, self.manifest = read_run(self.path)
-        self._as_made = config
+        self.made_with = config
         self._lock: FileLock | None = None  # of a run that is made and not trained yet
         own = {option: self.path / copy_name(option) for option in config.method}
         self.config = dataclasses.replace(
@@ -165,7 +165,7 @@ class Run:
         require_loggers(config)
         with locked(self.path), _deterministic(self.device):
             made, self.manifest = read_run(self.path)
-            if made != self._as_made:
+            if made != self.made_with:
                 raise InputError(f"{self.path} holds another run since this one was opened")
             for leftover in self.path.rglob(".*.tmp"):  # of a process that was killed
                 leftover.unlink()

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from codistill.data.balance import balance_notes, count_classes, shorten
 from codistill.data.batches.broken import BrokenImages
 from codistill.data.batches.in_memory import Augmentation, EvalBatches, TrainBatches
 from codistill.data.batches.mixing import MixedBatches, Mixing, balanced_weights
@@ -22,7 +21,7 @@ from codistill.data.batches.streamed import (
 from codistill.data.batches.workers import available_cores
 from codistill.data.by_name import IN_MEMORY, check_name, load_dataset, open_dataset
 from codistill.data.dataset import S, take_per_class
-from codistill.data.division import Division, divide
+from codistill.data.division import Division, divide, division_notes
 from codistill.data.encoded import EncodedDataset, EncodedSplit
 from codistill.data.normalisation import IMAGENET, Normalisation
 from codistill.errors import InputError, did_you_mean
@@ -37,7 +36,7 @@ _DEFAULT_AUGMENTATION = (4, True)
 _MIN_SCALE = 0.08
 _EVAL_BATCH = 500
 _EVAL_BATCH_ON_CPU = 128  # feature maps of more than that leave its caches
-_STREAMED_EVAL_BATCH = 100  # 15 MB at 224 x 224; small enough to be spread over the workers
+STREAMED_EVAL_BATCH = 100  # 15 MB at 224 x 224; small enough to be spread over the workers
 _OF_READERS = ("label_column", "image_column", "splits", "bits")
 _LOOKED_AT = 32  # images whose depth is looked at before a training
 _MEASURED = 2000  # images that a normalisation is estimated from
@@ -166,7 +165,7 @@ def _build_in_memory(config: Config, device: torch.device) -> Data:
     c = config.data
     dataset = load_dataset(c.name, c.root)
     division = _divide(dataset.splits, c)
-    notes = _notes(division, dataset.classes)
+    notes = division_notes(division, dataset.classes)
     measures = c.normalisation != "imagenet" and not (c.mean and c.std)
     normalisation = _given(c, Normalisation.of(division.train) if measures else IMAGENET)
     division = dataclasses.replace(
@@ -190,7 +189,7 @@ def _build_in_memory(config: Config, device: torch.device) -> Data:
         ),
         evaluate_on={
             name: EvalBatches(split, eval_batch, normalisation)
-            for name, split in _evaluated(division).items()
+            for name, split in division.evaluated().items()
         },
         classes=dataset.classes,
         normalisation=normalisation,
@@ -229,9 +228,9 @@ def _build_streamed(config: Config, device: torch.device) -> Data:
         ),
         evaluate_on={
             name: StreamedEvalBatches(
-                split, _STREAMED_EVAL_BATCH, normalisation, size, workers, device, broken
+                split, STREAMED_EVAL_BATCH, normalisation, size, workers, device, broken
             )
-            for name, split in _evaluated(division).items()
+            for name, split in division.evaluated().items()
         },
         classes=dataset.classes,
         normalisation=normalisation,
@@ -247,16 +246,17 @@ def _build_streamed(config: Config, device: torch.device) -> Data:
             workers=workers,
             test_fraction=division.test_fraction,
         ),
-        notes=(*dataset.notes, *dark, *_notes(division, dataset.classes)),
+        notes=(*dataset.notes, *dark, *division_notes(division, dataset.classes)),
         taken=tuple(dataset.taken()),
         broken=broken,
         crop=EVAL_CROP,
     )
 
 
-def open_with(c: DataConfig) -> EncodedDataset:
-    """The data set of a configuration, its images still encoded."""
-    return open_dataset(c.name, c.root, **{option: getattr(c, option) for option in _OF_READERS})
+def open_with(c: DataConfig, fewest: int = 2) -> EncodedDataset:
+    """The data set of a configuration, its images still encoded; of so many classes at least."""
+    given = {option: getattr(c, option) for option in _OF_READERS}
+    return open_dataset(c.name, c.root, **given, fewest=fewest)
 
 
 def _dark(dataset: EncodedDataset) -> tuple[str, ...]:
@@ -291,27 +291,9 @@ def _measure(split: EncodedSplit, size: int, workers: int, broken: BrokenImages)
     """The normalisation, estimated from the middles of up to 2,000 evenly chosen images."""
     chosen = torch.linspace(0, len(split) - 1, min(_MEASURED, len(split))).round().long()
     batches = StreamedEvalBatches(
-        split.take(chosen), _STREAMED_EVAL_BATCH, IMAGENET, size, workers, broken=broken
+        split.take(chosen), STREAMED_EVAL_BATCH, IMAGENET, size, workers, broken=broken
     )
     return Normalisation.of_pixels(batches.pixels())
-
-
-def _evaluated(division: Division[S]) -> dict[str, S]:
-    found = {} if division.val is None else {"val": division.val}
-    return found | {"test": division.test}
-
-
-def _notes(division: Division[S], classes: tuple[str, ...]) -> tuple[str, ...]:
-    counts = {
-        split: count_classes(images.labels, len(classes))
-        for split, images in {"train": division.train, **_evaluated(division)}.items()
-    }
-    notes = list(balance_notes(counts.pop("train"), classes))
-    for split, numbers in counts.items():
-        absent = [name for name, n in zip(classes, numbers, strict=True) if not n]
-        if absent:
-            notes.append(f"no image of {split} has the class {shorten(absent)}")
-    return tuple(notes)
 
 
 def _count(dataset: EncodedDataset) -> int:

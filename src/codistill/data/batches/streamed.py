@@ -150,10 +150,11 @@ class StreamedEvalBatches(_Streamed):
         split: N images.
         batch_size: B.
         normalisation: that of the training.
-        image_size: S, height and width of the networks' input, in pixels: the middle 7/8.
+        image_size: S, height and width of the networks' input, in pixels.
         workers: number of processes that read; 0: this process reads. See `Workers`.
         device: device of the batches.
         broken: record of the broken images.
+        crop: share of the short side that is seen.
     """
 
     def __init__(
@@ -165,6 +166,7 @@ class StreamedEvalBatches(_Streamed):
         workers: int = 0,
         device: torch.device | str = "cpu",
         broken: BrokenImages | None = None,
+        crop: float = EVAL_CROP,
     ):
         super().__init__(split, batch_size, normalisation)
         optional("PIL", "reading encoded images")
@@ -173,7 +175,7 @@ class StreamedEvalBatches(_Streamed):
         self.device = torch.device(device)
         self.broken = BrokenImages(len(split)) if broken is None else broken
         self._left_out: set[int] = set()  # places
-        work = _Centred(split.store, split.index, image_size, split.bits)
+        work = _Centred(split.store, split.index, image_size, split.bits, crop)
         self._workers = Workers(work, min(workers, len(self)), self.device.type == "cuda")
 
     def __iter__(self) -> Iterator[Batch]:
@@ -268,6 +270,7 @@ class _Centred:
     index: np.ndarray
     size: int
     bits: int | None = None
+    crop: float = EVAL_CROP
 
     def __call__(self, key: _Key) -> _Loaded:
         places: list[int] = []
@@ -276,7 +279,7 @@ class _Centred:
         for place in key.places:
             read = functools.partial(self.store.read, int(self.index[place]))
             try:
-                (image,) = load_crops(read, _middle, self.size, EVAL_SPARE, self.bits)
+                (image,) = load_crops(read, self._middle, self.size, EVAL_SPARE, self.bits)
             except BrokenImageError as error:
                 broken.append((place, str(error)))
             else:
@@ -285,6 +288,5 @@ class _Centred:
         shape = (1, len(images), self.size, self.size, 3)
         return places, np.array(images, np.uint8).reshape(shape), broken
 
-
-def _middle(width: int, height: int) -> list[Box]:
-    return [centre_box(width, height, EVAL_CROP)]
+    def _middle(self, width: int, height: int) -> list[Box]:
+        return [centre_box(width, height, self.crop)]

@@ -81,15 +81,16 @@ def _images(count: int) -> str:
     return f"{count:,} image" + "s" * (count != 1)
 
 
-def list_folder(root: Path, names: SplitNames) -> EncodedDataset:
+def list_folder(root: Path, names: SplitNames, fewest: int = 2) -> EncodedDataset:
     """Any images in class folders, perhaps inside folders for the splits.
 
     Args:
         root: the folder.
         names: which names of folders say which split.
+        fewest: number of classes that there have to be.
 
     Raises:
-        InputError: there are no two classes, or the folders can be read in two ways.
+        InputError: there are fewer classes, or the folders can be read in two ways.
     """
     if root.is_file():
         raise InputError(f"{root} is a file{_advice([root])}: a folder of class folders is needed")
@@ -97,7 +98,7 @@ def list_folder(root: Path, names: SplitNames) -> EncodedDataset:
     tree = list_tree(root, layout.folders)
     tree.unlabelled, tree.unused = layout.unlabelled, layout.beside
     filled = [name for name in tree.classes if any(k.get(name) for k in tree.images.values())]
-    if len(filled) < 2:
+    if len(filled) < fewest:
         raise InputError(f"{root} has {_found(root, tree, filled)}")
     return dataset_of_tree("folder", root, tree, filled, filled)
 

@@ -50,7 +50,7 @@ _SUFFIXES = (".csv", ".tsv", ".jsonl")
 Table = dict[str, list[str | None]]
 
 
-def list_csv(place: Path, columns: Columns, names: SplitNames) -> EncodedDataset:
+def list_csv(place: Path, columns: Columns, names: SplitNames, fewest: int = 2) -> EncodedDataset:
     """The images that tables name, with their labels and, if a column says it, their splits.
 
     Args:
@@ -58,6 +58,7 @@ def list_csv(place: Path, columns: Columns, names: SplitNames) -> EncodedDataset
             to its folder, or absolute; a name alone is looked for in the folders beside it.
         columns: names of the columns of labels and paths. Default: found by name and content.
         names: which values of the column of splits, or names of files, say which split.
+        fewest: number of classes that there have to be.
 
     Raises:
         InputError: a table cannot be read, or can be read in two ways, or names no image.
@@ -71,7 +72,7 @@ def list_csv(place: Path, columns: Columns, names: SplitNames) -> EncodedDataset
     for file, split in zip(files, splits, strict=True):
         if split:
             rows.add(file, split, columns, names)
-    return rows.dataset(columns)
+    return rows.dataset(columns, fewest)
 
 
 def _splits_of_files(root: Path, files: list[Path], names: SplitNames) -> list[str]:
@@ -143,7 +144,7 @@ class _Rows:
                 )
             self.notes.append(f"rows with {value!r} in {divides!r}, which are not used: {count:,}")
 
-    def dataset(self, given: Columns) -> EncodedDataset:
+    def dataset(self, given: Columns, fewest: int) -> EncodedDataset:
         """The data set of all rows."""
         rows = self._once()
         if not rows:
@@ -151,7 +152,7 @@ class _Rows:
         where = [row[3] for row in rows]
         numbers, classes, notes = number_labels([row[2] for row in rows], None, where.__getitem__)
         refuse_unlikely(self.label, given.label, numbers, self.root)
-        if len(classes) < 2:
+        if len(classes) < fewest:
             raise InputError(f"{where[0]}: all labels are {classes[0]!r}: give two classes or more")
         found = {row[0] for row in rows}
         only = found == {"train"}
