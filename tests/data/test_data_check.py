@@ -7,6 +7,7 @@ import pytest
 from photo_fakes import encoded, picture, write_classes
 from PIL import Image
 
+from codistill import load_data
 from codistill.command.main import main
 from codistill.data.by_name import open_dataset
 from codistill.data.check import check_dataset
@@ -15,7 +16,7 @@ from codistill.data.check import check_dataset
 @pytest.fixture
 def good(tmp_path):
     root = tmp_path / "photos"
-    write_classes(root / "train", {"cat": 4, "dog": 3}, width=40, height=30)
+    write_classes(root / "train", {"cat": 8, "dog": 7}, width=40, height=30)
     write_classes(root / "test", {"cat": 1, "dog": 2}, seed=50, width=20, height=60)
     return root
 
@@ -36,13 +37,13 @@ def test_a_sound_folder_is_described(good, capsys):
     assert status == 0
     lines = [line.split() for line in text.splitlines()]
     assert ["class", "train", "test"] in lines
-    assert ["cat", "4", "1"] in lines
-    assert ["dog", "3", "2"] in lines
-    assert ["2", "classes", "7", "3"] in lines
+    assert ["cat", "8", "1"] in lines
+    assert ["dog", "7", "2"] in lines
+    assert ["2", "classes", "15", "3"] in lines
     assert "width      20 to 40 pixels, median 40" in text
     assert "height     30 to 60 pixels, median 30" in text
     assert "short side 20 to 30 pixels, median 30" in text
-    assert "modes      10 RGB" in text
+    assert "modes      18 RGB" in text
     assert "Nothing has to be repaired." in text
 
 
@@ -50,7 +51,7 @@ def test_the_imbalance_is_that_of_largest_and_smallest(tmp_path, capsys):
     write_classes(tmp_path, {"cat": 22, "dog": 2})
     _, text = report(capsys, tmp_path)
     assert "imbalance  11.0" in text
-    assert "the largest class has 11 times as many images as the smallest" in text
+    assert "the largest class has 16 times as many images as the smallest" in text
 
 
 def test_modes_are_counted(tmp_path, capsys):
@@ -72,7 +73,7 @@ def test_broken_images_have_to_be_repaired(good, capsys):
 def test_every_image_is_read_once(good, workers):
     seen = []
     found = check_dataset(open_dataset("folder", good), workers, seen.append)
-    assert sum(seen) == 10
+    assert sum(seen) == 18
     assert [image.name for image in found.images][:2] == ["train/cat/000.jpg", "train/cat/001.jpg"]
     assert not found.mend
     assert not found.consider
@@ -84,7 +85,11 @@ def test_a_class_without_images_has_to_be_repaired(good):
     assert check(good).mend == [
         "no image in train of the class hen",
     ]
-    assert check(good).consider == ["no images in the class folder train/ox"]
+    assert check(good).consider == [
+        "no images in the class folder train/ox",
+        "no image to train on has the class hen",
+        "no image of val has the class hen",
+    ]
 
 
 def copy(source: Path, target: Path) -> None:
@@ -115,7 +120,7 @@ def test_the_same_pixels_in_another_file_are_found(good):
 
 
 def test_the_same_bytes_of_pixels_in_another_shape_are_another_image(tmp_path):
-    write_classes(tmp_path, {"cat": 2, "dog": 2})
+    write_classes(tmp_path, {"cat": 8, "dog": 8})
     for name, size in (("wide", (8, 4)), ("high", (4, 8))):
         Image.new("RGB", size, (9, 9, 9)).save(tmp_path / "cat" / f"{name}.png")
     assert not check(tmp_path).consider
@@ -145,7 +150,7 @@ def test_many_classes_and_findings_are_cut_short(tmp_path, capsys):
     assert status == 1
     assert "... and 25 classes between these" in text
     assert "- and 25 more like these" in text
-    assert len(text.splitlines()) < 60
+    assert len(text.splitlines()) < 65
 
 
 def test_long_names_stay_within_the_width(tmp_path, capsys):
@@ -190,3 +195,20 @@ def test_nothing_is_written_into_the_folder(good):
     before = sorted(os.walk(good))
     check(good)
     assert sorted(os.walk(good)) == before
+
+
+def test_what_training_would_stumble_on_is_found(tmp_path, capsys):
+    """Images of which none can be tested on."""
+    write_classes(tmp_path, {"cat": 1, "dog": 1})
+    status, text = report(capsys, tmp_path)
+    assert status == 1
+    assert "not one image to test on: all classes of these 2 images have one" in (
+        " ".join(text.split())
+    )
+
+
+def test_remarks_are_those_of_a_training(tmp_path):
+    write_classes(tmp_path, {"cat": 2, "dog": 9})
+    found, data = check(tmp_path), load_data("folder", tmp_path, workers=0)
+    assert found.consider == list(data.notes)
+    assert "fewer than 5 images to train on have the class cat" in data.notes

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from photo_fakes import photos
+from photo_fakes import photos, plain
 
 from codistill.data import (
     CropAugmentation,
@@ -88,7 +88,7 @@ def test_an_error_in_a_worker_keeps_its_message(workers, key, error):
 
 def test_a_worker_that_dies_is_an_error_and_no_hang():
     begin = time.monotonic()
-    with pytest.raises(ChildProcessError, match=r"give fewer of them by --data\.workers"):
+    with pytest.raises(ChildProcessError, match=r"give fewer of them by (--data\.)?workers"):
         list(Workers(square, 2)([1, "die", 2, 3]))
     assert time.monotonic() - begin < 30
 
@@ -180,3 +180,21 @@ def alive(pid):
         return False
     state = Path(f"/proc/{pid}/stat")
     return not state.exists() or state.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+@pytest.mark.parametrize("through", ["file", "stdin"])
+def test_a_program_without_the_guard_is_told_of_it(tmp_path, through):
+    plain(tmp_path / "photos", [1, 2, 3, 4])
+    program = f"""
+from codistill.data import EncodedSplit, Normalisation, StreamedTrainBatches, open_dataset
+split = open_dataset("folder", {str(tmp_path / "photos")!r}).splits["all"]
+list(StreamedTrainBatches(split, 2, Normalisation((0, 0, 0), (1, 1, 1)), workers=1))
+"""
+    (tmp_path / "program.py").write_text(program)
+    arguments = [str(tmp_path / "program.py")] if through == "file" else ["-"]
+    done = subprocess.run(
+        [sys.executable, *arguments], input=program, capture_output=True, text=True, cwd=tmp_path
+    )
+    (*_, last) = done.stderr.strip().splitlines()
+    assert "could not start, because each runs your program's file again: put what" in last
+    assert 'under `if __name__ == "__main__":`, or leave out workers' in last

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from codistill.data.balance import IMBALANCE, count_classes, imbalance, shorten
+from codistill.data.balance import count_classes, shorten
 from codistill.data.batches.photograph import (
     BrokenImageError,
     dark_message,
@@ -15,7 +15,9 @@ from codistill.data.batches.photograph import (
     nearly_black,
 )
 from codistill.data.batches.workers import Workers
+from codistill.data.division import divide, division_notes
 from codistill.data.encoded import EncodedDataset, Store
+from codistill.errors import InputError
 from codistill.importing import optional
 
 _TOGETHER = 16  # images that a worker takes at once
@@ -86,7 +88,15 @@ def check_dataset(
     }
     mend = [*_broken(images), *_dark(dataset, images)]
     mend += [*_missing(counts, dataset.classes), *_contradictions(images, dataset)]
-    consider = [*dataset.notes, *_balance(counts), *_frames(images), *_duplicates(images)]
+    consider = [*dataset.notes]
+    try:
+        division = divide(dataset.splits, None, None, 0)
+    except InputError as error:
+        mend.append(str(error))
+    else:
+        known = {*mend}
+        consider += [n for n in division_notes(division, dataset.classes) if n not in known]
+    consider += [*_frames(images), *_duplicates(images)]
     return Findings(counts, images, mend, consider)
 
 
@@ -200,9 +210,3 @@ def _duplicates(images: Sequence[Image]) -> Iterator[str]:
         drawn = ", which may be drawn into train and test at once" if undivided else ""
         example = examples[what, where]
         yield f"{what} more than once {where}: {count:,} too many{drawn}, such as {example}"
-
-
-def _balance(counts: dict[str, list[int]]) -> Iterator[str]:
-    for split in ("train", "all"):
-        if split in counts and (ratio := imbalance(counts[split])) > IMBALANCE:
-            yield f"the largest class has {ratio:,.0f} times as many images as the smallest"

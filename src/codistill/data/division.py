@@ -1,9 +1,10 @@
 """Divides any data set, in memory or not, into images to train, validate and test on."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic
 
+from codistill.data.balance import balance_notes, count_classes, shorten
 from codistill.data.dataset import S, hold_out
 from codistill.errors import InputError
 
@@ -22,6 +23,7 @@ class Division(Generic[S]):
         val_fraction: share that was held out, 0.0 if there is none to spare; None if the data set
             has validation images.
         test_fraction: share that became the test split; None if the data set has test images.
+        spare: whether images could be held out, if nobody asked for none.
     """
 
     train: S
@@ -29,6 +31,12 @@ class Division(Generic[S]):
     test: S
     val_fraction: float | None
     test_fraction: float | None
+    spare: bool = True
+
+    def evaluated(self) -> dict[str, S]:
+        """The images to evaluate on: "val", if there are any, and "test"."""
+        found = {} if self.val is None else {"val": self.val}
+        return found | {"test": self.test}
 
 
 def divide(
@@ -86,10 +94,29 @@ def divide(
             f"data.val_fraction {asked}: all classes of these {len(train)} images to train on have "
             "one image: give more images, or --data.val_fraction 0"
         )
+    spare = bool(len(held)) or asked is not None
     if not len(held):
         val_fraction = 0.0
     if not len(left):
         raise InputError(
             f"data.val_fraction {val_fraction} leaves not one image to train on: give less"
         )
-    return Division(left, held if len(held) else None, test, val_fraction, test_fraction)
+    return Division(left, held if len(held) else None, test, val_fraction, test_fraction, spare)
+
+
+def division_notes(division: Division[S], classes: Sequence[str]) -> tuple[str, ...]:
+    """Remarks on the number of images per class, one line each."""
+    counts = {
+        split: count_classes(images.labels, len(classes))
+        for split, images in {"train": division.train, **division.evaluated()}.items()
+    }
+    notes = list(balance_notes(counts.pop("train"), classes))
+    if division.val is None and division.spare is False:
+        notes.append(
+            "no class has two images to train on, so no images choose an epoch: the last one counts"
+        )
+    for split, numbers in counts.items():
+        absent = [name for name, n in zip(classes, numbers, strict=True) if not n]
+        if absent:
+            notes.append(f"no image of {split} has the class {shorten(absent)}")
+    return tuple(notes)

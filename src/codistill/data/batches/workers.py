@@ -15,11 +15,13 @@ import math
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.reduction import DupFd
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -66,20 +68,40 @@ class Workers:
             ChildProcessError: a worker has died.
         """
         self._keys.present = keys
+        begun = False
         if self._loader.num_workers:
             _start_fork_server()
         try:
             for result in self._loader:
+                begun = True
                 if isinstance(result, Exception):
                     raise result
                 yield result
         except RuntimeError as error:
             if "DataLoader worker" not in str(error) or "exited unexpectedly" not in str(error):
                 raise
-            raise ChildProcessError(
-                "a process that reads images died, most often because memory ran out: give fewer "
-                "of them by --data.workers"
-            ) from error
+            raise ChildProcessError(_why_died(begun)) from error
+
+
+def _why_died(begun: bool) -> str:
+    """What a worker most probably died of.
+
+    Args:
+        begun: whether a result has come.
+    """
+    command = "codistill.command.main" in sys.modules
+    option = "--data.workers" if command else "workers"
+    file = Path(getattr(sys.modules["__main__"], "__file__", None) or "<stdin>")
+    guarded = file.is_file() and "__name__" in file.read_text(encoding="utf-8", errors="replace")
+    if begun or guarded or command:
+        return (
+            "a process that reads images died, most often because memory ran out: give fewer of "
+            f"them by {option}"
+        )
+    return (
+        "the processes that read images could not start, because each runs your program's file "
+        f'again: put what {file} does under `if __name__ == "__main__":`, or leave out {option}'
+    )
 
 
 class _Keys:
