@@ -76,8 +76,8 @@ EDITS: list[Edit] = [
         ),
         (
             "the teacher is taken over, not copied",
-            "copy.deepcopy(teacher) if",
-            "teacher if",
+            "network = copy.deepcopy(teacher)",
+            "network = teacher",
         ),
     ),
     *_edits(
@@ -764,5 +764,17 @@ EDITS: list[Edit] = [
         ("all peers start from the first", 'f"{path}#peer{k}") for', 'f"{path}#peer0") for'),
         ("trunks may differ", "_require_one_trunk(networks, config.shared)", "pass"),
         ("fewer peers pass", "if peers != config.peers:", "if False:"),
+    ),
+    *_edits(
+        "methods/test_teacher.py",
+        "methods/teacher.py",
+        ("other orders pass", "and name != ours[i]", "and False"),
+        (
+            "the order is inverted",
+            "list(theirs).index(name) for name in ours",
+            "ours.index(name) for name in theirs",
+        ),
+        ("means are not compared", "abs(a - b) > _NEAR", "False"),
+        ("sizes are not compared", "tuple(size) != image_size", "False"),
     ),
 ]

@@ -114,7 +114,7 @@ def _checked(row: Row, data: Data) -> Row:
     """The row with every default written out, after a check that its method can be built."""
     try:
         config = dataclasses.replace(resolve(row.config, data), threads=row.config.threads)
-        method = build_method(config, len(data.classes), data.image_size)
+        method = build_method(config, len(data.classes), data.image_size, data.classes)
         require_held_out(method, config.method["name"], data)
     except InputError as error:
         raise InputError(f"methods: {row.label}: {error}") from error

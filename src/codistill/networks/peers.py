@@ -74,13 +74,22 @@ class Peers(nn.Module):
         networks: K classifiers of the same classes.
         shared: number of first stages that are common to all, 0 to the number of stages.
         recompute: whether stages are computed again in the backward pass, to save memory.
+        classes: names of the classes in the order of the logits, where they are known. A teacher
+            is brought into this order.
     """
 
-    def __init__(self, networks: Sequence[Network], shared: int = 0, recompute: bool = False):
+    def __init__(
+        self,
+        networks: Sequence[Network],
+        shared: int = 0,
+        recompute: bool = False,
+        classes: Sequence[str] = (),
+    ):
         super().__init__()
         _check(networks, shared)
         self.shared = shared
         self.recompute = recompute
+        self.classes = tuple(classes)
         self.channels = [network.channels for network in networks]
         self.reductions = [network.reductions for network in networks]
         self.layouts = [network.layouts for network in networks]

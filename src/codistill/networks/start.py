@@ -106,6 +106,31 @@ def classifiers(network: Network) -> list[nn.Linear | nn.Conv2d]:
     return []
 
 
+def reorder_classes(
+    network: Network, order: Sequence[int], image_size: tuple[int, int] = (32, 32)
+) -> bool:
+    """Puts the classes of a network into another order: logit i becomes logit order[i] of before.
+
+    Args:
+        network: the network; its last layers are changed.
+        order: the present place of each class.
+        image_size: height and width of the images in pixels that it is tried on.
+
+    Returns:
+        whether the logits of random images are those of before in the new order.
+    """
+    images = torch.randn(2, 3, *image_size, generator=torch.Generator().manual_seed(0))
+    training = network.training
+    with torch.no_grad():
+        before = network.eval()(images)[:, order]
+        for layer in classifiers(network):
+            for x in layer.parameters():
+                x.copy_(x[order])
+        after = network(images)
+    network.train(training)
+    return torch.allclose(before, after, rtol=1e-3, atol=1e-4)
+
+
 def load_fitting(
     network: Network,
     found: Mapping[str, Tensor],

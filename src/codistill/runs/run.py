@@ -33,6 +33,7 @@ from codistill.data.batch import Batch
 from codistill.errors import InputError
 from codistill.methods.length import scaling_notes
 from codistill.methods.method import Method
+from codistill.methods.teacher import notes_on_teacher
 from codistill.networks.student import save_student
 from codistill.runs import checkpoints
 from codistill.runs.folder import (
@@ -137,8 +138,10 @@ class Run:
         data = build_data(config, use_device(config.device, config.threads))
         given = config.method
         config = resolve(config, data)
-        method = build_method(config, len(data.classes), data.image_size)
-        notes = scaling_notes(method, given, length_of(config, data))
+        method = build_method(config, len(data.classes), data.image_size, data.classes)
+        notes = [*scaling_notes(method, given, length_of(config, data))]
+        for file in network_files(config.method).values():
+            notes += notes_on_teacher(file, data.classes, data.normalisation, data.image_size)
         data = dataclasses.replace(data, notes=(*data.notes, *notes))
         require_held_out(method, config.method["name"], data)
         path.mkdir(parents=True, exist_ok=True)
@@ -272,7 +275,8 @@ class Run:
         starts = self.config.pretrained or self.config.weights
         drawn = dataclasses.replace(self.config, pretrained=False, weights=None)
         height, width = self.manifest.image_size
-        method = build_method(drawn, len(self.manifest.classes), (height, width))
+        classes = self.manifest.classes
+        method = build_method(drawn, len(classes), (height, width), classes)
         if starts:
             start = self.path / START
             load_into(method, read_weights(start)[0], start)

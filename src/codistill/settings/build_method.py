@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import inspect
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,13 @@ from codistill.settings.config import Config
 from codistill.training.state import MakeOptimizer
 
 
-def build_method(config: Config, num_classes: int, image_size: tuple[int, int]) -> Method:
+def build_method(
+    config: Config, num_classes: int, image_size: tuple[int, int], classes: Sequence[str] = ()
+) -> Method:
     """The method of a configuration with its peers, on the CPU.
 
-    Weights are drawn from the seed, or read from the files that the configuration names.
+    Weights are drawn from the seed, or read from the files that the configuration names. A teacher
+    is brought into the order of `classes`, the names of the classes.
     """
     starts = start_files(config)
     read = {start and split_choice(start)[0] for start in starts}
@@ -50,7 +54,7 @@ def build_method(config: Config, num_classes: int, image_size: tuple[int, int]) 
     for file in filter(None, read):
         if left := parts_of(file)[1]:
             note(f"{file}: of the method, {', '.join(left)} begins anew: peers alone are taken")
-    peers = Peers(networks, config.shared, config.recompute)
+    peers = Peers(networks, config.shared, config.recompute, classes)
     options = {key: value for key, value in config.method.items() if key != "name"}
     build = method_class(config.method["name"])
     try:
