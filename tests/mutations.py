@@ -777,4 +777,20 @@ EDITS: list[Edit] = [
         ("means are not compared", "abs(a - b) > _NEAR", "False"),
         ("sizes are not compared", "tuple(size) != image_size", "False"),
     ),
+    *_edits(
+        "data/test_data_tables.py",
+        "data/encoded.py",
+        ("copies are not compared", "zlib.crc32(content) != self.crcs[i]", "False"),
+        ("a damaged copy stays", "            Path(self.kept).unlink(missing_ok=True)\n", ""),
+    ),
+    *_edits(
+        "data/test_data_tables.py",
+        "data/readers/parquet.py",
+        ("a changed copy is taken", "if changed != sorted(changed, reverse=True)", "if False"),
+    ),
+    *_edits(
+        "data/test_data_check.py",
+        "command/data.py",
+        ("control codes are printed", "map(printable, lines)", "iter(lines)"),
+    ),
 ]

@@ -9,14 +9,21 @@ if TYPE_CHECKING:
 _log = logging.getLogger("codistill")
 
 
+def printable(text: str) -> str:
+    """The text with its tabs, ends of lines, control codes and bytes that are no UTF-8 escaped."""
+    shown = text.encode("utf-8", "backslashreplace").decode()
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)
+
+
 def say(console: "Console", text: str, style: str | None = None) -> None:
     """Prints a text as it is: no markup in it, no colours for numbers, lines not broken."""
+    text = "\n".join(map(printable, text.split("\n")))
     console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
 def note(text: str, console: "Console | None" = None) -> None:
     """Warns of something that stops nothing: in yellow on a console, or else through `logging`."""
-    line = f"codistill: note: {text}"
+    line = f"codistill: note: {printable(text)}"
     if console is None:
         _log.warning("%s", line)
     else:

@@ -160,6 +160,16 @@ def test_long_names_stay_within_the_width(tmp_path, capsys):
     assert status == 1
 
 
+def test_no_name_reaches_the_terminal_as_a_command(tmp_path, capsys):
+    for name in ("a\x1b[31m", "b\r\x07"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.png").write_bytes(b"none\x1b")
+    status, text = report(capsys, tmp_path)
+    assert status == 1
+    assert "a\\x1b[31m" in text
+    assert all(line.isprintable() for line in text.splitlines())
+
+
 def test_other_data_sets_are_checked_by_name(tmp_path, capsys):
     kinds = {f"kind{i}": 1 for i in range(10)}
     for i, split in enumerate(("train", "valid", "test")):

@@ -311,6 +311,12 @@ def test_the_flat_validation_images_of_imagenet_have_the_labels_of_the_listing(i
     assert val.read(0) == (imagenet / "ILSVRC/Data/CLS-LOC" / val.name(0)).read_bytes()
 
 
+@pytest.mark.parametrize("name", ["LOC_val_solution.csv", "LOC_synset_mapping.txt"])
+def test_a_listing_that_is_no_text_is_named(imagenet, name):
+    (imagenet / name).write_bytes(b"n01 caf\xe9\n")
+    assert f"{name} is damaged or no text" in refusal("imagenet", imagenet)
+
+
 def test_imagenet_with_its_validation_images_in_folders(tmp_path, monkeypatch):
     monkeypatch.setitem(DATASETS, "imagenet", DATASETS["imagenet"]._replace(num_classes=2))
     write_classes(tmp_path / "train", {"n00": 2, "n01": 2})

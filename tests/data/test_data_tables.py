@@ -1,10 +1,12 @@
 """Images in tables and tars: every one is found again, with its label, in any order."""
 
 import io
+import os
 import sys
 import tarfile
 import threading
 
+import numpy as np
 import pytest
 import torch
 from data_fakes import write_shard
@@ -12,6 +14,7 @@ from filelock import FileLock
 from photo_fakes import encoded, picture, write_classes
 
 from codistill.data import Normalisation, StreamedTrainBatches, open_dataset
+from codistill.data.readers.index import Index, kept_index
 from codistill.data.readers.splits import SplitNames, splits_of
 from codistill.errors import InputError, MissingExtraError
 
@@ -94,6 +97,35 @@ def test_a_copy_that_is_damaged_is_made_again(tmp_path):
         again = open_dataset("parquet", root)
         assert contents(again.splits["train"]) == expected
         assert again.fingerprint == first.fingerprint
+
+
+def test_a_copy_of_one_wrong_bit_is_never_silently_another_image(tmp_path):
+    root = write_tables(tmp_path / "root")
+    expected = contents(open_dataset("parquet", root).splits["train"])
+    (images,) = (tmp_path / "cache").glob("*.images")
+    for hidden in (False, True):
+        before, content = images.stat(), bytearray(images.read_bytes())
+        content[len(content) // 2] ^= 1
+        images.write_bytes(content)
+        if hidden:  # as by a disk: the time of the file stays
+            os.utime(images, ns=(before.st_atime_ns, before.st_mtime_ns))
+            splits = open_dataset("parquet", root).splits.values()
+            with pytest.raises(InputError, match=r"images, a copy in the cache, is damaged \("):
+                [contents(part) for part in splits]
+        assert contents(open_dataset("parquet", root).splits["train"]) == expected
+
+
+@pytest.mark.parametrize("place", range(0, 1000, 9))
+def test_an_index_that_is_damaged_is_made_again(tmp_path, place):
+    index = Index(*np.arange(12).reshape(4, 3), ["a", "b", "c"], ["all"], [3], ["x"], "column")
+    file = tmp_path / "index.npz"
+    kept_index(file, lambda: index)
+    assert repr(kept_index(file, lambda: 1 / 0)) == repr(index)  # read, not built
+    content = bytearray(file.read_bytes())
+    content[place * len(content) // 1000] ^= 0xFF
+    file.write_bytes(content)
+    again = kept_index(file, lambda: index)
+    assert repr(again) == repr(index)
 
 
 def test_labels_may_be_names_and_another_column(tmp_path):

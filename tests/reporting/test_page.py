@@ -24,7 +24,7 @@ from codistill.reporting.comparison import _refuse_other_images
 from codistill.reporting.page.html import render_html
 from codistill.reporting.page.markdown import render_markdown
 from codistill.reporting.page.measure import Measured, MeasureOptions
-from codistill.reporting.page.parts import Figures, Panels, Section, Table
+from codistill.reporting.page.parts import Code, Figures, Panels, Paragraph, Section, Table
 from codistill.reporting.page.sections.cost import _used, accuracy_and_cost
 from codistill.reporting.page.sections.grad_cam import where_they_look
 from codistill.reporting.page.sections.settings_and_tables import tables
@@ -548,3 +548,10 @@ def test_the_comparison_has_its_differences_on_the_page(tmp_path: Path) -> None:
 def test_rows_need_not_be_there_for_a_table() -> None:
     html = render_html("t", "l", [Section("a", "A", "how", [Table("c", ("x", "y"), [])])])
     assert Page(html).tables["c"] == [["x", "y"]]
+
+
+def test_no_name_ends_a_block_of_code_or_begins_one() -> None:
+    parts = [Code("commands", ["a", "```", "# not a heading"]), Paragraph("~~~ name")]
+    text = render_markdown("title", "lead", [Section("s", "S", "how", parts)])
+    assert "````sh\na\n```\n# not a heading\n````" in text
+    assert "\n~~~" not in text

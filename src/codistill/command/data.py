@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from codistill.command.options import READING, Parser, add_reading, add_workers, refuse_unknown
+from codistill.messages import printable
 
 if TYPE_CHECKING:
     from codistill.data.check import Findings, Image
@@ -56,7 +57,7 @@ def main(argv: list[str]) -> int:
         task = progress.add_task("images", total=sum(map(len, dataset.splits.values())))
         found = check_dataset(dataset, workers, lambda n: progress.advance(task, n))
     lines = [*dataset.taken(), "", *_report(found, dataset.classes)]
-    print("\n".join(_wrapped(iter(lines))))
+    print("\n".join(_wrapped(map(printable, lines))))
     return 1 if found.mend else 0
 
 

@@ -10,6 +10,7 @@ from importlib import import_module
 from codistill.command.options import Parser, refuse_unknown
 from codistill.command.stopping import EndedAtOnce
 from codistill.errors import InputError, MissingExtraError
+from codistill.messages import printable
 
 COMMANDS = {
     "train": "train peers together, from a recipe, from options, or from both",
@@ -96,7 +97,7 @@ def _describe(error: BaseException) -> str:
         text = f"{error.strerror or error}{where}"
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             text += ": free some space; the files that were there before are intact"
-    return " ".join(text.split())
+    return printable(" ".join(text.split()))
 
 
 if __name__ == "__main__":

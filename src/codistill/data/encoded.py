@@ -2,17 +2,20 @@
 
 import hashlib
 import os
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Int64
+from jaxtyping import Int64, UInt32
 from torch import Tensor
 
 from codistill.data.class_names import alike_notes, quoted, refuse_other_classes
+from codistill.errors import InputError
 
 
 class Packed:
@@ -87,6 +90,9 @@ class Slices:
         which: (N,), place of each image's file in `files`.
         starts: (N,), first byte of each image in its file.
         sizes: (N,), bytes of each image.
+        crcs: (N,), CRC-32 of each image, where the files are copies in the cache.
+        kept: index of the copies. It is removed if an image is not as it was copied, so that the
+            next command makes the copies anew.
     """
 
     files: tuple[str, ...]
@@ -94,6 +100,8 @@ class Slices:
     which: Int64[np.ndarray, "N"]
     starts: Int64[np.ndarray, "N"]
     sizes: Int64[np.ndarray, "N"]
+    crcs: UInt32[np.ndarray, "N"] | None = None
+    kept: str = ""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -101,7 +109,14 @@ class Slices:
     def read(self, i: int) -> bytes:
         with open(self.files[self.which[i]], "rb") as file:
             file.seek(int(self.starts[i]))
-            return file.read(int(self.sizes[i]))
+            content = file.read(int(self.sizes[i]))
+        if self.crcs is not None and zlib.crc32(content) != self.crcs[i]:
+            Path(self.kept).unlink(missing_ok=True)
+            raise InputError(
+                f"{file.name}, a copy in the cache, is damaged ({self.name(i)}): start the command "
+                "again, or continue with --resume, and the copy is made anew"
+            )
+        return content
 
     def name(self, i: int) -> str:
         return self.names[i]

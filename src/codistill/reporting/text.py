@@ -8,9 +8,11 @@ from collections.abc import Iterable, Sequence
 
 from rich.cells import cell_len
 
+from codistill.messages import printable
+
 WIDTH = 80
 """Columns of a terminal that tables and captions are made for."""
-_MARKED = re.compile(r"[\\`*|]|\](?=\()|(?<![^\W_])_|_(?![^\W_])")
+_MARKED = re.compile(r"[\\`*|~]|\](?=\()|(?<![^\W_])_|_(?![^\W_])")
 """What Markdown takes for a mark of its own; of "]" those of links, of "_" those around words."""
 
 
@@ -22,7 +24,7 @@ def text_table(head: Sequence[str], rows: Iterable[Sequence[str]], caption: str 
         rows: as long as the head. A row of a single cell is a heading, written over all columns.
         caption: text below the table.
     """
-    rows = list(rows)
+    rows = [[*map(printable, row)] for row in rows]
     cells = [head, *(row for row in rows if len(row) > 1)]
     widths = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
 

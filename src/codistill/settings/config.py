@@ -12,7 +12,7 @@ import yaml
 
 from codistill import files, seals
 from codistill.checks import check, setting
-from codistill.errors import InputError
+from codistill.errors import InputError, reason
 from codistill.settings.data_config import DataConfig
 from codistill.settings.yaml_files import read_yaml, to_yaml
 
@@ -206,9 +206,12 @@ class Config:
         """
         tree = read_yaml(path)
         try:
+            if not isinstance(tree, dict) or not isinstance(tree.get("data", {}), dict):
+                raise InputError("give names and values")
             return cls.from_dict(without_retired(tree))
-        except (InputError, TypeError, AttributeError) as error:
-            raise InputError(f"{path} is damaged: it holds no configuration ({error})") from error
+        except (InputError, TypeError) as error:
+            why = f"it holds no configuration ({reason(error)})"
+            raise InputError(f"{path} is damaged: {why}") from error
 
 
 def without_retired(tree: dict[Any, Any]) -> dict[Any, Any]:

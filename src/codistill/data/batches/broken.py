@@ -5,7 +5,7 @@ from pathlib import Path
 
 from codistill import files
 from codistill.errors import InputError
-from codistill.messages import note
+from codistill.messages import note, printable
 
 LIMIT = 0.1  # share of all images: if more are broken, something else is wrong
 _NAMED = 5  # images that get a note
@@ -42,7 +42,7 @@ class BrokenImages:
         Raises:
             InputError: more than a tenth of all images are broken.
         """
-        new = {_one_line(name): _one_line(reason) for name, reason in images}
+        new = {printable(name): printable(reason) for name, reason in images}
         new = {name: reason for name, reason in new.items() if name not in self.found}
         if not new:
             return
@@ -66,9 +66,3 @@ class BrokenImages:
         if self._path is not None:
             lines = "".join(f"{name}\t{reason}\n" for name, reason in self.found.items())
             files.write_text(self._path, lines)
-
-
-def _one_line(text: str) -> str:
-    """Escapes tabs, ends of lines, and bytes that are no UTF-8."""
-    shown = text.encode("utf-8", "backslashreplace").decode()
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)

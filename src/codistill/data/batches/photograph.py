@@ -227,7 +227,7 @@ def _blamed_on_the_image() -> Iterator[None]:
     """Blames the image for any error inside: a damaged image can raise nearly anything."""
     try:
         yield
-    except (BrokenImageError, MemoryError):
+    except (BrokenImageError, InputError, MemoryError):
         raise
     except Exception as error:
         if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:

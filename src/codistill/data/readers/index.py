@@ -1,15 +1,13 @@
 """An index of the images in a few large files, made once and kept in the cache."""
 
-import contextlib
 import hashlib
 import json
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Int64, UInt32
 
 from codistill.data.balance import shorten
 from codistill.data.encoded import (
@@ -21,10 +19,12 @@ from codistill.data.encoded import (
     Store,
     make_dataset,
 )
+from codistill.errors import reason
 from codistill.files import cache_folder, written
 from codistill.messages import note
 
-LAYOUT = 2  # raise it when the index changes
+LAYOUT = 3  # raise it when the index changes
+_ARRAYS = ("which", "starts", "sizes", "labels", "crcs")
 _ABOUT = ("names", "splits", "members", "classes", "origin", "notes")
 
 
@@ -43,6 +43,7 @@ class Index:
         classes: C names.
         origin: where the labels are from, for messages.
         notes: remarks on what was left out.
+        crcs: (N,), CRC-32 of each image, where the large files are copies in the cache.
     """
 
     which: Int64[np.ndarray, "N"]
@@ -55,12 +56,17 @@ class Index:
     classes: list[str]
     origin: str
     notes: list[str] = field(default_factory=list)
+    crcs: UInt32[np.ndarray, "N"] | None = None
 
-    def slices(self, files: list[Path]) -> Slices:
-        """The store of these images in their large files."""
-        return Slices(
-            tuple(map(str, files)), Packed(self.names), self.which, self.starts, self.sizes
-        )
+    def slices(self, files: list[Path], kept: Path) -> Slices:
+        """The store of these images in their large files.
+
+        Args:
+            files: the large files.
+            kept: the file of this index.
+        """
+        places = self.which, self.starts, self.sizes
+        return Slices(tuple(map(str, files)), Packed(self.names), *places, self.crcs, str(kept))
 
 
 def index_key(name: str, files: list[Path], *facts: object) -> Path:
@@ -72,24 +78,22 @@ def index_key(name: str, files: list[Path], *facts: object) -> Path:
 
 def kept_index(path: Path, build: Callable[[], Index]) -> Index:
     """Reads an index; builds and writes it if there is none that can be read."""
-    unusable = contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile)
-    with unusable, open(path, "rb") as kept, np.load(kept, allow_pickle=False) as stored:
-        about = json.loads(stored["about"].tobytes())
-        arrays = {k: stored[k] for k in ("which", "starts", "sizes", "labels")}
+    try:
+        with open(path, "rb") as kept, np.load(kept, allow_pickle=False) as stored:
+            arrays = {k: stored[k] for k in stored.files}  # NumPy compares their checksums
+        about = json.loads(arrays.pop("about").tobytes())
         return Index(**arrays, **about)
+    except FileNotFoundError:
+        pass
+    except Exception as error:  # a damaged file can raise nearly anything
+        note(f"{path} cannot be read and is made again: {reason(error)}")
     index = build()
     about = {k: getattr(index, k) for k in _ABOUT}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with written(path) as temporary, open(temporary, "wb") as file:
-            np.savez(
-                file,
-                which=index.which,
-                starts=index.starts,
-                sizes=index.sizes,
-                labels=index.labels,
-                about=np.frombuffer(json.dumps(about).encode(), np.uint8),
-            )
+            arrays = {k: getattr(index, k) for k in _ARRAYS if getattr(index, k) is not None}
+            np.savez(file, about=np.frombuffer(json.dumps(about).encode(), np.uint8), **arrays)
     except OSError as error:
         note(f"{path} cannot be written, so it is made again next time: {error}")
     return index

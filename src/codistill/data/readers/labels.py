@@ -27,7 +27,7 @@ PERHAPS_LABELS = (
 IMAGES = ("image", "img", "jpg", "png", "jpeg", "picture", "photo", "image_bytes", "images")
 
 _MANY = 10  # rows: of fewer it cannot be said whether values repeat
-_WHOLE = re.compile(r"-?\d+$")
+_WHOLE = re.compile(r"-?\d{1,18}$")
 _FLOATS = re.compile(r"-?\d+\.\d*$|-?\d*\.\d+$|-?\d+(\.\d*)?e[-+]?\d+$", re.IGNORECASE)
 _NAN = {"nan", "-nan", "<na>"}
 

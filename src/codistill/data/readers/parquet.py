@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -76,9 +77,13 @@ def list_parquet(place: Path, columns: Columns, split_names: SplitNames) -> Enco
         def copy() -> Index:
             return _copy(root, files, splits, columns, images)
 
+        changed = [file.stat().st_mtime_ns for file in (kept, images) if file.is_file()]
+        if changed != sorted(changed, reverse=True):  # the copy by something else
+            kept.unlink()
         index = kept_index(kept, copy)
         if not images.is_file() or images.stat().st_size != index.sizes.sum():
-            copy()
+            kept.unlink(missing_ok=True)
+            index = kept_index(kept, copy)
         return index
 
     if images.is_file() and kept.is_file():
@@ -86,7 +91,7 @@ def list_parquet(place: Path, columns: Columns, split_names: SplitNames) -> Enco
     else:
         with writing_alone(stem):  # another process may have copied them in the meantime
             index = copied()
-    return indexed_dataset("parquet", index, index.slices([images]), files)
+    return indexed_dataset("parquet", index, index.slices([images], kept), files)
 
 
 def find_shards(root: Path, name: str) -> dict[str, list[Path]]:
@@ -178,6 +183,7 @@ def _read(
         unnamed: class names, if the tables have none.
     """
     sizes: list[int] = []
+    crcs: list[int] = []
     labels: list[str] = []
     names: list[str] = []
     members: list[int] = []
@@ -217,6 +223,7 @@ def _read(
                         encoded = _content(content, file, row)
                         append(encoded)
                         sizes.append(len(encoded))
+                        crcs.append(zlib.crc32(encoded))
                         labels.append(text)
                         names.append(f"{shown}, row {row}")
                     start += len(texts)
@@ -245,6 +252,7 @@ def _read(
         classes=kinds,
         origin=f"the column {label!r}",
         notes=notes,
+        crcs=np.array(crcs, np.uint32),
     )
 
 

@@ -1,6 +1,7 @@
 """ImageNet, Tiny ImageNet and CINIC-10 as their authors publish them; CIFAR in class folders."""
 
 import csv
+import io
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,6 +15,7 @@ from codistill.data.readers.class_folders import (
     subfolders,
 )
 from codistill.errors import InputError
+from codistill.files import read_text
 from codistill.names import DATASETS
 
 
@@ -48,7 +50,7 @@ def list_tiny_imagenet(root: Path) -> EncodedDataset:
     kinds = _checked(tree, "tiny_imagenet", base)
     listing = val / "val_annotations.txt"
     if listing.is_file() and (val / "images").is_dir():
-        rows = [line.split("\t") for line in listing.read_text().splitlines() if line.strip()]
+        rows = [line.split("\t") for line in read_text(listing).splitlines() if line.strip()]
         if any(len(row) < 2 for row in rows):
             raise InputError(f"{listing} is not as published: a file, a tab, its class, ...")
         of = {Path(row[0]).stem: row[1] for row in rows}
@@ -122,11 +124,11 @@ def _refuse_unknown(tree: Tree, kinds: list[str], where: Path) -> None:
 
 def _read_solution(listing: Path) -> dict[str, str]:
     """Image -> class, from LOC_val_solution.csv, which has boxes behind the class."""
-    with open(listing, newline="") as file:
-        rows = list(csv.DictReader(file))
+    text = read_text(listing)
     try:
+        rows = list(csv.DictReader(io.StringIO(text)))
         return {row["ImageId"]: row["PredictionString"].split()[0] for row in rows}
-    except (KeyError, IndexError, AttributeError) as error:
+    except (KeyError, IndexError, AttributeError, csv.Error) as error:
         raise InputError(
             f"{listing} is not as published: it needs the columns ImageId and PredictionString"
         ) from error
@@ -153,7 +155,7 @@ def _class_names(file: Path | None, kinds: list[str], separator: str) -> list[st
     """The classes' names; names that occur twice get the folder's name added."""
     if file is None:
         return kinds
-    rows = (line.partition(separator) for line in file.read_text().splitlines())
+    rows = (line.partition(separator) for line in read_text(file).splitlines())
     known = {kind: names.strip() for kind, _, names in rows if names.strip()}
     names = [known.get(kind, kind) for kind in kinds]
     twice = {name for name, count in Counter(names).items() if count > 1}

@@ -64,8 +64,9 @@ def list_tars(root: Path, names: SplitNames, label_column: str | None) -> Encode
     def build() -> Index:
         return _build(root, files, splits, classes, label_column)
 
-    index = kept_index(key.with_suffix(".npz"), build)
-    return indexed_dataset("webdataset", index, index.slices(files), files)
+    kept = key.with_suffix(".npz")
+    index = kept_index(kept, build)
+    return indexed_dataset("webdataset", index, index.slices(files, kept), files)
 
 
 def read_class_list(file: Path) -> list[str]:

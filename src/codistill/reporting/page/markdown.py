@@ -1,5 +1,6 @@
 """The page as Markdown: its words and tables, and descriptions of its figures."""
 
+import re
 from collections.abc import Iterator, Sequence
 
 from codistill.reporting.page.parts import (
@@ -44,7 +45,9 @@ def _blocks(part: Part) -> Iterator[str]:
             yield from _blocks(Table(part.caption, part.head, rows))
         case Code():
             yield f"{escaped(part.caption)}:"
-            yield "\n".join(["```sh", *part.lines, "```"])
+            longest = max(map(len, re.findall("`+", "".join(part.lines))), default=0)
+            fence = "`" * max(3, longest + 1)  # that no name in the lines ends
+            yield "\n".join([f"{fence}sh", *part.lines, fence])
         case Fold():
             first = part.parts[0] if part.parts else None
             if not (isinstance(first, Table) and first.caption == part.title):
