@@ -1,6 +1,8 @@
 """Imports that happen late: objects named in a setting, and optional packages."""
 
 import importlib
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from codistill.errors import InputError, MissingExtraError
@@ -21,6 +23,22 @@ _PACKAGES = {  # module -> the package that holds it, and the extra that install
 }
 
 _declared: list[Any] = []  # keeps torchvision's operators declared
+
+
+def refuse_code(names: Iterable[str], place: Path | str) -> None:
+    """Raises InputError if a name read from a file asks for code outside codistill.
+
+    Args:
+        names: names of methods, networks and loggers; package.module:name is code.
+        place: the file, for the message.
+    """
+    libraries = ("timm/", "torchvision/")  # there a colon imports nothing
+    code = [n for n in map(str.strip, names) if ":" in n and not n.startswith(libraries)]
+    if code:
+        raise InputError(
+            f"{place} wants {', '.join(dict.fromkeys(code))} to be imported and called: if you "
+            "trust it, give --trust_code true (in Python: trust_code=True)"
+        )
 
 
 def import_object(path: str) -> Any:

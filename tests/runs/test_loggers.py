@@ -126,7 +126,7 @@ def test_loggers_change_no_bit_of_a_run_and_are_no_part_of_its_recipe(
 
 def test_a_logger_of_ones_own_goes_on_where_it_was(tmp_path: Path) -> None:
     interrupt(tmp_path / "run", "test_loggers:Diary", after=2)
-    for _ in Run(tmp_path / "run").train():
+    for _ in Run(tmp_path / "run", trust_code=True).train():
         pass
     begin = ["begin codistill", "settings digits 3"]
     first = [*begin, "epoch 1", "epoch 2", "end"]

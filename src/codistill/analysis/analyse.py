@@ -62,6 +62,7 @@ def analyse(
     device: str | None = None,
     root: str | None = None,
     workers: int | None = None,
+    trust_code: bool = False,
 ) -> Analysis:
     """Measures a finished run, from its weights and its images.
 
@@ -80,6 +81,7 @@ def analyse(
         device: device to compute on; see `Run`, also for the next two.
         root: folder or file that now holds the images.
         workers: processes that read images.
+        trust_code: whether to import code that the folder names.
 
     Raises:
         InputError: the folder holds no finished run, or is damaged.
@@ -90,7 +92,8 @@ def analyse(
     classes = tuple(result.manifest.classes)
     try:
         _require_weights(result, weights)
-        run = run if isinstance(run, Run) else Run(result.path, device, root, workers)
+        if not isinstance(run, Run):
+            run = Run(result.path, device, root, workers, trust_code=trust_code)
         run.load_weights(weights)
         if split not in (sets := run.data().evaluate_on):
             raise InputError(f"{result.path} held no images out: it has no split {split!r}")

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from codistill.command.options import READING, Parser, add_places, add_reading, open_run
+from codistill.command.options import READING, Parser, add_places, add_reading, add_trust, open_run
 from codistill.errors import InputError
 from codistill.settings.data_config import DataConfig
 
@@ -51,6 +51,7 @@ def main(argv: list[str]) -> int:
         help="form of other images at --data.root, such as folder or csv (default: the run's)",
     )
     add_reading(parser)
+    add_trust(parser)
     options = parser.parse_args(argv)
 
     from codistill.data.batches.streamed import StreamedEvalBatches

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from codistill.command.options import TRUST_CODE
 from codistill.reporting.text import text_table, wrapped
 from codistill.settings.arguments import parse_config
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 def main(argv: list[str]) -> int:
     """`codistill inspect [--config RECIPE] [options]`."""
-    config = parse_config(argv, "codistill inspect")
+    config = parse_config(argv, "codistill inspect", {"--trust_code": TRUST_CODE})
 
     from codistill.analysis.cost.overview import additions
     from codistill.analysis.cost.summary import summarise_method

@@ -92,7 +92,18 @@ def open_run(path: str, options: argparse.Namespace) -> "Run":
     from codistill.runs.run import Run
 
     loggers = getattr(options, "loggers", None)
-    return Run(path, options.device, options.root, options.workers, loggers)
+    trusted = options.trust_code == "true"
+    return Run(path, options.device, options.root, options.workers, loggers, trusted)
+
+
+TRUST_CODE = (
+    "true: import code that a run's folder or a recipe names as package.module:name. Code named on "
+    "the command line itself needs no trust (default: false)"
+)
+
+
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--trust_code", choices=["true", "false"], default="false", help=TRUST_CODE)
 
 
 MAX_TIME = (
@@ -153,4 +164,5 @@ def measure_options(options: argparse.Namespace) -> "MeasureOptions | None":
     if options.no_analysis:
         return None
     device, root, workers = (getattr(options, n, None) for n in ("device", "root", "workers"))
-    return MeasureOptions(options.images, device, root, workers)
+    trusted = getattr(options, "trust_code", "true") == "true"  # compare: its file has the names
+    return MeasureOptions(options.images, device, root, workers, trusted)

@@ -7,6 +7,7 @@ from codistill.command.options import (
     add_out,
     add_page_options,
     add_places,
+    add_trust,
     measure_options,
 )
 
@@ -26,6 +27,7 @@ def main(argv: list[str]) -> int:
     )
     add_page_options(parser)
     add_places(parser)
+    add_trust(parser)
     options = parser.parse_args(argv)
     how = measure_options(options)
 

@@ -74,7 +74,7 @@ def main(argv: list[str]) -> int:
     launch = options.parallel, options.launcher, options.report_only, stop
     stored = folder / "comparison.yaml"
     if options.report_only and not options.dry_run and stored.exists():
-        return compare(read_comparison(stored), folder, *launch)
+        return compare(read_comparison(stored, trust_code=False), folder, *launch)
     console = Console(stderr=not options.dry_run)
     _head(console, scaled)
     if scaled.data == "folder" and not over.get("data", {}).get("root"):

@@ -5,7 +5,7 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from codistill.command.options import MAX_TIME, Parser, add_places, open_run
+from codistill.command.options import MAX_TIME, TRUST_CODE, Parser, add_places, add_trust, open_run
 from codistill.command.stopping import CALL_AGAIN, Stopping
 from codistill.errors import InputError
 from codistill.messages import note, say
@@ -39,7 +39,7 @@ def main(argv: list[str]) -> int:
     stop.end_in_time(own.max_time)
     if own.resume not in (None, "auto"):
         return train_with_display(open_run(own.resume, _resume_options(own.resume, rest)), stop)
-    config = parse_config(rest, "codistill train", _OWN)
+    config = parse_config(rest, "codistill train", _OWN | {"--trust_code": TRUST_CODE})
 
     from codistill.runs.run import Run
 
@@ -65,7 +65,8 @@ def _started_or_continued(config: Config) -> "Run":
             f"{path} holds a run of other settings ({', '.join(different)}): give its settings, or "
             "another folder with --out"
         )
-    return Run(path, config.device, config.data.root, config.data.workers, config.loggers)
+    places = config.device, config.data.root, config.data.workers, config.loggers
+    return Run(path, *places, trust_code=True)  # it names what the caller named
 
 
 def train_with_display(run: "Run", stop: Stopping) -> int:
@@ -133,6 +134,7 @@ def _resume_options(run: str, argv: list[str]) -> argparse.Namespace:
     for name, about in _OWN.items():
         parser.add_argument(name, help=about)
     add_places(parser)
+    add_trust(parser)
     parser.add_argument("--loggers", metavar="NAMES", help="loggers (default: the run's)")
     options, rest = parser.parse_known_args(argv)
     if rest:

@@ -26,13 +26,16 @@ def begin_or_go_on(recipe: Path, path: Path, stop: Stopping) -> int:
 
     Returns the exit status; 0 at once if the run is finished.
     """
+    from codistill.runs.folder import read_config
     from codistill.runs.run import Run
 
     if (path / "result.json").exists():
         return 0
     config = Config.read(recipe)
     if (path / "config.yaml").exists():
-        run = Run(path, config.device, config.data.root, loggers=config.loggers)
+        trusted = {*read_config(path).names()} <= {*config.names()}  # else it is another run
+        places = config.device, config.data.root
+        run = Run(path, *places, loggers=config.loggers, trust_code=trusted)
     else:
         run = Run.create(dataclasses.replace(config, out=str(path)))
     return train_with_display(run, stop)

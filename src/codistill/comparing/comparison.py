@@ -23,6 +23,7 @@ from codistill.comparing.sections import (
 )
 from codistill.errors import InputError, did_you_mean
 from codistill.files import read_text
+from codistill.importing import refuse_code
 from codistill.settings.arguments import config_of
 from codistill.settings.config import Config
 from codistill.settings.yaml_files import read_yaml
@@ -75,18 +76,19 @@ class Comparison:
     note: str = ""
 
 
-def read_comparison(file: Path) -> Comparison:
+def read_comparison(file: Path, trust_code: bool = True) -> Comparison:
     """The comparison in a file; see `parse_comparison`."""
-    comparison = parse_comparison(read_yaml(file), str(file))
+    comparison = parse_comparison(read_yaml(file), str(file), trust_code)
     return dataclasses.replace(comparison, text=read_text(file))  # with its comments
 
 
-def parse_comparison(tree: Any, name: str) -> Comparison:
+def parse_comparison(tree: Any, name: str, trust_code: bool = True) -> Comparison:
     """The comparison in a tree of settings.
 
     Args:
         tree: content of a comparison's file.
         name: its name, for messages.
+        trust_code: whether methods, networks and loggers may name code to import.
 
     Raises:
         InputError: lists all problems.
@@ -102,6 +104,10 @@ def parse_comparison(tree: Any, name: str) -> Comparison:
     networks = problems.of(networks_in, tree.get("networks"), settings) or []
     methods = problems.of(methods_in, tree.get("methods")) or {}
     problems.raise_any()
+    if not trust_code:
+        listed = [*(n["network"] for n in networks), str(settings.get("loggers", ""))]
+        names = [*(entry["name"] for entry in methods.values()), *",".join(listed).split(",")]
+        refuse_code(names, name)
     rows = _rows(methods, networks, settings, seeds[0], problems)
     published = problems.of(published_in, tree.get("published") or {}, [r.label for r in rows])
     slurm = tree.get("slurm") or {}

@@ -31,6 +31,7 @@ from filelock import FileLock
 from codistill import files
 from codistill.data.batch import Batch
 from codistill.errors import InputError
+from codistill.importing import refuse_code
 from codistill.methods.length import scaling_notes
 from codistill.methods.method import Method
 from codistill.methods.teacher import notes_on_teacher
@@ -90,6 +91,10 @@ class Run:
         root: present place of the images, if they were moved.
         workers: number of processes that read images. It changes no result.
         loggers: loggers to use in place of the configured ones.
+        trust_code: whether to import what the folder names as package.module:name.
+
+    Raises:
+        InputError: the folder holds no run, or a damaged one, or names code that is not trusted.
     """
 
     def __init__(
@@ -99,11 +104,15 @@ class Run:
         root: str | None = None,
         workers: int | None = None,
         loggers: str | None = None,
+        trust_code: bool = False,
     ):
         self.path = Path(path)
         self._data: Data | None = None
         config, self.manifest = read_run(self.path)
         self.made_with = config
+        if not trust_code:
+            named = dataclasses.replace(config, loggers="none") if loggers else config
+            refuse_code(named.names(), self.path)
         self._lock: FileLock | None = None  # of a run that is made and not trained yet
         own = {option: self.path / copy_name(option) for option in config.method}
         self.config = dataclasses.replace(
@@ -148,7 +157,7 @@ class Run:
         lock = lock_folder(path)
         try:
             _write_new_run(path, config, method, Manifest.of(config, method, data))
-            run = cls(path)
+            run = cls(path, trust_code=True)  # the caller named it
         except BaseException:
             lock.release()
             raise

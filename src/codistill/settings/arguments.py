@@ -14,6 +14,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from codistill.checks import typed_arguments
 from codistill.errors import InputError, did_you_mean
+from codistill.importing import refuse_code
 from codistill.settings.config import Config, flatten
 from codistill.settings.data_config import DataConfig
 from codistill.settings.recipes import GROUPS, one_line, read_recipe
@@ -40,6 +41,8 @@ def parse_config(argv: Sequence[str], prog: str, also: Mapping[str, str] | None 
     argv = list(_expand(argv))
     path = _value(argv, "config")
     recipe = {} if path is None else read_recipe(path)
+    if path is not None and _value(argv, "trust_code") != "true":
+        refuse_code(_names_in(recipe, argv), path)
     name = _value(argv, "method.name") or recipe.get("method", {}).get("name")
     if name != recipe.get("method", {}).get("name"):
         recipe.pop("method", None)  # options of another method
@@ -165,6 +168,16 @@ def _value(argv: Sequence[str], name: str) -> str | None:
         if key == f"--{name}":
             found = value if equals else argv[i + 1] if i + 1 < len(argv) else None
     return found
+
+
+def _names_in(recipe: dict[str, Any], argv: Sequence[str]) -> Iterator[str]:
+    """The names of the method, the networks and the loggers in a recipe, which may be of code.
+
+    Without those for which the arguments give another, or the same.
+    """
+    for key, value in flatten(recipe):
+        if key in ("method.name", "network", "loggers") and _value(argv, key) is None:
+            yield from str(value).split(",")
 
 
 def _refuse_unknown(keys: Any, parser: ArgumentParser, where: str, method: str) -> None:

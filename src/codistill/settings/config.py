@@ -127,6 +127,10 @@ class Config:
         """The name of each peer's network, K of them."""
         return self._for_each_peer("network", self.network)
 
+    def names(self) -> list[str]:
+        """The names of the method, the networks and the loggers, which may be those of code."""
+        return [self.method["name"], *self.networks(), *self.loggers.split(",")]
+
     def start_weights(self) -> list[Path | None]:
         """The file that each peer starts from, K of them."""
         if self.weights is None:

@@ -28,12 +28,14 @@ class MeasureOptions:
         device: device to compute on. Default: each run's.
         root: folder or file that now holds the images. Default: each run's.
         workers: processes that read images. Default: each run's.
+        trust_code: whether to import code that the runs' folders name.
     """
 
     images: Sequence[int] = ()
     device: str | None = None
     root: str | None = None
     workers: int | None = None
+    trust_code: bool = False
 
     def __post_init__(self) -> None:
         """Raises InputError if the device cannot be used."""
@@ -95,6 +97,7 @@ def measure(settings: Sequence[Setting], how: MeasureOptions, console: Console) 
                         device=how.device,
                         root=how.root,
                         workers=how.workers,
+                        trust_code=how.trust_code,
                     )
                 except (InputError, ImportError, OSError) as error:
                     measured.refused.setdefault(s, []).append(str(error))
