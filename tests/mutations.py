@@ -793,4 +793,9 @@ EDITS: list[Edit] = [
         "command/data.py",
         ("control codes are printed", "map(printable, lines)", "iter(lines)"),
     ),
+    *_edits(
+        "networks/test_weights.py",
+        "networks/cutting/libraries.py",
+        ("sizes are not tried", "if _takes(make, size)]", "]"),
+    ),
 ]

@@ -364,3 +364,36 @@ def test_position_embeddings_of_other_tokens_or_widths_are_refused(tmp_path):
     start_from(network, file, (64, 32))  # 4 x 2 places
     with pytest.raises(InputError, match="pos_embed has the shape"):
         start_from(network, saved(tmp_path, weights | {"pos_embed": torch.ones(1, 18, 64)}))
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "message"),
+    [
+        ("timm/test_vit", (104, 104), "104x104 do not suit timm/test_vit: .*size 96 or 128"),
+        ("timm/vit_tiny_patch16_224", (100, 100), "100x100 do not suit.*size 96 or 112"),
+        ("timm/xcit_nano_12_p8_224", (20, 20), "20x20 do not suit.*size 16 or 24"),
+    ],
+)
+def test_sizes_that_the_patch_does_not_divide_are_answered_with_those_that_work(
+    name, size, message
+):
+    with pytest.raises(InputError, match=message):
+        build_network(name, 5, image_size=size)
+
+
+# Networks of one's own
+
+
+def test_weights_of_half_precision_in_a_network_are_refused():
+    with pytest.raises(InputError, match=r"weights of torch.float16.*network.float\(\)"):
+        build_network("foreign:half", 5, image_size=SIZE)
+
+
+def test_a_softmax_at_the_end_is_said(caplog):
+    build_network("foreign:Softmax", 5, image_size=SIZE)
+    assert "leave out the softmax" in caplog.text
+
+
+def test_wrappers_of_a_network_are_taken_off(network):
+    wrapped = nn.DataParallel(torch.compile(nn.DataParallel(Chain(5)), backend="eager"))
+    assert from_module(wrapped, SIZE).names == network.names

@@ -3,6 +3,7 @@
 import contextlib
 import inspect
 
+import torch
 from torch import nn
 
 from codistill.errors import InputError, did_you_mean
@@ -61,6 +62,14 @@ def _of_callable(name: str, num_classes: int, image_size: tuple[int, int]) -> Ne
     except TypeError as error:
         raise InputError(f"{name} cannot be called as f(num_classes=...): {error}") from error
     network = build(num_classes=num_classes)
+    if isinstance(network, nn.Module):
+        kinds = {p.dtype for p in network.parameters() if p.is_floating_point()}
+        if kinds - {torch.float32}:
+            raise InputError(
+                f"{name} returned weights of {' and '.join(sorted(map(str, kinds)))}, and images "
+                "are of torch.float32: let it return network.float(), and give --precision bf16 "
+                "for a faster forward pass"
+            )
     if isinstance(network, Network):
         return network
     if not isinstance(network, nn.Module):

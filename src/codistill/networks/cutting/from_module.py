@@ -8,12 +8,13 @@ network will see and at another, with nothing of the model left out.
 import contextlib
 import copy
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from codistill.errors import InputError, reason
+from codistill.messages import note
 from codistill.networks.cutting.cuts import (
     IMAGES,
     Cut,
@@ -29,6 +30,7 @@ from codistill.networks.cutting.cuts import (
 from codistill.networks.network import Network, as_map
 
 _SMALL = 64, 96  # pixels: enough to tell the stages of most networks apart, quickly computed
+_PARALLEL = nn.DataParallel, nn.parallel.DistributedDataParallel  # both hold it as `module`
 _TOLERANCE = 1e-4  # of the largest number
 
 
@@ -46,7 +48,9 @@ def from_module(model: nn.Module, image_size: tuple[int, int] = (224, 224)) -> N
     Raises:
         InputError: the model does not take such images, returns no logits, or has no feature map.
     """
-    model = getattr(model, "_orig_mod", model)  # of torch.compile
+    while type(model) in _PARALLEL or hasattr(model, "_orig_mod"):  # or of torch.compile
+        held = model.module if type(model) in _PARALLEL else model._orig_mod
+        model = cast(nn.Module, held)
     with _probing(model) as probe:
         num_classes = _count_classes(probe, image_size)
         cut, shapes, changes_input = _find_cut(probe, image_size, num_classes)
@@ -118,7 +122,16 @@ def _count_classes(probe: nn.Module, size: tuple[int, int]) -> int:
                 f"{kind} returns {what} for {IMAGES} images{when}: it has to return logits "
                 f"({IMAGES}, C), so switch auxiliary outputs off"
             )
+        if not training and _are_probabilities(logits):
+            note(
+                f"{kind} returns probabilities, it seems: its outputs are above 0 and sum to 1. "
+                "Methods want logits: leave out the softmax at its end"
+            )
     return logits.shape[1]
+
+
+def _are_probabilities(x: Tensor) -> bool:
+    return x.shape[1] > 1 and bool((x > 0).all() and (x.sum(1) - 1).abs().max() < _TOLERANCE)
 
 
 def _takes(probe: nn.Module, size: tuple[int, int]) -> bool:

@@ -1,6 +1,12 @@
 """Classifiers of timm and torchvision by name."""
 
+import contextlib
+import re
+from collections.abc import Callable
 from typing import Any
+
+import torch
+from torch import nn
 
 from codistill.errors import InputError, did_you_mean, reason
 from codistill.importing import optional
@@ -21,15 +27,14 @@ def timm_network(
     plain = name.partition(".")[0]
     if not timm.is_model(plain):
         raise InputError(f"timm has no model {plain!r}: {did_you_mean(plain, timm.list_models())}")
-    settings: dict[str, Any] = {}
-    try:
+
+    def make(size: tuple[int, int], pretrained: bool) -> nn.Module:
         published = timm.get_pretrained_cfg(name)
-        if published is not None and published.fixed_input_size:
-            settings["img_size"] = image_size
-        model = timm.create_model(name, pretrained, num_classes=num_classes, **settings)
-    except _ERRORS as error:
-        raise InputError(_why(f"timm/{name}", image_size, pretrained, error)) from error
-    return from_module(model, image_size)
+        sized = published is not None and published.fixed_input_size
+        settings = {"img_size": size} if sized else {}
+        return timm.create_model(name, pretrained, num_classes=num_classes, **settings)
+
+    return _cut(make, f"timm/{name}", image_size, pretrained)
 
 
 def torchvision_network(
@@ -41,8 +46,6 @@ def torchvision_network(
     if name not in known:
         raise InputError(f"torchvision has no classifier {name!r}: {did_you_mean(name, known)}")
     settings: dict[str, Any] = {"num_classes": num_classes}
-    if name.startswith("vit_"):
-        settings["image_size"] = image_size[0]
     if name in ("googlenet", "inception_v3"):
         settings |= {"aux_logits": False, "init_weights": True}
         if pretrained:
@@ -50,17 +53,65 @@ def torchvision_network(
                 f"torchvision's weights of {name} want images normalised in their own way: take "
                 "those of timm, as timm/inception_v3"
             )
-    try:
-        model = models.get_model(name, **settings)
-        published: dict[str, Any] = {}
+    published: dict[str, Any] = {}
+
+    def make(size: tuple[int, int], pretrained: bool) -> nn.Module:
+        sized = {"image_size": size[0]} if name.startswith("vit_") else {}
+        model = models.get_model(name, **settings, **sized)
         if pretrained:
-            published = models.get_model_weights(name).DEFAULT.get_state_dict(check_hash=True)
-    except _ERRORS as error:
-        raise InputError(_why(f"torchvision/{name}", image_size, pretrained, error)) from error
-    network = from_module(model, image_size)
+            weights = models.get_model_weights(name).DEFAULT
+            published.update(weights.get_state_dict(check_hash=True))
+        return model
+
+    network = _cut(make, f"torchvision/{name}", image_size, pretrained)
     if pretrained:
         load_fitting(network, published, f"the file of torchvision/{name}", image_size=image_size)
     return network
+
+
+def _cut(
+    make: Callable[[tuple[int, int], bool], nn.Module],
+    name: str,
+    image_size: tuple[int, int],
+    pretrained: bool,
+) -> Network:
+    """The network of a model that `make` builds; an error names sizes of images that work."""
+    try:
+        try:
+            model = make(image_size, pretrained)
+        except _ERRORS as error:
+            raise InputError(_why(name, image_size, pretrained, error)) from error
+        return from_module(model, image_size)
+    except InputError as error:
+        if isinstance(error.__cause__, OSError):
+            raise
+        works = [size for size in _sizes_near(name, image_size) if _takes(make, size)]
+        if not works:
+            raise
+        (height, width), sides = image_size, [f"{h}x{w}" for h, w in works]
+        if height == width:
+            sides = [str(h) for h, _ in works]
+        raise InputError(
+            f"{error}. Images of {height}x{width} do not suit {name}: give --data.image_size "
+            f"{' or '.join(sides)}"
+        ) from error
+
+
+def _sizes_near(name: str, image_size: tuple[int, int]) -> list[tuple[int, int]]:
+    """Smaller and larger sizes, in pixels, that a patch divides: the name's, or 32."""
+    found = re.search(r"(?:patch|_p|vit_[a-z]+_)(\d+)", name)
+    patch = int(found[1]) if found else 32
+    lower = tuple(side // patch * patch for side in image_size)
+    upper = tuple(-(-side // patch) * patch for side in image_size)
+    return [(h, w) for h, w in (lower, upper) if h and w and (h, w) != image_size]
+
+
+def _takes(make: Callable[[tuple[int, int], bool], nn.Module], size: tuple[int, int]) -> bool:
+    """Whether a model can be built for such images, and computes something for them."""
+    with contextlib.suppress(Exception), torch.no_grad():
+        make(size, False).eval()(torch.zeros(1, 3, *size))
+        return True
+    return False
 
 
 def _why(name: str, image_size: tuple[int, int], pretrained: bool, error: Exception) -> str:
