@@ -232,7 +232,7 @@ EDITS: list[Edit] = [
             "torch.linalg.solve(correlation + tiny * eye, correlation.new_ones(K))",
             "1 / correlation.sum(dim=1)",
         ),
-        ("general: weights unnormalised", "return (w / w.sum()).to(dtype)", "return w.to(dtype)"),
+        ("general: weights unnormalised", "(w / w.sum()).to(", "w.to("),
         (
             "general: measured in train mode",
             "with eval_mode(method):",
@@ -306,8 +306,14 @@ EDITS: list[Edit] = [
             "self._updated = True  # they will be",
             "pass",
         ),
-        ("EMA without buffers", "self.peers.state_dict().items()", "self.peers.named_parameters()"),
-        ("EMA that keeps too little", "(1 - keep)", "keep"),
+        (
+            "EMA without buffers",
+            "values = self.peers.state_dict()",
+            "values = dict(self.peers.named_parameters())",
+        ),
+        ("EMA that keeps too little", "(shares, 1 - keep)", "(shares, keep)"),
+        ("EMA that forgets", "(averages, keep)", "(averages, 0 * keep)"),
+        ("counts of batches stay", "if counts:", "if not counts:"),
         (
             "no warm-up of the EMA",
             "(1 - 1 / (self.step + 1)).clamp(max=self.decay)",

@@ -170,6 +170,8 @@ class _Calls(TorchFunctionMode):
             return GPU
         if func == _IS_CUDA:
             return gpu.holds(x)
+        if func is Tensor.pin_memory:
+            return x
         if func in (Tensor.numpy, Tensor.__array__) and gpu.holds(x):
             raise DeviceError("a tensor of the GPU cannot become an array: use cpu() first")
         if func is Tensor.__deepcopy__:  # copies storages past the dispatcher

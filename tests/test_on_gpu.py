@@ -279,6 +279,8 @@ def test_a_run_trains_and_is_analysed(name: str, device: torch.device, tmp_path:
     assert not [part for part in vars(found).values() if isinstance(part, Missing)]
     logits = load_student(run / "student.safetensors")(torch.zeros(1, 3, 8, 8))
     assert logits.device == CPU
+    versions = Run(run).manifest.processes[0].gpu
+    assert versions.keys() == {"cuda", "cudnn", "driver"}
     there = Run(run, device="cpu")
     there.load_weights()
     assert {tensor.device for tensor in there.method.state_dict().values()} == {CPU}

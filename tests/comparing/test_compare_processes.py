@@ -18,9 +18,15 @@ from commands_of import command
 from comparisons import TREE, Ended, InThisProcess, compare
 from runs_of import assert_same_run, progress_of
 
-from codistill.comparing.comparison import Row
-from codistill.comparing.launchers import Processes, _SubmittedJob, gpus_of_this_machine
+from codistill.comparing.comparison import Row, read_comparison
+from codistill.comparing.launchers import (
+    Processes,
+    _SubmittedJob,
+    gpus_of_this_machine,
+    launcher_named,
+)
 from codistill.comparing.planned_runs import PlannedRun
+from codistill.errors import InputError
 from codistill.settings.config import Config
 
 # A checkpoint after every step: runs are slow enough to be met in the middle.
@@ -260,6 +266,22 @@ def test_places_take_turns_with_the_gpus(tmp_path: Path, monkeypatch: pytest.Mon
         Processes(["2", "5", "7"]).start(run, place)
     Processes().start(run, 0)
     assert seen == ["2", "5", "7", "2", None]
+
+
+def test_a_comparison_looks_for_its_gpu_and_does_not_use_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    tree = TREE | {"settings": TREE["settings"] | {"device": "cuda"}}
+    (tmp_path / "file.yaml").write_text(yaml.safe_dump(tree))
+    comparison = read_comparison(tmp_path / "file.yaml")
+    launcher = launcher_named("processes", comparison, tmp_path)
+    assert isinstance(launcher, Processes)
+    assert launcher.gpus == ["0"]
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    with pytest.raises(InputError, match="device 'cuda' cannot be used here"):
+        launcher_named("processes", comparison, tmp_path)
 
 
 def test_the_gpus_are_those_that_are_visible(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from toys import make, sgd, toy_batches
+from dispatched import Dispatched
+from toys import assert_same_tensors, make, sgd, toy_batches
 from written_out import assert_equal_losses, cross_entropy, gradients, images, kl, ramp
 
 from codistill import Batch, InputError, minimize
@@ -156,3 +157,28 @@ def test_one_peer_is_refused():
 def test_a_decay_that_is_no_share_is_refused(decay):
     with pytest.raises(InputError, match="decay is .*from 0 to 1"):
         make("pcl", decay=decay)
+
+
+def test_the_mean_teachers_are_moving_averages_of_weights_and_statistics():
+    method = make("pcl", decay=0.6)
+    expected = {n: t.clone() for n, t in method.mean_teachers.module.state_dict().items()}
+    for keep in (0.0, 0.5, 0.6, 0.6):
+        for name, value in (values := method.peers.state_dict()).items():
+            value += torch.randn_like(value) if value.is_floating_point() else 1
+            if value.is_floating_point():
+                expected[name] = keep * expected[name] + (1 - keep) * value
+            else:
+                expected[name] = value.clone()
+        method.update_mean_teachers()
+        means = method.mean_teachers.module.state_dict()
+        torch.testing.assert_close(means, expected, rtol=1e-6, atol=1e-7)
+        if keep == 0.0:
+            assert_same_tensors(means, values)
+
+
+def test_an_update_of_the_mean_teachers_asks_for_few_operations():
+    method = make("pcl")
+    with Dispatched() as seen:
+        method.update_mean_teachers()
+    assert seen.kernels < 12
+    assert not seen.waits

@@ -110,6 +110,7 @@ def test_the_manifest_says_where_the_run_comes_from(finished: Path) -> None:
     (process,) = manifest["processes"]
     assert process["packages"]["torch"] == torch.__version__
     assert process["threads"] == 1
+    assert process["gpu"] == {}
 
 
 def test_the_resolved_config_gives_the_same_run(finished: Path, tmp_path: Path) -> None:

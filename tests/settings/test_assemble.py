@@ -161,6 +161,7 @@ def test_the_speed_of_a_run_is_the_median_over_its_epochs() -> None:
         ({"project": " "}, "project is empty: give a text"),
         ({"loggers": "wandb,"}, "loggers is 'wandb,': an entry of it is empty"),
         ({"threads": 0}, "threads is 0: it has to be above 0"),
+        ({"cuda_graphs": True, "recompute": True}, "cuda_graphs cannot record steps that compute"),
     ],
 )
 def test_values_that_make_no_sense_are_refused(settings: dict[str, object], said: str) -> None:

@@ -21,6 +21,7 @@ from codistill.importing import optional
 from codistill.methods.method import Method
 from codistill.methods.modes import eval_mode
 from codistill.networks.peers import Kept
+from codistill.training.device import device_of, random_numbers_kept
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def grad_cam(method: Method, batches: EvalSet, index: Sequence[int]) -> tuple[Pi
         )
     chosen = batches.take(torch.tensor(index, dtype=torch.int64))
     pictures: list[Picture] = []
-    with eval_mode(method), torch.random.fork_rng(devices=[]):
+    with eval_mode(method), random_numbers_kept(device_of(method)):
         for batch in chosen:
             pixels = to_pixels(batch.views[0], chosen.normalisation)
             maps = list(zip(*_heat_maps(method, batch.views[0]), strict=True))

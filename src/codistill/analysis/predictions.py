@@ -12,6 +12,7 @@ from codistill.data import EvalBatches, StreamedEvalBatches
 from codistill.errors import InputError
 from codistill.methods.method import Method
 from codistill.methods.modes import eval_mode
+from codistill.training.device import device_of, random_numbers_kept
 
 EvalSet = EvalBatches | StreamedEvalBatches
 """The batches that a run evaluates on."""
@@ -57,7 +58,7 @@ def predict(method: Method, batches: EvalSet) -> Predictions:
     """Predictions of every classifier for every image, in eval mode, batch by batch."""
     found: dict[str, list[Guesses]] = {}
     labels = []
-    with eval_mode(method), torch.inference_mode(), torch.random.fork_rng(devices=[]):
+    with eval_mode(method), torch.inference_mode(), random_numbers_kept(device_of(method)):
         for batch in batches:
             for name, logits in method(batch.views).classifiers.items():
                 found.setdefault(name, []).append(_guess(logits.float(), batch.labels))

@@ -21,6 +21,7 @@ from codistill.errors import InputError
 from codistill.methods.method import Method
 from codistill.methods.modes import eval_mode
 from codistill.networks.peers import Peers
+from codistill.training.device import device_of, random_numbers_kept
 
 _FEWEST = 4  # images in a batch, for an unbiased estimate
 
@@ -89,7 +90,7 @@ def map_similarities(method: Method, batches: EvalSet, images: int = 2000) -> Si
     inner: dict[tuple[_Place, _Place], float] = defaultdict(float)
     cosines: dict[tuple[_Place, _Place], list[Tensor]] = defaultdict(list)
     seen = 0
-    with eval_mode(method), torch.inference_mode(), torch.random.fork_rng(devices=[]):
+    with eval_mode(method), torch.inference_mode(), random_numbers_kept(device_of(method)):
         for batch in batches.take(order[:images]):
             if (n := len(batch.labels)) < _FEWEST:
                 continue

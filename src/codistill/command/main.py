@@ -9,8 +9,11 @@ from importlib import import_module
 
 from codistill.command.options import Parser, refuse_unknown
 from codistill.command.stopping import EndedAtOnce
-from codistill.errors import InputError, MissingExtraError
+from codistill.errors import InputError, MissingExtraError, reason
 from codistill.messages import printable
+
+_NO_MEMORY = ("out of memory", "can't allocate memory", "_STATUS_ALLOC_FAILED")
+"""Words of PyTorch's: of CUDA, of the CPU, of cuBLAS and cuDNN."""
 
 COMMANDS = {
     "train": "train peers together, from a recipe, from options, or from both",
@@ -55,10 +58,11 @@ def exit_status(run: Callable[[], int], traceback: bool = False) -> int:
     except BrokenPipeError:  # the reader of our output has gone, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (InputError, MissingExtraError, FloatingPointError, OSError) as error:
-        if traceback:
+    except Exception as error:
+        line = _describe(error)
+        if traceback or line is None:
             raise
-        print(f"codistill: error: {_describe(error)}", file=sys.stderr)
+        print(f"codistill: error: {line}", file=sys.stderr)
         return 2
 
 
@@ -90,7 +94,21 @@ def _run(arguments: list[str]) -> int:
     return command.main(arguments[at + 1 :])
 
 
-def _describe(error: BaseException) -> str:
+def _describe(error: Exception) -> str | None:
+    """The line for an error that the user can repair; None for others, which have a traceback."""
+    first = reason(error)
+    if isinstance(error, MemoryError) or any(words in first for words in _NO_MEMORY):
+        return (
+            f"memory is not enough ({first}): train with a smaller --batch_size, --precision bf16 "
+            "or --recompute true, evaluate and report with --device cpu"
+        )
+    if type(error).__name__ == "AcceleratorError" or first.startswith("CUDA error"):
+        return (
+            f"the GPU cannot go on ({first}): CUDA_LAUNCH_BLOCKING=1 codistill --traceback ... "
+            "shows where"
+        )
+    if not isinstance(error, InputError | MissingExtraError | FloatingPointError | OSError):
+        return None
     text = str(error)
     if isinstance(error, OSError) and not isinstance(error, MissingExtraError):
         where = f" ({error.filename})" if error.filename else ""

@@ -16,7 +16,7 @@ from codistill.comparing.planned_runs import PlannedRun
 from codistill.comparing.processes import ClusterJob, WorkerProcess
 from codistill.errors import InputError
 from codistill.importing import optional
-from codistill.training.device import choose_device
+from codistill.training.device import require_device
 
 LAUNCHERS = ("processes", "slurm", "submitit-local")
 
@@ -147,7 +147,7 @@ def write_recipe(run: PlannedRun, threads: int | None) -> None:
 def launcher_named(name: str, comparison: Comparison, folder: Path) -> Launcher:
     if name == "processes":
         config = comparison.rows[0].config
-        choose_device(config.device)  # it has to be on this machine
+        require_device(config.device)  # on this machine
         return Processes(gpus_of_this_machine(config.device))
     cluster = "slurm" if name == "slurm" else "local"
     return Submitit(cluster, folder, comparison.slurm)

@@ -40,6 +40,8 @@ class Process:
         platform: operating system.
         processor: model of the CPU.
         device: "cpu", or the name of a GPU.
+        gpu: versions of "cuda" or "rocm", "cudnn" and "driver", where a GPU trained; the bits of
+            the weights depend on them. Empty in runs of early versions too.
         threads: CPU threads of PyTorch.
         cores: cores of the machine.
         git: commit of codistill, and whether it was changed since; None outside a checkout. Empty
@@ -57,6 +59,7 @@ class Process:
     threads: int
     cores: int | None
     git: dict[str, Any] | None = field(default_factory=dict)
+    gpu: dict[str, str | None] = field(default_factory=dict)
 
     @classmethod
     def now(cls, device: torch.device, epoch: int, step: int) -> "Process":
@@ -70,6 +73,7 @@ class Process:
             platform=platform.platform(),
             processor=_processor(),
             device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+            gpu=_gpu_versions() if device.type == "cuda" else {},
             threads=torch.get_num_threads(),
             cores=os.cpu_count(),
             git=_commit_of_codistill(),
@@ -193,6 +197,23 @@ def _git(folder: Path, tracked: str | None = None) -> dict[str, Any] | None:
         return {"commit": git("rev-parse", "HEAD"), "changed": bool(changed)}
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def _gpu_versions() -> dict[str, str | None]:
+    cudnn, (name, runtime) = torch.backends.cudnn.version(), ("cuda", torch.version.cuda)
+    if torch.version.hip:
+        name, runtime = "rocm", torch.version.hip
+    return {name: runtime, "cudnn": str(cudnn) if cudnn else None, "driver": _driver()}
+
+
+def _driver() -> str | None:
+    """The version of NVIDIA's driver; None where its tool is not installed."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return next(iter(done.stdout.split()), None)
 
 
 def _processor() -> str:

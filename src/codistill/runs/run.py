@@ -17,9 +17,7 @@ Every file is written atomically. The checkpoint holds the history, and the hist
 written from it: they have no gaps or duplicates, however often a run was killed.
 """
 
-import contextlib
 import dataclasses
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -62,7 +60,7 @@ from codistill.settings.build_method import (
 )
 from codistill.settings.config import Config
 from codistill.tensor_files import load_into, read_weights, write_weights
-from codistill.training.device import use_device
+from codistill.training.device import deterministic, use_device
 from codistill.training.fit import epochs
 from codistill.training.record import Record
 from codistill.training.state import TrainingState
@@ -175,7 +173,7 @@ class Run:
         """
         config = self.config
         require_loggers(config)
-        with locked(self.path), _deterministic(self.device):
+        with locked(self.path), deterministic(self.device):
             made, self.manifest = read_run(self.path)
             if made != self.made_with:
                 raise InputError(f"{self.path} holds another run since this one was opened")
@@ -355,20 +353,3 @@ class _Watched:
                 mark = self.run.manifest.id
                 checkpoints.save(self.run.path, self.state, config.keep_checkpoints, mark)
                 saved = time.monotonic()
-
-
-@contextlib.contextmanager
-def _deterministic(device: torch.device) -> Iterator[None]:
-    """Makes a GPU give the same bits for the same seed; restores PyTorch's settings afterwards."""
-    if device.type != "cuda":
-        yield
-        return
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.backends.cudnn.benchmark = False
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before[0])
-        torch.backends.cudnn.benchmark = before[1]

@@ -116,6 +116,11 @@ class Config:
         check(self)
         if self.nesterov and not self.momentum:
             raise InputError("nesterov needs a momentum above 0: give --nesterov false")
+        if self.cuda_graphs and self.recompute:
+            raise InputError(
+                "cuda_graphs cannot record steps that compute stages again: leave out cuda_graphs "
+                "or recompute"
+            )
         if not all(name.strip() for name in self.loggers.split(",")):
             raise InputError(f"loggers is {self.loggers!r}: an entry of it is empty")
         if not isinstance(self.method.get("name"), str):

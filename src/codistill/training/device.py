@@ -1,9 +1,12 @@
 """The device and the precision of a training."""
 
-from contextlib import AbstractContextManager
-from typing import Literal
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Literal
 
 import torch
+import torch.utils.deterministic
 from torch import nn
 
 from codistill.errors import InputError, reason, require_one_of
@@ -37,6 +40,26 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def require_device(name: str) -> None:
+    """Raises InputError if there is no device of that name.
+
+    Unlike `choose_device` it does not begin to use a GPU: that takes about 500 MB of its memory as
+    long as the process lives, and some clusters let only one process use a GPU.
+    """
+    try:
+        device = torch.device(name) if name != "auto" else None
+    except RuntimeError:
+        device = None
+    if device is None or device.type != "cuda":
+        if name != "auto":
+            choose_device(name)
+        return
+    count = torch.cuda.device_count()
+    if (device.index or 0) >= count:
+        there = f"there are {count} GPUs" if count != 1 else "there is one GPU, cuda:0"
+        raise InputError(f"device {name!r} cannot be used here ({there}): try cpu")
+
+
 def use_device(name: str, threads: int | None) -> torch.device:
     """The device of that name. Gives PyTorch so many CPU threads; None leaves their number."""
     if threads:
@@ -47,3 +70,58 @@ def use_device(name: str, threads: int | None) -> torch.device:
 def device_of(module: nn.Module) -> torch.device:
     """The device of the module's weights."""
     return next((p.device for p in module.parameters()), torch.device("cpu"))
+
+
+@contextmanager
+def deterministic(device: torch.device) -> Iterator[None]:
+    """Makes a GPU give the same bits for the same seed, and makes it PyTorch's current GPU.
+
+    Operations that have no such form run all the same, and PyTorch warns of them (docs/gpu.md). All
+    settings are put back afterwards. On other devices nothing changes.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    variable, cudnn = "CUBLAS_WORKSPACE_CONFIG", torch.backends.cudnn
+    workspace = os.environ.get(variable)
+    on, warns = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    fresh_memory: Any = torch.utils.deterministic
+    benchmark, fill = cudnn.benchmark, fresh_memory.fill_uninitialized_memory
+    os.environ.setdefault(variable, ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    cudnn.benchmark = False
+    # It would write NaN into the memory of every result first: two to three times the kernels.
+    fresh_memory.fill_uninitialized_memory = False
+    try:
+        with torch.cuda.device(device):  # on which a DataLoader pins memory
+            yield
+    finally:
+        fresh_memory.fill_uninitialized_memory = fill
+        cudnn.benchmark = benchmark
+        torch.use_deterministic_algorithms(on, warn_only=warns)
+        if workspace is None:
+            os.environ.pop(variable, None)
+
+
+@contextmanager
+def exact_convolutions() -> Iterator[None]:
+    """Convolutions in full float32 on CUDA, in place of TF32, for as long as the block runs."""
+    cudnn: Any = torch.backends.cudnn
+    exact: Any
+    owner, name, exact = cudnn, "allow_tf32", False
+    if hasattr(cudnn, "conv"):  # PyTorch 2.9; with this switch the other one may be refused
+        owner, name, exact = cudnn.conv, "fp32_precision", "ieee"
+    before = getattr(owner, name)
+    setattr(owner, name, exact)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
+
+
+def random_numbers_kept(device: torch.device) -> AbstractContextManager[None]:
+    """The random numbers of the CPU and of a GPU are afterwards what they were before."""
+    return torch.random.fork_rng([device] if device.type == "cuda" else [])

@@ -10,7 +10,13 @@ from codistill.data.batch import Batches, as_batch
 from codistill.errors import InputError
 from codistill.methods.method import Method
 from codistill.methods.modes import eval_mode
-from codistill.training.device import Precision, autocast, check_precision
+from codistill.training.device import (
+    Precision,
+    autocast,
+    check_precision,
+    device_of,
+    random_numbers_kept,
+)
 from codistill.training.folding import folded
 from codistill.training.metrics import (
     batch_differences,
@@ -48,7 +54,7 @@ def evaluate(
     differences: list[Tensor] = []
     n = 0
     fast: Method | None = None
-    with eval_mode(method), torch.inference_mode(), torch.random.fork_rng(devices=[]):
+    with eval_mode(method), torch.inference_mode(), random_numbers_kept(device_of(method)):
         for batch in map(as_batch, batches):
             ask(stop)
             if batch.labels.ndim != 1:

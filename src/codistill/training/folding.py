@@ -9,7 +9,6 @@ import copy
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from typing import Any, TypeGuard
 
 import torch
@@ -20,6 +19,7 @@ from torch.utils._pytree import tree_iter
 from torch.utils.hooks import RemovableHandle
 
 from codistill.methods.method import Method
+from codistill.training.device import exact_convolutions
 
 _WORTH = 512  # images to evaluate: with fewer, the copy costs more than it saves
 _TRIED = 16  # images on which the copy is compared
@@ -44,7 +44,7 @@ def folded(method: Method, views: Sequence[Tensor], images: int) -> Method:
     if images < _WORTH or hooked:
         return method
     try:
-        with _exact():
+        with exact_convolutions():
             return _folded(method, [view[:_TRIED] for view in views]) or method
     except Exception:  # somebody's network may not allow it in any of many ways
         return method
@@ -78,17 +78,6 @@ def _normalises(module: nn.Module) -> TypeGuard[nn.BatchNorm2d]:
 def _after(bn: Any) -> nn.Module:
     """What remains of batch normalisation: nothing, or the activation inside timm's."""
     return nn.Identity() if type(bn) is nn.BatchNorm2d else nn.Sequential(bn.drop, bn.act)
-
-
-def _exact() -> AbstractContextManager[None]:
-    """Convolutions in full float32 on CUDA too, so that a tolerance means the same everywhere."""
-    now = torch.backends.cudnn
-    return now.flags(
-        enabled=now.enabled,
-        benchmark=now.benchmark,
-        deterministic=now.deterministic,
-        allow_tf32=False,
-    )
 
 
 def _agree(found: dict[str, Tensor], expected: dict[str, Tensor]) -> bool:

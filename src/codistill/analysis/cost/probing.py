@@ -8,16 +8,14 @@ import torch
 from torch import Tensor
 
 from codistill.methods.method import Method
-from codistill.training.device import device_of
+from codistill.training.device import device_of, random_numbers_kept
 
 
 @contextmanager
 def probing(method: Method) -> Iterator[Method]:
     """A copy of `method` in train mode with gradients. Random numbers are restored at the end."""
-    device = device_of(method)
-    devices = [device] if device.type == "cuda" else []
     # inference_mode(False) ends a caller's no_grad too
-    with torch.random.fork_rng(devices=devices), torch.inference_mode(False):
+    with random_numbers_kept(device_of(method)), torch.inference_mode(False):
         probe = copy.deepcopy(method).train()
         probe.peers.recompute = False
         yield probe

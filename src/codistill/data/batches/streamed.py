@@ -83,7 +83,10 @@ class _Streamed(InOrder[EncodedSplit]):
         for places, images in self._read(keys):
             if places:
                 views = images.to(self.device, non_blocking=True)
-                labels = self.split.labels[places].to(self.device, non_blocking=True)
+                labels = self.split.labels[places]
+                if self.device.type == "cuda":
+                    labels = labels.pin_memory()  # as the workers' images are
+                labels = labels.to(self.device, non_blocking=True)
                 yield Batch([self.normalisation(view) for view in views], labels)
 
     def _note(self, broken: list[tuple[int, str]]) -> None:

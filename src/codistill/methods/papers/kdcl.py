@@ -142,12 +142,12 @@ def error_correlation(method: Method, batches: Iterable[Batch]) -> Float[Tensor,
 
 def general_weights(correlation: Float[Tensor, "K K"]) -> Float[Tensor, "K"]:
     """The weights, of sum 1, that minimise `w^T C w`: `C^-1 1 / (1^T C^-1 1)`."""
-    K, dtype = len(correlation), correlation.dtype
-    correlation = correlation.double()
+    K, dtype, device = len(correlation), correlation.dtype, correlation.device
+    correlation = correlation.cpu().double()  # not every device has float64 and a solver
     tiny = 1e-6 * correlation.trace() / K  # equal peers make C singular
-    eye = torch.eye(K, dtype=correlation.dtype, device=correlation.device)
+    eye = torch.eye(K, dtype=correlation.dtype)
     w = torch.linalg.solve(correlation + tiny * eye, correlation.new_ones(K))
-    return (w / w.sum()).to(dtype)
+    return (w / w.sum()).to(device, dtype)
 
 
 def _cross_entropies(z: Float[Tensor, "K B C"], labels: Labels) -> Float[Tensor, "K B"]:

@@ -105,12 +105,18 @@ class PCL(Method):
     def update_mean_teachers(self) -> None:
         """Moves every mean teacher towards its peer, weights and buffers; call it after a step."""
         keep = (1 - 1 / (self.step + 1)).clamp(max=self.decay)
+        values = self.peers.state_dict()
         means = self.mean_teachers.module.state_dict()
-        for name, value in self.peers.state_dict().items():
-            if value.is_floating_point():
-                means[name].lerp_(value, (1 - keep).to(value.dtype))
-            else:
-                means[name].copy_(value)  # the number of batches that were counted
+        moving = [name for name, value in values.items() if value.is_floating_point()]
+        averages, shares = [means[name] for name in moving], [values[name] for name in moving]
+        # Lists: on a GPU each line is one launch, not one for each of hundreds of tensors.
+        torch._foreach_mul_(averages, keep)
+        torch._foreach_add_(averages, torch._foreach_mul(shares, 1 - keep))
+        counts = [name for name in values if name not in {*moving}]  # of batches
+        if counts:
+            torch._foreach_copy_(
+                [means[name] for name in counts], [values[name] for name in counts]
+            )
         self.step += 1
 
     def _require_updates(self, epoch: int) -> None:
