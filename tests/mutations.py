@@ -455,8 +455,13 @@ EDITS: list[Edit] = [
         ("a learning rate of any height", "min(_HIGHEST_LR, ", "max(0.0, "),
         (
             "a learning rate that stays that of 300 epochs",
-            '"adversarial_lr": _travel, ',
+            '"discriminator_lr": _travel, ',
             "",
+        ),
+        (
+            "extractors that run as fast as the discriminators",
+            "extractors, lr=self.adversarial_lr",
+            "extractors, lr=self.discriminator_lr",
         ),
         (
             "discriminators that are saturated at the start",

@@ -22,7 +22,6 @@ class Before(AFD):
     def __init__(self, peers: Peers, adversarial_milestones: Sequence[int] = (75, 150)):
         super().__init__(
             peers,
-            adversarial_lr=2e-5,
             adversarial_weight_decay=0.1,
             decoupled_decay=False,
             adversarial_milestones=adversarial_milestones,

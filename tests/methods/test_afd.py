@@ -141,19 +141,20 @@ def test_each_optimizer_holds_its_own_weights():
 
 
 @pytest.mark.parametrize(
-    ("options", "lr", "weight_decay", "decoupled"),
+    ("options", "rates", "weight_decay", "decoupled"),
     [
-        ({}, 2e-5, 0.0, True),
-        ({"adversarial_lr": 3e-4, "adversarial_weight_decay": 0.2}, 3e-4, 0.2, True),
-        ({"adversarial_weight_decay": 0.1, "decoupled_decay": False}, 2e-5, 0.1, False),
+        ({}, (2e-5, 2e-5), 0.0, True),
+        ({"discriminator_lr": 3e-4, "adversarial_weight_decay": 0.2}, (3e-4, 2e-5), 0.2, True),
+        ({"adversarial_lr": 3e-4}, (2e-5, 3e-4), 0.0, True),
+        ({"adversarial_weight_decay": 0.1, "decoupled_decay": False}, (2e-5, 2e-5), 0.1, False),
     ],
 )
 def test_the_adversarial_optimizers_are_adam_with_settings_of_their_own(
-    options, lr, weight_decay, decoupled
+    options, rates, weight_decay, decoupled
 ):
     optimizers = make("afd", **options).optimizers(sgd)
     assert isinstance(optimizers["main"], torch.optim.SGD)
-    for name in ("discriminators", "extractors"):
+    for name, lr in zip(("discriminators", "extractors"), rates, strict=True):
         (group,) = optimizers[name].param_groups
         assert isinstance(optimizers[name], torch.optim.Adam)
         assert isinstance(optimizers[name], torch.optim.AdamW) == decoupled
@@ -203,9 +204,11 @@ def test_the_default_milestones_are_75_and_150():
         (Length(epochs=3, steps=3 * 20), 1e-3, [1, 2]),  # 0.04 by the rule alone
     ],
 )
-def test_in_a_run_of_another_length_adam_travels_as_far_where_it_can(run, lr, milestones):
+def test_in_a_run_of_another_length_discriminators_travel_as_far_where_they_can(
+    run, lr, milestones
+):
     assert scaled_defaults(AFD, run) == {
-        "adversarial_lr": pytest.approx(lr),
+        "discriminator_lr": pytest.approx(lr),
         "adversarial_milestones": milestones,
     }
 
@@ -288,7 +291,7 @@ def of_two_resnets(**options):
 
 def test_discriminators_tell_networks_apart_in_a_short_run_and_peers_then_fool_them():
     """80 steps, where 10 epochs of CIFAR-100 have 3,500, at the learning rate of 10 epochs."""
-    lr = scaled_defaults(AFD, Length(epochs=10, steps=10 * 391))["adversarial_lr"]
+    lr = scaled_defaults(AFD, Length(epochs=10, steps=10 * 391))["discriminator_lr"]
     method = of_two_resnets()
     told = played(method, 80, discriminators=lr, extractors=0.0)
     assert min(told.values()) > 90
@@ -335,7 +338,8 @@ def test_without_an_adversary_there_is_one_optimizer_and_one_forward(alignment):
 def test_without_an_adversary_its_constants_are_not_noted(alignment):
     run = Length(epochs=10, steps=3910)
     (note,) = scaling_notes(make("afd"), {}, run)
-    assert "adversarial_lr 2e-05 -> 0.0006" in note
+    assert "discriminator_lr 2e-05 -> 0.0006" in note
+    assert "adversarial_lr" not in note
     assert list(scaling_notes(make("afd", alignment=alignment), {}, run)) == []
 
 

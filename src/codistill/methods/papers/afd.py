@@ -35,8 +35,8 @@ _START = 0.1  # standard deviation of a discriminator's starting logits, at most
 def _travel(value: float, paper: Length, run: Length) -> float:
     """A learning rate whose product with the number of steps stays, as far as Adam can take it.
 
-    Below 2,346 steps the product is smaller. The rate that would keep it would move the peers'
-    weights so far in each step that they learn nothing.
+    Below 2,346 steps the product is smaller: a discriminator whose weights move further in each
+    step jumps from one side to the other.
     """
     return min(_HIGHEST_LR, constant_travel(value, paper, run))
 
@@ -60,20 +60,22 @@ class AFD(Method):
             k's map directly to its teacher's, held fixed: "l1", the mean absolute difference, or
             "l2", the mean squared one; or "none".
         alignment_weight: weight of "l1" and "l2".
-        adversarial_lr: learning rate of Adam, which moves discriminators and feature extractors.
-            The default belongs to the 117,300 steps of 300 epochs. The command scales it to a run
-            of n steps: 2e-5 * 117,300 / n, but at most 1e-3. Learning rate x steps then stays the
-            same, and so does the distance that Adam can move a weight.
+        adversarial_lr: learning rate of Adam, which moves the feature extractors. It is the same
+            for a run of any length: so is that of the loss on logits, which moves them too.
+        discriminator_lr: learning rate of Adam, which moves the discriminators. The default
+            belongs to the 117,300 steps of 300 epochs. The command scales it to a run of n steps:
+            2e-5 * 117,300 / n, but at most 1e-3. Learning rate x steps then stays the same, and
+            so does the distance that Adam can move a weight.
         adversarial_weight_decay: weight decay of Adam, on both.
         decoupled_decay: whether that decay shrinks the weights directly, as AdamW does. If not,
             Adam adds it to the gradients, where it outweighs those of the adversarial losses.
-        adversarial_milestones: epochs at which that learning rate is multiplied by 0.1. The
+        adversarial_milestones: epochs at which these learning rates are multiplied by 0.1. The
             default belongs to 300 epochs. The command scales it to E epochs: 75 * E / 300 and
             150 * E / 300.
         standardise: whether logits are standardised before they are softened.
     """
 
-    scales = {"adversarial_lr": _travel, "adversarial_milestones": share_of_epochs}
+    scales = {"discriminator_lr": _travel, "adversarial_milestones": share_of_epochs}
 
     def __init__(
         self,
@@ -83,13 +85,18 @@ class AFD(Method):
         alignment: Alignment = "adversarial",
         alignment_weight: float = 1.0,
         adversarial_lr: float = 2e-5,
+        discriminator_lr: float = 2e-5,
         adversarial_weight_decay: float = 0.0,
         decoupled_decay: bool = True,
         adversarial_milestones: Sequence[int] = (75, 150),
         standardise: bool = False,
     ):
         require_peers(peers, "AFD teaches each peer by another")
-        require_positive(temperature=temperature, adversarial_lr=adversarial_lr)
+        require_positive(
+            temperature=temperature,
+            adversarial_lr=adversarial_lr,
+            discriminator_lr=discriminator_lr,
+        )
         require_not_negative(
             alignment_weight=alignment_weight, adversarial_weight_decay=adversarial_weight_decay
         )
@@ -109,6 +116,7 @@ class AFD(Method):
         self.alignment = alignment
         self.alignment_weight = alignment_weight
         self.adversarial_lr = adversarial_lr
+        self.discriminator_lr = discriminator_lr
         self.adversarial_weight_decay = adversarial_weight_decay
         self.decoupled_decay = decoupled_decay
         self.adversarial_milestones = tuple(adversarial_milestones)
@@ -138,16 +146,16 @@ class AFD(Method):
             return {"main": make(self.parameters())}
         adversarial = functools.partial(
             adamw if self.decoupled_decay else adam,
-            lr=self.adversarial_lr,
             weight_decay=self.adversarial_weight_decay,
         )
         extractors = [*self.peers.trunk.parameters(), *self.peers.branches.parameters()]
         return {
             "main": make(self.peers.parameters()),
             "discriminators": adversarial(
-                [*self.discriminators.parameters(), *self.transfers.parameters()]
+                [*self.discriminators.parameters(), *self.transfers.parameters()],
+                lr=self.discriminator_lr,
             ),
-            "extractors": adversarial(extractors),
+            "extractors": adversarial(extractors, lr=self.adversarial_lr),
         }
 
     def lr_factor(self, optimizer: str, epoch: int, recipe: float) -> float:
