@@ -78,6 +78,7 @@ def layout(root, **folders):
         ("Training", "Validation", "val"),
         ("train2017", "val2017", "val"),
         ("TrainSet", "TestSet", "test"),
+        ("segTrain", "segVal", "val"),
         ("trainset", "testset", "test"),
         ("train-data", "valid-data", "val"),
         ("train/images", "test/images", "test"),
@@ -155,6 +156,7 @@ def test_classes_may_have_the_word_of_a_split_in_their_names(root, kinds):
         ({"train/cat": 2, "train/dog": 2, "test/x": 1}, "test has the classes 'x', and train"),
         ({"train/cat": 2, "train/dog": 2, "test/Cat": 1}, "test has a class 'Cat' and train a"),
         ({"train/cat": 2, "train/dog": 2, "test/cat ": 1, "test/dog": 1}, "has a class 'cat '"),
+        ({"train_val/cat": 2, "train_val/dog": 2, "test/cat": 1}, "has test/ but no train/"),
         ({"cat": 5}, "has images of 'cat' only"),
     ],
 )
@@ -302,6 +304,15 @@ def test_a_column_of_any_type_of_labels_is_read(root, labels, classes):
     names = [dataset.classes[i] for i in dataset.splits["all"].labels]
     assert [str(int(t)) if isinstance(t, float) else str(t) for t in texts] == names
     assert dataset.taken()[1].startswith(f"{len(classes)} classes from the column 'label': ")
+
+
+def test_gaps_between_labels_are_told(root):
+    (note,) = open_dataset("parquet", parquet(root, [3, 4846] * 6)).notes
+    assert note == (
+        "the labels do not count from 0 without a gap, but go from 3 to 4846: the 2 that occur are "
+        "the classes"
+    )
+    assert open_dataset("parquet", parquet(root, [1, 2] * 6)).notes == ()
 
 
 @pytest.mark.parametrize("nothing", [None, float("nan")])
