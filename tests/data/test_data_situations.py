@@ -544,6 +544,16 @@ def test_a_table_of_paths_and_labels_is_read(root, delimiter, encoding):
     ]
 
 
+def test_the_mark_that_an_editor_puts_first_is_no_part_of_a_name(root):
+    table(root, ROWS)
+    place = root / "reversed.csv"
+    rows = "\n".join(f"{label},{path}" for path, label in ROWS)
+    place.write_text(rows, encoding="utf-8-sig")
+    assert (
+        open_dataset("csv", place).taken()[1] == "2 classes from the column 'label': 'cat', 'dog'"
+    )
+
+
 def test_a_column_of_splits_divides_a_table(root):
     rows = [[*row, s] for row, s in zip(ROWS, ["split", "Training", "val", "train"], strict=True)]
     rows += [["c/3.png", "dog", "train"], ["c/4.png", "dog", "test"]]
