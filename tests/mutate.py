@@ -77,6 +77,7 @@ def failed_tests(method: str, edit: Edit | None = None) -> bool:
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "src"
         shutil.copytree(ROOT / "src", source, ignore=shutil.ignore_patterns("__pycache__"))
+        (Path(folder) / "recipes").symlink_to(ROOT / "recipes")  # where a checkout has them
         if edit:
             apply(edit, source)
         for arguments in own:

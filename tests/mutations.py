@@ -877,4 +877,76 @@ EDITS: list[Edit] = [
         ("labels are those of the folder", "labels=labels[part.labels]", "labels=part.labels"),
         ("the run's own images pass", "if shared > looked_at / 2:", "if False:"),
     ),
+    *_edits(
+        "command/test_stopping.py",
+        "command/stopping.py",
+        ("a signal that is ignored is taken", "not in (signal.SIG_IGN, None)", "is not None"),
+        (
+            "a signal that comes twice at once ends at once",
+            "_SECONDS_OF_ONE_SIGNAL = 0.5",
+            "_SECONDS_OF_ONE_SIGNAL = -1.0",
+        ),
+        ("a second signal does nothing", "raise EndedAtOnce(number)", "return"),
+        ("handlers stay after training", "signal.signal(number, handler)", "pass"),
+        ("the longest step is not kept", "_SECONDS_TO_END + self._longest", "_SECONDS_TO_END"),
+        ("a job that is over stops all", "if left > 0:", "if True:"),
+    ),
+    *_edits(
+        "command/test_stopping.py",
+        "command/train.py",
+        ("settings beside the recipe may differ", "also=_KEPT", "also=()"),
+        ("no progress is no error", "and last == before", "and False"),
+    ),
+    *_edits(
+        "command/test_trust.py",
+        "runs/run.py",
+        ("every run is trusted", "if not trust_code:", "if False:"),
+        (
+            "a logger that is replaced is asked for",
+            "if loggers else config",
+            "if False else config",
+        ),
+    ),
+    *_edits(
+        "command/test_trust.py",
+        "settings/arguments.py",
+        ("every recipe is trusted", '"trust_code") != "true"', '"trust_code") == "never"'),
+        ("names of the command line need trust", "and _value(argv, key) is None", ""),
+    ),
+    *_edits(
+        "command/test_trust.py",
+        "comparing/comparison.py",
+        ("every comparison is trusted", "if not trust_code:", "if False:"),
+    ),
+    *_edits(
+        "training/test_train.py",
+        "training/evaluate.py",
+        ("an evaluation is not cut short", "            ask(stop)\n", ""),
+    ),
+    *_edits(
+        "training/test_train.py",
+        "training/state.py",
+        ("images of a stopped epoch are lost", '"images": self.images', '"images": 0'),
+    ),
+    *_edits(
+        "runs/test_run.py",
+        "runs/run.py",
+        (
+            "a stop leaves no checkpoint",
+            "                    if state.step:",
+            "                    if False:",
+        ),
+        ("a run that was replaced trains on", "if made != self.made_with:", "if False:"),
+        (
+            "a folder is free between making and training",
+            "        keep_lock(path, lock)",
+            "        lock.release()",
+        ),
+    ),
+    *_edits(
+        "data/test_data_workers.py",
+        "data/batches/workers.py",
+        ("workers end at a signal to all", "for number in ENDING:", "for number in []:"),
+        ("their server ends at a signal to all", "with held_back():", "if True:"),
+    ),
 ]

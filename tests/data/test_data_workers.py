@@ -20,6 +20,7 @@ from codistill.data import (
 )
 from codistill.data.batches.workers import Workers
 from codistill.errors import InputError
+from codistill.signals import ENDING
 
 AS_IT_IS = Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
@@ -62,6 +63,21 @@ def test_results_come_in_the_order_of_the_keys(workers):
     assert (os.getpid() in {pid for _, _, pid in results}) == (workers == 0)
     ((_, empty),) = calls(["nothing"])
     assert empty.shape == (0, 2)
+
+
+def shielded(key):
+    """Whether each signal is ignored here, and whether each is held back from here."""
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    ignored = [signal.getsignal(number) == signal.SIG_IGN for number in ENDING]
+    return (key, np.array([*ignored, *(number in blocked for number in ENDING)], np.uint8))
+
+
+def test_a_signal_to_all_processes_reaches_neither_workers_nor_their_server():
+    """The training needs both until its checkpoint is written. Workers have their server's mask."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    ((_, flags),) = Workers(shielded, 1)([0])
+    assert flags.tolist() == [1] * 2 * len(ENDING)
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
 
 
 def test_workers_that_are_kept_are_the_same_again():
