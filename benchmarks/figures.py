@@ -103,7 +103,9 @@ def machine() -> dict[str, str]:
         fields = (line.split(":", 1) for line in lines if ":" in line)
         facts = {key.strip(): value.strip() for key, value in fields}
         cpu = f"{facts.get('model name')}, family {facts.get('cpu family')}"
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     return {
+        "gpu": gpu,
         "cpu": cpu,
         "cores": str(os.cpu_count()),
         "capability": torch.backends.cpu.get_cpu_capability(),

@@ -1,7 +1,7 @@
 """What the benchmarks build from codistill: made-up images, methods, loops."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 
@@ -52,11 +52,13 @@ def epochs(
     train: Batches,
     precision: Precision,
     cuda_graphs: bool = False,
+    evaluate_on: Mapping[str, Batches] | None = None,
 ) -> Iterator[Record]:
     """Trains for ever; yields a record at the end of every epoch."""
     return codistill.epochs(
         method,
         train,
+        evaluate_on,
         epochs=10**9,
         make_optimizer=SGD,
         precision=precision,

@@ -191,10 +191,21 @@ def test_epochs_and_large_steps_are_timed_on_any_device():
 
     options = ["--device=cpu", "--ways", "bf16, cuda_graphs", "--depth=8", "--images=130"]
     options += ["--workers=0", "--rounds=1", "--large", "resnet8", "resnet8", "--large_batch=4"]
+    options += ["--tests=20", "--tflops=1", "--terabytes=0.01"]
     figures = {f.name: f for f in gpu.main([*options, "--large_size=16", "--large_steps=2"])}
     assert figures["an epoch, floor of the device"].value < figures["an epoch, plain"].value
     assert figures["bf16, cuda_graphs against plain"].value > 0
     assert 0 < figures["large, bf16, cuda_graphs, of the peak"].value < 1
+
+
+def test_the_peak_of_a_device_is_its_own_or_asked_for():
+    import gpu
+
+    assert gpu.peak("NVIDIA H100 80GB HBM3", None, None) == (989.0, 3.35)
+    assert gpu.peak("NVIDIA H100 PCIe", None, 1.5) == (756.0, 1.5)
+    assert gpu.peak("NVIDIA H200", None, None) == (989.0, 4.8)
+    with pytest.raises(SystemExit, match="no peak of 'cpu' is known: give --tflops"):
+        gpu.peak("cpu", 1.0, None)
 
 
 @pytest.mark.slow
