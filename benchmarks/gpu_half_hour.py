@@ -28,6 +28,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import product
@@ -58,17 +59,16 @@ class Half:
         self.log.write(f"{text}\n")
         self.log.flush()
 
-    def run(self, *command: str, kill_after: float | None = None, **environment: str) -> int:
+    def run(self, *command: str, kill_when: Path | None = None, **environment: str) -> int:
         """Runs a command with its output in the log, and on the screen; returns its status.
 
         Args:
             command: its words.
-            kill_after: seconds after which it is killed on purpose.
+            kill_when: folder; the command is killed, on purpose, when a file is in it.
             environment: more variables.
         """
         self.say(f"\n$ {' '.join(command)}")
         begin = time.monotonic()
-        limit = max(1.0, self.until - begin) if kill_after is None else kill_after
         try:
             process = subprocess.Popen(
                 command,
@@ -82,15 +82,24 @@ class Half:
         except FileNotFoundError:
             self.say(f"there is no {command[0]}")
             return 127
-        signal.signal(signal.SIGALRM, lambda *_: os.killpg(process.pid, signal.SIGKILL))
-        signal.setitimer(signal.ITIMER_REAL, limit)
+
+        def watch() -> None:
+            while process.poll() is None:
+                there = kill_when is not None and any(kill_when.glob("*.pt"))
+                if there or time.monotonic() > self.until:
+                    os.killpg(process.pid, signal.SIGKILL)
+                    return
+                time.sleep(0.05)
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
         assert process.stdout is not None
         for line in process.stdout:
             self.say(line.rstrip())
         status = process.wait()
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        watcher.join()
         self.say(f"[status {status}, {time.monotonic() - begin:.0f} s]")
-        if status and kill_after is None:
+        if status and kill_when is None:
             self.failed += 1
         return status
 
@@ -150,27 +159,25 @@ def same_bits(half: Half) -> None:
         for network in networks:
             name, sums = network.replace("/", "_"), []
             words = ("--data", "digits", "--network", network, "--method", "dml", "--threads", "1")
-            words += ("--epochs", "2", "--checkpoint_seconds", "1")
+            words += ("--epochs", "4", "--checkpoint_seconds", "1")
             for i in ("a", "b", "killed"):
                 run = Path(folder, f"{name}_{i}")
                 if i == "killed":
-                    half.train(*words, "--out", str(run), kill_after=6.0 if half.small else 12.0)
-                    begun = (run / "checkpoints").exists()
-                    half.python("-m", "codistill", "train", "--resume", str(run)) if begun else None
+                    half.train(*words, "--out", str(run), kill_when=run / "checkpoints")
+                    half.python("-m", "codistill", "train", "--resume", str(run))
                 else:
                     half.train(*words, "--out", str(run))
                 file = run / "weights.safetensors"
                 sums.append(file.read_bytes() if file.exists() else None)
-            same = sums[0] is not None and sums[0] == sums[1]
-            half.say(f"{network}: the same bits: {same}; resumed: {sums[0] == sums[2]}")
+            same = sums[0] is not None and sums[0] == sums[1] == sums[2]
+            half.say(f"{network}: the same bits again {sums[0] == sums[1]}, resumed {same}")
             half.failed += not same
         on_cpu = Path(folder, "on_cpu")
         words = ("--data", "digits", "--network", "resnet8", "--epochs", "3", "--threads", "1")
         words += ("--checkpoint_seconds", "1", "--out", str(on_cpu))
-        half.train(*words, kill_after=8.0)
-        if (on_cpu / "config.yaml").exists():
-            resume = ("-m", "codistill", "train", "--resume", str(on_cpu), "--device", "cpu")
-            half.python(*resume, CUDA_VISIBLE_DEVICES="")
+        half.train(*words, kill_when=on_cpu / "checkpoints")
+        resume = ("-m", "codistill", "train", "--resume", str(on_cpu), "--device", "cpu")
+        half.python(*resume, CUDA_VISIBLE_DEVICES="")
 
 
 def kernels(half: Half) -> None:

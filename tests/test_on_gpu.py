@@ -16,7 +16,7 @@ from pretended_gpu import PretendedGpu
 from runs_of import tiny_config, train
 from toys import C, can_share, needed, sgd, taught, tiny, toy_split
 
-from codistill import Batch, Method, Peers, TrainingState, evaluate, files, fit, load_student
+from codistill import Batch, Method, Peers, TrainingState, evaluate, fit, load_student
 from codistill.analysis import Missing, analyse
 from codistill.analysis.calibration import calibration
 from codistill.analysis.classes import class_changes
@@ -32,6 +32,7 @@ from codistill.names import METHODS
 from codistill.networks.student import save_student
 from codistill.runs.run import Run
 from codistill.settings.data_config import DataConfig
+from codistill.tensor_files import read_weights
 from codistill.training import folding
 
 REAL = torch.cuda.is_available()
@@ -242,7 +243,7 @@ def test_a_method_is_summarised_analysed_and_exported(
         save_student(
             tmp_path / "student", kept.network(), {"network": "toys:tiny", "classes": "ab"}
         )
-        weights = files.read_weights(tmp_path / "student")[0]
+        weights = read_weights(tmp_path / "student")[0]
         assert {tensor.device for tensor in weights.values()} == {CPU}
 
 
