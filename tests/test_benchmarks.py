@@ -191,7 +191,7 @@ def test_epochs_and_large_steps_are_timed_on_any_device():
 
     options = ["--device=cpu", "--ways", "bf16, cuda_graphs", "--depth=8", "--images=130"]
     options += ["--workers=0", "--rounds=1", "--large", "resnet8", "resnet8", "--large_batch=4"]
-    options += ["--tests=20", "--tflops=1", "--terabytes=0.01"]
+    options += ["--tests=20", "--tflops=100", "--terabytes=1"]
     figures = {f.name: f for f in gpu.main([*options, "--large_size=16", "--large_steps=2"])}
     assert figures["an epoch, floor of the device"].value < figures["an epoch, plain"].value
     assert figures["bf16, cuda_graphs against plain"].value > 0
