@@ -7,13 +7,12 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
 from commands_of import TINY, codistill
 from data_fakes import make_fake, write_class_folders
 from runs_of import tables_only
 
-from codistill.command.main import exit_status, main
+from codistill.command.main import main
 from codistill.errors import InputError
 from codistill.settings.arguments import parse_config
 from codistill.settings.config import Config
@@ -27,46 +26,6 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     (line,) = output.err.splitlines()
     assert line.startswith("codistill: error: ")
     return line
-
-
-@pytest.mark.parametrize(
-    ("error", "said"),
-    [
-        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), "2.00 GiB.)"),
-        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 4 bytes"), "4"),
-        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), "--precision bf16"),
-        (MemoryError(), "--recompute true"),
-        (RuntimeError("CUDA error: device-side assert triggered\nmore"), "CUDA_LAUNCH_BLOCKING=1"),
-    ],
-)
-def test_what_memory_or_a_gpu_is_to_blame_for_is_one_line(
-    error: Exception, said: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def fail() -> int:
-        raise error
-
-    assert exit_status(fail) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    start = "the GPU cannot go on (" if "triggered" in str(error) else "memory is not enough ("
-    assert line.startswith(f"codistill: error: {start}")
-    assert said in line
-    with pytest.raises(type(error)):
-        exit_status(fail, traceback=True)
-
-
-def test_other_errors_keep_their_traceback() -> None:
-    def fail() -> int:
-        raise RuntimeError("shapes do not match")
-
-    with pytest.raises(RuntimeError, match="shapes"):
-        exit_status(fail)
-
-
-def test_memory_that_a_machine_does_not_have_is_one_line(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    assert exit_status(lambda: len(torch.empty(10**15))) == 2
-    assert "error: memory is not enough (" in capsys.readouterr().err
 
 
 def parsed(*arguments: str) -> Config:
@@ -224,7 +183,6 @@ def test_every_recipe_is_understood(name: str) -> None:
         (["evaluate", "RUN", "--split", "train"], "invalid choice"),
         (["report"], "the following arguments are required: runs"),
         (["demo", "--seeds", "0"], "--seeds: '0' is not a whole number above 0"),
-        (["train", "--data.val_fraction", "0.001"], "is not one per class"),
         (["train", "--network", "no.such.module:thing"], "cannot import 'no.such.module'"),
         (["train", "--network", "codistill.networks:nothing"], "has no 'nothing'"),
     ],
