@@ -232,16 +232,15 @@ def two(name, size):
     return [build_network(name, 10, image_size=(size, size)) for _ in range(2)]
 
 
-@pytest.mark.parametrize("source", ["real", "random", "smooth"])
 @pytest.mark.parametrize(
-    ("name", "size"),
+    ("name", "size", "source"),
     [
-        ("resnet8", 32),
-        ("resnet32", 32),
-        ("wrn_16_2", 32),
-        ("timm/test_resnet", 64),
-        ("timm/test_efficientnet", 64),
-        ("timm/test_vit", 64),
+        *(("resnet8", 32, source) for source in ("real", "random", "smooth")),
+        *(("timm/test_resnet", 64, source) for source in ("real", "random", "smooth")),
+        ("resnet32", 32, "real"),
+        ("wrn_16_2", 32, "random"),
+        ("timm/test_efficientnet", 64, "random"),
+        ("timm/test_vit", 64, "smooth"),
     ],
 )
 def test_no_discriminator_starts_with_a_score_outside_0_3_to_0_7(name, size, source):

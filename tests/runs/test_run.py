@@ -340,13 +340,18 @@ def test_weights_of_something_else_are_named(trained: Path) -> None:
         run.load_weights()
 
 
+_ALSO_STOPPED = ("ffl", "dml", "kdcl")
+
+
 def test_a_run_that_saved_nothing_may_be_begun_anew(tmp_path: Path) -> None:
     Run.create(tiny_config(tmp_path / "run", lr=1e5))
     run = Run.create(tiny_config(tmp_path / "run", lr=0.1))
     assert run.config.lr == 0.1
 
 
-@pytest.mark.parametrize("method", ["ffl", "afd", "pcl", "dml", "kdcl"])
+@pytest.mark.parametrize(
+    "method", ["afd", "pcl", *(pytest.param(x, marks=pytest.mark.slow) for x in _ALSO_STOPPED)]
+)
 def test_a_run_that_is_stopped_at_random_steps_ends_with_the_same_bits(
     method: str, tmp_path: Path
 ) -> None:
