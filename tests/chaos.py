@@ -48,6 +48,7 @@ METHODS = ("dml", "ffl", "afd", "pcl", "okddip")
 SECONDS_AFTER = 60.0
 """How long a command may take to end when it should; a worker whose parent was killed, too."""
 _TINY = "--data digits --network resnet8 --peers 3 --epochs 2 --batch_size 256 --threads 1"
+_ENOUGH = 5  # losses of one attack
 TINY = [*_TINY.split(), "--loggers", "none", "--checkpoint_seconds", "0"]
 
 
@@ -112,6 +113,7 @@ def start(*arguments: object, log: Path, before: Callable[[], object] = lambda: 
         file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(file, 1), os.dup2(file, 2)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")  # it may be another kind
         before()
         status = command([str(a) for a in arguments])
         sys.stdout.flush()
@@ -631,6 +633,8 @@ def attack(names: list[str], minutes: float, seed: int, tries: int | None) -> in
             count = held = 0
             end = time.monotonic() + 60 * minutes / len(names)
             while (count < tries) if tries else (time.monotonic() < end or not count):
+                if count - held == _ENOUGH:
+                    break
                 number = seed + count
                 count += 1
                 try:

@@ -16,6 +16,7 @@ import shutil
 import sys
 import tempfile
 import traceback
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -33,13 +34,14 @@ def main(methods: list[str]) -> int:
         return 2
     for name in ("beartype", "sklearn.datasets", "torch", "torch._dynamo"):
         importlib.import_module(name)
-    with multiprocessing.get_context("fork").Pool(os.cpu_count()) as pool:
+    fork = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(os.cpu_count(), fork) as pool:
         own = list(dict.fromkeys(edit.method for edit in chosen))
-        for method, failed in zip(own, pool.imap(failed_tests, own), strict=True):
+        for method, failed in zip(own, pool.map(failed_tests, own), strict=True):
             if failed:
                 print(f"{method}: its tests fail already, without an edit")
                 return 2
-        found = pool.imap(failed_after, chosen)
+        found = pool.map(failed_after, chosen)
         missed = []
         for number, (edit, noticed) in enumerate(zip(chosen, found, strict=True), 1):
             word = "noticed" if noticed else "MISSED "
