@@ -17,12 +17,15 @@ fraction of the peak is FLOPs per second over the device's.
 """
 
 import argparse
+import os
 import statistics
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 
 import torch
+
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read once, at the first product
 
 from codistill import Batch, Method, Peers, build_network
 from codistill.analysis.cost.summary import summarise_method

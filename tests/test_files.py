@@ -213,3 +213,9 @@ def test_what_is_written_usually_is_small():
 def test_a_text_that_is_no_path_is_named(text):
     with pytest.raises(InputError, match="is no path"):
         place_of(text)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory")])
+def test_a_device_without_memory_is_no_damage_of_the_file(error, tmp_path):
+    with pytest.raises(type(error)), reading(tmp_path / "file", "checkpoint"):
+        raise error

@@ -82,9 +82,11 @@ def reading(path: Path, what: str) -> Iterator[None]:
     """
     try:
         yield
-    except (InputError, MissingExtraError):
+    except (InputError, MissingExtraError, MemoryError):
         raise
     except Exception as error:
+        if type(error).__name__ in ("OutOfMemoryError", "AcceleratorError"):  # of PyTorch
+            raise  # the device is at fault, not the file
         if isinstance(error, FileNotFoundError):
             raise InputError(f"there is no file {path}") from error
         if isinstance(error, OSError) and error.errno:

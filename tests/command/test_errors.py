@@ -12,6 +12,7 @@ from codistill.command.main import exit_status
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), "2.00 GiB.)"),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 4 bytes"), "4"),
         (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), "--precision bf16"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED"), "--precision bf16"),
         (MemoryError(), "--recompute true"),
         (RuntimeError("CUDA error: device-side assert triggered\nmore"), "CUDA_LAUNCH_BLOCKING=1"),
     ],

@@ -101,4 +101,4 @@ def test_files_that_are_given_are_left_as_they_are(tmp_path):
 def test_longer_training_is_answered_with_the_way_to_it(run):
     done = codistill("train", "--resume", run, "--epochs", "9")
     assert "leave out --epochs 9" in done.stderr
-    assert f"codistill train --weights {run} --out" in done.stderr
+    assert f"codistill train --config {run}/config.yaml --weights {run} --out" in done.stderr

@@ -12,7 +12,15 @@ from codistill.command.stopping import EndedAtOnce
 from codistill.errors import InputError, MissingExtraError, reason
 from codistill.messages import printable
 
-_NO_MEMORY = ("out of memory", "can't allocate memory", "_STATUS_ALLOC_FAILED")
+_NO_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "_STATUS_ALLOC_FAILED",
+    "ALLOCATION_FAILED",
+    "CUBLAS_STATUS_NOT_INITIALIZED",
+    "nable to find an engine",
+    "valid cuDNN algorithm",
+)
 """Words of PyTorch's: of CUDA, of the CPU, of cuBLAS and cuDNN."""
 
 COMMANDS = {

@@ -140,6 +140,7 @@ def _resume_options(run: str, argv: list[str]) -> argparse.Namespace:
     if rest:
         raise InputError(
             f"--resume takes up a run as it was: leave out {' '.join(rest)}, or begin a new run "
-            f"from its weights: codistill train --weights {run} --out NEW"
+            "from its weights: "
+            f"codistill train --config {run}/config.yaml --weights {run} --out NEW"
         )
     return options

@@ -13,7 +13,7 @@ from codistill.messages import note
 from codistill.reporting.page.setting import Setting, settings_of
 from codistill.runs.finished import Result
 from codistill.runs.progress import live_bars
-from codistill.training.device import choose_device
+from codistill.training.device import require_device
 
 _IMAGES = 4
 _T = TypeVar("_T")
@@ -40,7 +40,7 @@ class MeasureOptions:
     def __post_init__(self) -> None:
         """Raises InputError if the device cannot be used."""
         if self.device is not None:
-            choose_device(self.device)
+            require_device(self.device)
 
 
 @dataclass(frozen=True)
