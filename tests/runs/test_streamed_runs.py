@@ -213,6 +213,7 @@ def test_a_photograph_is_shown_to_the_student_as_evaluation_shows_it(
     assert student(loaded).shape == (len(readable), 3)
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_run_in_one_line_and_leaves_no_process(root: Path, tmp_path: Path) -> None:
     options = ["--data.root", str(root), "--epochs", "500", "--out", str(tmp_path / "run")]
     process = subprocess.Popen(
