@@ -85,10 +85,10 @@ def reading(path: Path, what: str) -> Iterator[None]:
     except (InputError, MissingExtraError, MemoryError):
         raise
     except Exception as error:
-        if type(error).__name__ in ("OutOfMemoryError", "AcceleratorError"):  # of PyTorch
-            raise  # the device is at fault, not the file
         if isinstance(error, FileNotFoundError):
             raise InputError(f"there is no file {path}") from error
+        if type(error).__name__ in ("OutOfMemoryError", "AcceleratorError"):  # of PyTorch
+            raise  # the device is at fault, not the file
         if isinstance(error, OSError) and error.errno:
             raise InputError(f"{path} cannot be read: {error.strerror}") from error
         raise InputError(f"{path} is damaged or no {what} ({reason(error)})") from error
