@@ -4,7 +4,7 @@
 
 For every edit in `mutations.py`, a copy of the library is edited, and the method's own tests and
 the contract run on it until one fails; or, for an edit of something else, its file of tests.
-Exit status 1 if an edit goes unnoticed.
+Exit status 1 if an edit goes unnoticed, 2 if tests fail already without an edit.
 
 Tests run in forks of processes that have imported everything but the library.
 """
@@ -37,10 +37,10 @@ def main(methods: list[str]) -> int:
     fork = multiprocessing.get_context("fork")
     with ProcessPoolExecutor(os.cpu_count(), fork) as pool:
         own = list(dict.fromkeys(edit.method for edit in chosen))
-        for method, failed in zip(own, pool.map(failed_tests, own), strict=True):
-            if failed:
-                print(f"{method}: its tests fail already, without an edit")
-                return 2
+        broken = {m: log for m, log in zip(own, pool.map(failed_tests, own), strict=True) if log}
+        for method, log in broken.items():
+            print(f"{log}\n{method}: its tests fail already, without an edit", flush=True)
+        chosen = [edit for edit in chosen if edit.method not in broken]
         found = pool.map(failed_after, chosen)
         missed = []
         for number, (edit, noticed) in enumerate(zip(chosen, found, strict=True), 1):
@@ -51,7 +51,9 @@ def main(methods: list[str]) -> int:
     print(f"{len(chosen) - len(missed)} of {len(chosen)} edits noticed")
     for edit in missed:
         print(f"missed: {edit.method}: {edit.what} ({edit.file})")
-    return bool(missed)
+    for method in broken:
+        print(f"not tried: {method}, whose tests fail already")
+    return 2 if broken else bool(missed)
 
 
 def apply(edit: Edit, source: Path) -> None:
@@ -64,8 +66,8 @@ def apply(edit: Edit, source: Path) -> None:
     file.write_text(text)
 
 
-def failed_tests(method: str, edit: Edit | None = None) -> bool:
-    """Whether a test fails on an edited copy.
+def failed_tests(method: str, edit: Edit | None = None) -> str:
+    """What pytest prints of the first test that fails on an edited copy; empty if none fails.
 
     Args:
         method: a method, whose tests run before the contract; or a file of tests, such as
@@ -86,14 +88,14 @@ def failed_tests(method: str, edit: Edit | None = None) -> bool:
             log = Path(folder) / "log"
             status = run_tests(["-q", "-x", "-p", "no:cacheprovider", *arguments], source, log)
             if status == 1:
-                return True
+                return log.read_text()
             if status:  # no test could be run at all
                 raise RuntimeError(f"{method}: {log.read_text()}")
-    return False
+    return ""
 
 
 def failed_after(edit: Edit) -> bool:
-    return failed_tests(edit.method, edit)
+    return bool(failed_tests(edit.method, edit))
 
 
 def run_tests(arguments: list[str], source: Path, log: Path) -> int:
