@@ -2,8 +2,11 @@
 
     python tests/mutate.py [METHOD | FILE OF TESTS ...]
 
-For every edit in `mutations.py`, a copy of the library is edited, and the method's own tests and
+For every edit in `mutations/`, a copy of the library is edited, and the method's own tests and
 the contract run on it until one fails; or, for an edit of something else, its file of tests.
+`mutations/METHOD.txt` holds the edits of a method, and `mutations/runs/test_run.txt` those that
+`runs/test_run.py` must notice. There, `==` names the file under src/codistill, `#` says what is
+broken, `-` gives the text that is replaced, and `+` what by (nothing if there is none).
 Exit status 1 if an edit goes unnoticed, 2 if tests fail already without an edit.
 
 Tests run in forks of processes that have imported everything but the library.
@@ -12,18 +15,66 @@ Tests run in forks of processes that have imported everything but the library.
 import importlib
 import multiprocessing
 import os
+import re
 import shutil
 import sys
 import tempfile
 import traceback
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
-from mutations import EDITS, Edit
 
 ROOT = Path(__file__).parents[1]
 TESTS = ROOT / "tests"
+MUTATIONS = TESTS / "mutations"
+
+
+class Edit(NamedTuple):
+    """A change of the library that a test must notice.
+
+    Attributes:
+        method: the method, or the file of tests under tests/.
+        what: what the edit breaks.
+        file: the edited file under src/codistill.
+        old: the text that is replaced.
+        new: the text in its place.
+    """
+
+    method: str
+    what: str
+    file: str
+    old: str
+    new: str
+
+
+def edits_of(listed: Path) -> Iterator[Edit]:
+    """The edits of one file under mutations/.
+
+    Raises:
+        ValueError: a line that belongs to no edit.
+    """
+    method = str(listed.relative_to(MUTATIONS).with_suffix(""))
+    if listed.name.startswith("test_"):
+        method += ".py"
+    for part in re.split("^== ", listed.read_text(), flags=re.MULTILINE):
+        file, _, edits = part.partition("\n")
+        if stray := _EDIT.sub("", edits).strip():
+            raise ValueError(f"{listed}: lines that belong to no edit: {stray}")
+        for what, old, new in _EDIT.findall(edits):
+            yield Edit(method, what, file, _text(old), _text(new))
+
+
+_EDIT = re.compile(r"^# (.+)\n((?:-.*\n)+)((?:\+.*\n)*)", re.MULTILINE)
+
+
+def _text(lines: str) -> str:
+    return "\n".join(line[2:] for line in lines.splitlines())
+
+
+EDITS = [edit for listed in sorted(MUTATIONS.rglob("*.txt")) for edit in edits_of(listed)]
 
 
 def main(methods: list[str]) -> int:
