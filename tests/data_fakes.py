@@ -1,4 +1,4 @@
-"""Small CIFARs in every form that the real ones come in."""
+"""Small CIFARs in every form that the real ones come in, and what tests of data share."""
 
 import io
 import json
@@ -10,9 +10,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from PIL import Image
 
+from codistill.data import open_dataset
 from codistill.data.readers.cifar import CIFARS
+from codistill.errors import InputError
 
 
 @dataclass
@@ -144,6 +147,26 @@ def write_parquet(folder, fake, image="img", label=None, shards=3, named=True):
                 {label: {"names": fake.classes}} if named else None,
             )
     return folder
+
+
+def refusal(name, root, read=open_dataset, **options):
+    """The line that refuses the data set. `read` opens it or loads it."""
+    with pytest.raises(InputError) as caught:
+        read(name, root, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def hub(test):
+    """A test that uses the library `datasets`, whatever the library warns of."""
+    for warning in (
+        "DeprecationWarning",
+        "FutureWarning",
+        "ResourceWarning",
+        "pytest.PytestUnraisableExceptionWarning",
+    ):
+        test = pytest.mark.filterwarnings(f"ignore::{warning}")(test)
+    return pytest.mark.usefixtures("hub_library")(test)
 
 
 def write_shard(path: Path, columns, features):

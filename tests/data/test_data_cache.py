@@ -13,11 +13,7 @@ from codistill.data import load_dataset
 from codistill.files import cache_folder
 from codistill.tensor_files import read_weights
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("CODISTILL_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 @pytest.fixture

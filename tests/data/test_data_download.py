@@ -16,6 +16,8 @@ from codistill.errors import InputError
 CONTENT = bytes(range(256)) * 4000
 MD5 = hashlib.md5(CONTENT).hexdigest()
 
+pytestmark = pytest.mark.usefixtures("cache")
+
 
 class Server:
     """Serves `content`; counts the requests."""
@@ -60,12 +62,6 @@ def server():
     server = Server()
     yield server
     server.close()
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("CODISTILL_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
 
 
 @pytest.fixture

@@ -29,9 +29,7 @@ from codistill.names import DATASETS
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "cifar100"
 
 
-@pytest.fixture(autouse=True)
-def _cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("CODISTILL_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 FORMS = {

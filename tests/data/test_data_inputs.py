@@ -2,7 +2,9 @@
 
 import re
 import sys
+from functools import partial
 
+import data_fakes
 import pytest
 from data_fakes import (
     encode,
@@ -16,19 +18,10 @@ from data_fakes import (
 from PIL import Image
 
 from codistill.data import load_dataset
-from codistill.errors import InputError, MissingExtraError
+from codistill.errors import MissingExtraError
 
-
-@pytest.fixture(autouse=True)
-def _cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("CODISTILL_CACHE", str(tmp_path / "cache"))
-
-
-def refusal(name, root):
-    with pytest.raises(InputError) as caught:
-        load_dataset(name, root)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+pytestmark = pytest.mark.usefixtures("cache")
+refusal = partial(data_fakes.refusal, read=load_dataset)
 
 
 def test_an_unknown_name_is_answered_with_the_nearest():

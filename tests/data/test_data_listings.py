@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from data_fakes import refusal
 from photo_fakes import encoded, picture, write_classes
 from PIL import Image
 
@@ -13,23 +14,13 @@ from codistill.data.division import divide
 from codistill.errors import InputError
 from codistill.names import DATASETS
 
-
-@pytest.fixture(autouse=True)
-def _cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("CODISTILL_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def counts(root, name="folder"):
     found = open_dataset(name, root)
     C = len(found.classes)
     return {s: part.labels.bincount(minlength=C).tolist() for s, part in found.splits.items()}
-
-
-def refusal(name, root, **options):
-    with pytest.raises(InputError) as caught:
-        open_dataset(name, root, **options)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def names(split):

@@ -1,7 +1,6 @@
 """Data as people have them: what is taken for splits, classes and labels, or asked about."""
 
 import csv
-import gc
 import io
 import json
 import tarfile
@@ -10,33 +9,24 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from data_fakes import hub, refusal
 from photo_fakes import encoded, picture, write_classes
 from PIL import Image
 
 from codistill.command.main import main
 from codistill.data import open_dataset
 from codistill.data.check import check_dataset
-from codistill.errors import InputError
 
 PNG = [encoded(picture(i), "PNG") for i in range(12)]
 
 
-@pytest.fixture(autouse=True)
-def _cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("CODISTILL_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 @pytest.fixture
 def root(tmp_path):
     (tmp_path / "root").mkdir()
     return tmp_path / "root"
-
-
-def refusal(name, root, **options):
-    with pytest.raises(InputError) as caught:
-        open_dataset(name, root, **options)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def found(dataset):
@@ -436,34 +426,10 @@ def test_pandas_writes_a_table_that_is_read(root):
 # Data sets of the library `datasets`
 
 
-@pytest.fixture
-def library(tmp_path, monkeypatch):
-    datasets = pytest.importorskip("datasets")
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "hub")
-    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
-    datasets.disable_progress_bars()
-    yield datasets
-    gc.collect()  # it leaves files open
-
-
-quiet = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
-
-
-def hub(test):
-    for mark in quiet:
-        test = mark(test)
-    return test
-
-
-def saved(library, root, columns, **features):
-    kinds = {"image": library.Image(), **{n: library.Value(k) for n, k in features.items()}}
+def saved(datasets, root, columns, **features):
+    kinds = {"image": datasets.Image(), **{n: datasets.Value(k) for n, k in features.items()}}
     images = [{"bytes": content, "path": None} for content in PNG]
-    table = library.Dataset.from_dict({"image": images, **columns}, library.Features(kinds))
+    table = datasets.Dataset.from_dict({"image": images, **columns}, datasets.Features(kinds))
     table.save_to_disk(str(root / "saved"))
     return str(root / "saved")
 
@@ -479,24 +445,24 @@ def saved(library, root, columns, **features):
         ("float32", [0.0, 1.0] * 6, ("0", "1")),
     ],
 )
-def test_labels_of_any_type_are_read_from_the_library(library, root, kind, labels, classes):
-    dataset = open_dataset("hub", saved(library, root, {"label": labels}, label=kind))
+def test_labels_of_any_type_are_read_from_the_library(hub_library, root, kind, labels, classes):
+    dataset = open_dataset("hub", saved(hub_library, root, {"label": labels}, label=kind))
     assert dataset.classes == classes
     assert dataset.splits["all"].labels.tolist() == [0, 1] * 6
 
 
 @hub
-def test_a_measurement_is_not_taken_for_the_label(library, root):
+def test_a_measurement_is_not_taken_for_the_label(hub_library, root):
     columns = {"width": [640, 480] * 6, "species": WORDS}
-    place = saved(library, root, columns, width="int64", species="string")
+    place = saved(hub_library, root, columns, width="int64", species="string")
     assert "any of width, species may be the labels" in refusal("hub", place)
     assert open_dataset("hub", place, label_column="species").classes == ("cat", "dog")
     assert "the column 'image' holds" in refusal("hub", place, label_column="image")
 
 
 @hub
-def test_rows_of_the_library_without_a_label_are_left_out(library, root):
-    place = saved(library, root, {"label": [0, 1, None] * 4}, label="int64")
+def test_rows_of_the_library_without_a_label_are_left_out(hub_library, root):
+    place = saved(hub_library, root, {"label": [0, 1, None] * 4}, label="int64")
     dataset = open_dataset("hub", place)
     assert dataset.notes == ("rows without a label, which are not used: 4",)
     assert dataset.splits["all"].read(2) == PNG[3]
@@ -504,7 +470,7 @@ def test_rows_of_the_library_without_a_label_are_left_out(library, root):
 
 
 @hub
-def test_an_image_folder_with_a_table_is_read(library, root):
+def test_an_image_folder_with_a_table_is_read(hub_library, root):
     for i in range(4):
         (root / f"{i}.png").write_bytes(PNG[i])
     rows = [f"{i}.png,{WORDS[i]}" for i in range(4)]

@@ -9,7 +9,7 @@ import threading
 import numpy as np
 import pytest
 import torch
-from data_fakes import write_shard
+from data_fakes import hub, refusal, write_shard
 from filelock import FileLock
 from photo_fakes import encoded, picture, write_classes
 
@@ -18,17 +18,7 @@ from codistill.data.readers.index import Index, kept_index
 from codistill.data.readers.splits import SplitNames, splits_of
 from codistill.errors import InputError, MissingExtraError
 
-
-@pytest.fixture(autouse=True)
-def _cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("CODISTILL_CACHE", str(tmp_path / "cache"))
-
-
-def refusal(name, root, **options):
-    with pytest.raises(InputError) as caught:
-        open_dataset(name, root, **options)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def contents(split):
@@ -349,29 +339,6 @@ def test_an_epoch_of_tars_goes_on_from_any_step(tmp_path):
 # The Hugging Face Hub, of which nothing is fetched here: the library reads a folder the same way
 
 
-@pytest.fixture
-def hub_cache(tmp_path, monkeypatch):
-    """The library, quiet and with its own cache away from the user's."""
-    datasets = pytest.importorskip("datasets")
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "hub")
-    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
-    datasets.disable_progress_bars()
-
-
-pytestmark_hub = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
-
-
-def hub(test):
-    for mark in pytestmark_hub:
-        test = mark(test)
-    return pytest.mark.usefixtures("hub_cache")(test)
-
-
 @hub
 def test_a_data_set_of_the_hub_gives_every_image_with_its_label(tmp_path):
     root = tmp_path / "root"
@@ -387,9 +354,8 @@ def test_a_data_set_of_the_hub_gives_every_image_with_its_label(tmp_path):
 
 
 @hub
-def test_tables_of_the_hub_are_read_in_workers_too(tmp_path):
-    import datasets
-
+def test_tables_of_the_hub_are_read_in_workers_too(tmp_path, hub_library):
+    datasets = hub_library
     features = datasets.Features(
         image=datasets.Image(),
         coarse=datasets.ClassLabel(names=["animal", "thing"]),

@@ -12,10 +12,7 @@ from codistill.data import load_dataset
 from codistill.data.readers.cifar_pickles import pixel_rows, read_pickle
 from codistill.errors import InputError
 
-
-@pytest.fixture(autouse=True)
-def _cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("CODISTILL_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def test_the_fake_pickles_of_these_tests_are_what_numpy_reads():

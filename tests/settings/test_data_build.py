@@ -16,11 +16,7 @@ from codistill.settings.config import Config
 from codistill.settings.data_config import DataConfig
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(autouse=True)
-def _cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("CODISTILL_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 @pytest.fixture
