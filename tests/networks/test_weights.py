@@ -97,6 +97,16 @@ def test_what_a_trainer_leaves_beside_the_weights_is_passed_over(
     assert not (tmp_path / "executed").exists()
 
 
+def test_files_without_checksums_are_read(tmp_path, network):
+    torch.serialization.set_crc32_options(False)
+    try:
+        file = saved(tmp_path, {"state_dict": state()})
+    finally:
+        torch.serialization.set_crc32_options(True)
+    start_from(network, file)
+    assert_started(network, state())
+
+
 @pytest.mark.parametrize("options", [{}, {"_use_new_zipfile_serialization": False}])
 def test_tensors_are_those_that_were_saved(tmp_path, options):
     base = torch.arange(24.0).view(4, 6)

@@ -147,7 +147,7 @@ _BUILDERS: dict[str, Callable[..., Tensor]] = {
 def read_pickled(path: Path) -> Any:
     """The content of a file of torch.save: plain values, tensors on the CPU, and `Other`s.
 
-    Arrays of NumPy become tensors. A zip file's checksums are compared.
+    Arrays of NumPy become tensors. The checksums of a zip file are compared where it has some.
 
     Raises:
         InputError: the file is absent, damaged, or something else than a file of torch.save.
@@ -180,6 +180,9 @@ def is_safetensors(path: Path) -> bool:
 
 def _read_zip(path: Path, content: bytes) -> Any:
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        for member in archive.infolist():
+            if not member.CRC:  # torch.save can leave it out
+                del member.CRC  # zipfile then compares none
         names = archive.namelist()
         (listing,) = [n for n in names if n.endswith("data.pkl") and n.count("/") <= 1] or [""]
         if not listing or f"{listing[:-8]}constants.pkl" in names:
