@@ -1,12 +1,14 @@
 """Lines for the person at the terminal. Importing this file imports neither PyTorch nor rich."""
 
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 _log = logging.getLogger("codistill")
+_SHOWN = 5  # names in a line
 
 
 def printable(text: str) -> str:
@@ -28,3 +30,9 @@ def note(text: str, console: "Console | None" = None) -> None:
         _log.warning("%s", line)
     else:
         say(console, line, "yellow")
+
+
+def shorten(names: Sequence[str]) -> str:
+    """The first few names, and the number of the others."""
+    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more

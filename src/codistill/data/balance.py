@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from codistill.messages import shorten
+
 FEW = 5  # images: classes with fewer get a note
 IMBALANCE = 10.0  # largest class over smallest: a larger ratio gets a note
-
-_SHOWN = 5  # names in a note
 
 
 def count_classes(labels: Tensor, num_classes: int) -> list[int]:
@@ -32,9 +32,3 @@ def balance_notes(counts: Sequence[int], classes: Sequence[str]) -> Iterator[str
         yield f"fewer than {FEW} images to train on have the class {shorten(few)}"
     if (ratio := imbalance(counts)) > IMBALANCE:
         yield f"the largest class has {ratio:,.0f} times as many images as the smallest"
-
-
-def shorten(names: Sequence[str]) -> str:
-    """The first few names, and the number of the others."""
-    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from codistill.data.balance import count_classes, shorten
+from codistill.data.balance import count_classes
 from codistill.data.batches.photograph import (
     BrokenImageError,
     dark_message,
@@ -19,6 +19,7 @@ from codistill.data.division import divide, division_notes
 from codistill.data.encoded import EncodedDataset, Store
 from codistill.errors import InputError
 from codistill.importing import optional
+from codistill.messages import shorten
 
 _TOGETHER = 16  # images that a worker takes at once
 

@@ -4,8 +4,8 @@ import re
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping
 
-from codistill.data.balance import shorten
 from codistill.errors import InputError
+from codistill.messages import shorten
 
 
 def _alike(name: str) -> str:

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic
 
-from codistill.data.balance import balance_notes, count_classes, shorten
+from codistill.data.balance import balance_notes, count_classes
 from codistill.data.dataset import S, hold_out
 from codistill.errors import InputError
+from codistill.messages import shorten
 
 VAL_FRACTION = 0.1  # default, for a data set without validation images
 TEST_FRACTION = 0.2  # default, for a data set that is not divided

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from codistill.data.balance import shorten
 from codistill.data.encoded import EncodedDataset, Files, Listed, Origin, Packed, make_dataset
 from codistill.data.readers.decode import SUFFIXES
 from codistill.data.readers.splits import NONE, OPTION, SplitNames, is_split_name, split_of
 from codistill.errors import InputError
+from codistill.messages import shorten
 
 _NOT_OURS = {"__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN"}  # made by systems, not by people
 _WRAPPERS = {"images", "image", "imgs", "data", "photos", "classes"}  # say nothing about a class

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from codistill.data.balance import shorten
 from codistill.data.encoded import EncodedDataset, Files, Listed, Origin, Packed, make_dataset
 from codistill.data.readers.class_folders import is_image, list_images, subfolders
 from codistill.data.readers.decode import SUFFIXES
@@ -25,6 +24,7 @@ from codistill.data.readers.labels import (
 )
 from codistill.data.readers.splits import NONE, OPTION, SplitNames, split_of, splits_of
 from codistill.errors import InputError
+from codistill.messages import shorten
 
 _PATHS = (
     "path",

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64, UInt32
 
-from codistill.data.balance import shorten
 from codistill.data.encoded import (
     EncodedDataset,
     Listed,
@@ -21,7 +20,7 @@ from codistill.data.encoded import (
 )
 from codistill.errors import reason
 from codistill.files import cache_folder, written
-from codistill.messages import note
+from codistill.messages import note, shorten
 
 LAYOUT = 3  # raise it when the index changes
 _ARRAYS = ("which", "starts", "sizes", "labels", "crcs")
