@@ -55,7 +55,7 @@ def test_common_names_at_other_places_are_refused_with_both_orders(file):
 
 def test_an_order_that_cannot_be_changed_is_refused(file, monkeypatch):
     write(file, list("dbca"))
-    monkeypatch.setattr("codistill.networks.start.classifiers", lambda network: [])
+    monkeypatch.setattr("codistill.networks.classifier.classifiers", lambda network: [])
     with pytest.raises(InputError, match="'d', 'b', 'c', 'a'"):
         KD(Peers([tiny()], classes=OURS), file)
 

@@ -7,8 +7,9 @@ from runs_of import tiny_config, train
 
 from codistill import InputError
 from codistill.runs.run import Run
-from codistill.settings.build_method import build_method, start_files, start_fingerprints
+from codistill.settings.build_method import build_method
 from codistill.settings.config import Config
+from codistill.settings.start_files import start_files, start_fingerprints
 from codistill.tensor_files import read_weights
 
 SIZE = 8, 8

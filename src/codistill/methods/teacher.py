@@ -8,8 +8,8 @@ from typing import Any
 from codistill.data.normalisation import Normalisation
 from codistill.errors import InputError
 from codistill.networks import Network
+from codistill.networks.classifier import reorder_classes
 from codistill.networks.peers import Peers
-from codistill.networks.start import reorder_classes
 from codistill.networks.student import read_student
 from codistill.tensor_files import read_weights
 

@@ -2,6 +2,7 @@
 
 from codistill.names import NETWORKS
 from codistill.networks.build import build_network
+from codistill.networks.classifier import renew_equal_classifiers
 from codistill.networks.cutting.from_module import from_module
 from codistill.networks.families.bottleneck_resnet import bottleneck_resnet
 from codistill.networks.families.densenet import densenet, densenet_bc
@@ -12,7 +13,7 @@ from codistill.networks.families.shufflenet_v2 import shufflenet_v2
 from codistill.networks.families.vgg import vgg
 from codistill.networks.families.wide_resnet import wide_resnet
 from codistill.networks.network import Network
-from codistill.networks.start import renew_equal_classifiers, start_from
+from codistill.networks.start import start_from
 
 __all__ = [
     "NETWORKS",

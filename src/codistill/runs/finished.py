@@ -18,8 +18,9 @@ from codistill.runs.folder import read_config
 from codistill.runs.history import HISTORY, digest_of, read_history, write_history
 from codistill.runs.manifest import Manifest
 from codistill.runs.results import RESULT, RunScores
-from codistill.settings.build_method import network_files, start_fingerprints
+from codistill.settings.build_method import network_files
 from codistill.settings.config import Config
+from codistill.settings.start_files import start_fingerprints
 from codistill.training.record import Record
 
 

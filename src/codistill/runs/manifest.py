@@ -19,8 +19,9 @@ from codistill.methods.flops import forward_flops
 from codistill.methods.method import Method
 from codistill.methods.parameters import parameter_counts
 from codistill.settings.build_data import Data
-from codistill.settings.build_method import network_files, start_fingerprints
+from codistill.settings.build_method import network_files
 from codistill.settings.config import Config
+from codistill.settings.start_files import start_fingerprints
 
 MANIFEST = "manifest.json"
 _PACKAGES = ("codistill", "torch", "torchvision", "timm", "numpy", "safetensors")

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import hashlib
 import inspect
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 
 import torch
 
-from codistill import files
 from codistill.checks import typed_arguments
 from codistill.errors import InputError
 from codistill.files import place_of
@@ -19,12 +17,14 @@ from codistill.methods import method_class
 from codistill.methods.length import Length, scaled_defaults
 from codistill.methods.method import Method
 from codistill.methods.optimizers import sgd
-from codistill.networks import Network, renew_equal_classifiers, start_from
+from codistill.networks import Network, renew_equal_classifiers
 from codistill.networks.build import build_network
 from codistill.networks.peers import Peers
-from codistill.networks.start import parts_of, split_choice
+from codistill.networks.start import start_each_from
+from codistill.networks.weights_in_file import parts_of, split_choice
 from codistill.settings.build_data import Data
 from codistill.settings.config import Config
+from codistill.settings.start_files import start_files
 from codistill.training.state import MakeOptimizer
 
 
@@ -37,17 +37,15 @@ def build_method(
     is brought into the order of `classes`, the names of the classes.
     """
     starts = start_files(config)
-    read = {start and split_choice(start)[0] for start in starts}
+    read = dict.fromkeys(start and split_choice(start)[0] for start in starts)
     if config.shared and len(read) > 1:
         raise InputError(_DIFFERENT_TRUNKS)
     torch.manual_seed(config.seed)
-    networks = []
-    for name, weights in zip(config.networks(), starts, strict=True):
-        networks.append(
-            build_network(name, num_classes, image_size=image_size, pretrained=config.pretrained)
-        )
-        if weights is not None:
-            start_from(networks[-1], weights, image_size)
+    networks = [
+        build_network(name, num_classes, image_size=image_size, pretrained=config.pretrained)
+        for name in config.networks()
+    ]
+    start_each_from(networks, starts, image_size)
     if config.weights:
         _require_one_trunk(networks, config.shared)
     renew_equal_classifiers(networks)
@@ -79,58 +77,6 @@ def _require_one_trunk(networks: list[Network], shared: int) -> None:
             torch.equal(x, trunks[0][name]) for name, x in trunk.items()
         ):
             raise InputError(_DIFFERENT_TRUNKS)
-
-
-def start_files(config: Config) -> list[Path | None]:
-    """The file that each peer starts from, K of them; FILE#peer0 for a peer of a run.
-
-    A run's folder stands for its weights after the last epoch. Where it, or a file of it, is given
-    for all, each peer gets its own weights.
-
-    Raises:
-        InputError: the run has no weights, or another number of peers.
-    """
-    starts = [start and _weights_in(start) for start in config.start_weights()]
-    first = starts[0]
-    if first is None or len(set(starts)) > 1 or "," in (config.weights or ""):
-        return starts
-    path, choice = split_choice(first)
-    peers = 0 if choice else parts_of(path)[0]
-    if not peers:
-        return starts
-    if peers != config.peers:
-        raise InputError(
-            f"{path} holds the weights of {peers} peers, and {config.peers} are to start: give "
-            f"--peers {peers}, or choose one, such as --weights {path}#peer0"
-        )
-    return [Path(f"{path}#peer{k}") for k in range(peers)]
-
-
-def start_fingerprints(config: Config) -> list[str]:
-    """A hexadecimal digest of each file that a peer starts from, and of what is chosen in it.
-
-    Random starts and files that are gone are left out.
-    """
-    chosen = (split_choice(start) for start in start_files(config) if start)
-    digests = ((files.sha256(path), choice) for path, choice in chosen if path.is_file())
-    return [
-        hashlib.sha256(f"{digest}#{choice}".encode()).hexdigest() if choice else digest
-        for digest, choice in digests
-    ]
-
-
-def _weights_in(start: Path) -> Path:
-    """The file of a run's weights where the run's folder is given; else what is given."""
-    folder, choice = split_choice(start)
-    if not (folder / "config.yaml").is_file():
-        return start
-    file = folder / "weights.safetensors"
-    if not file.exists():
-        raise InputError(
-            f"weights: {folder} has no {file.name}, so its run is not finished: continue it with "
-            f"codistill train --resume {folder}"
-        )
-    return Path(f"{file}#{choice}") if choice else file
 
 
 def require_held_out(method: Method, name: str, data: Data) -> None:

@@ -11,8 +11,8 @@ from torch import nn
 from codistill.errors import InputError, did_you_mean, reason
 from codistill.importing import optional
 from codistill.networks.cutting.from_module import from_module
+from codistill.networks.fitting import load_fitting
 from codistill.networks.network import Network
-from codistill.networks.start import load_fitting
 
 _ERRORS = (AssertionError, OSError, RuntimeError, TypeError, ValueError)
 
