@@ -530,6 +530,32 @@ def test_a_column_of_splits_divides_a_table(root):
     }
 
 
+def test_a_column_that_may_say_splits_is_asked_about(root):
+    rows = [[f"{i}.png", "cd"[i // 2 % 2], "AB"[i % 2]] for i in range(8)]
+    place = table(root, [["path", "label", "split"], *rows])
+    said = refusal("csv", place)
+    assert "the column 'split' has 'A', 'B': say which are splits" in said
+    assert "--data.splits train=A,test=B" in said
+    assert set(open_dataset("csv", place, splits="train=A,test=B").splits) == {"train", "test"}
+    assert set(open_dataset("csv", place, splits="none").splits) == {"all"}
+
+
+def test_a_column_of_splits_outside_csv_is_refused_not_passed_over(root):
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    columns = {
+        "image": [{"bytes": PNG[i % 4], "path": None} for i in range(8)],
+        "label": ["a", "b"] * 4,
+        "split": ["train"] * 6 + ["test"] * 2,
+    }
+    parquet.write_table(pa.table(columns), root / "data.parquet")
+    said = refusal("parquet", root)
+    assert "the column 'split' says splits, and only that of a CSV table is read" in said
+    assert set(open_dataset("parquet", root, splits="none").splits) == {"all"}
+    assert "the column 'split' says splits" in refusal("hub", root)
+
+
 def test_values_that_say_no_split_are_asked_about(root):
     rows = [[*row, s] for row, s in zip(ROWS, ["set", "train", "a", "train"], strict=True)]
     place = table(root, [*rows, ["c/3.png", "dog", "train"]])
@@ -701,6 +727,17 @@ def test_labels_of_tars_are_read(root, suffix, labels, image):
     dataset = open_dataset("webdataset", root)
     assert found(dataset) == {"all": {"cat": 6, "dog": 6}}
     assert dataset.notes == ()
+
+
+def test_a_label_whose_name_has_the_same_dots_as_its_image_belongs_to_it(root):
+    files = [(f"{i}.v2.png", PNG[i]) for i in range(4)]
+    files += [(f"{i}.v2.cls", label) for i, label in enumerate([b"a", b"b"] * 2)]
+    tar(root / "a.tar", files)
+    assert found(open_dataset("webdataset", root)) == {"all": {"a": 2, "b": 2}}
+    tar(root / "a.tar", [*files, ("0.v3.cls", b"b"), ("1.cls", b"b")])
+    dataset = open_dataset("webdataset", root)
+    assert found(dataset) == {"all": {"a": 2, "b": 2}}
+    assert dataset.notes == ("files in the tars that are not used: 1 .v2.cls, 1 .v3.cls",)
 
 
 def test_what_is_passed_over_in_a_tar_is_counted(root):

@@ -1,16 +1,13 @@
 """Tables of paths and labels in text files: CSV with any usual delimiter, TSV, JSON Lines."""
 
-import csv
-import io
-import json
 import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from codistill.data.encoded import EncodedDataset, Files, Listed, Origin, Packed, make_dataset
-from codistill.data.readers.class_folders import is_image, list_images, subfolders
 from codistill.data.readers.decode import SUFFIXES
+from codistill.data.readers.folders import is_image, list_images, subfolders
 from codistill.data.readers.index import files_below
 from codistill.data.readers.labels import (
     Columns,
@@ -22,7 +19,15 @@ from codistill.data.readers.labels import (
     unlabelled_notes,
     written_numbers,
 )
-from codistill.data.readers.splits import NONE, OPTION, SplitNames, split_of, splits_of
+from codistill.data.readers.splits import (
+    NONE,
+    OPTION,
+    SPLIT_COLUMNS,
+    SplitNames,
+    split_column,
+    splits_of,
+)
+from codistill.data.readers.text_tables import Table, read_table
 from codistill.errors import InputError
 from codistill.messages import shorten
 
@@ -43,11 +48,7 @@ _PATHS = (
     "image_id",
     "id",
 )
-_SPLIT_COLUMNS = ("split", "set", "subset", "partition", "dataset", "phase")
-_DELIMITERS = ",;\t|"
 _SUFFIXES = (".csv", ".tsv", ".jsonl")
-
-Table = dict[str, list[str | None]]
 
 
 def list_csv(place: Path, columns: Columns, names: SplitNames, fewest: int = 2) -> EncodedDataset:
@@ -102,7 +103,14 @@ class _Rows:
     def add(self, file: Path, split: str, given: Columns, names: SplitNames) -> None:
         """Adds the rows of a table."""
         table = read_table(file)
-        divides = None if names.given == {} or split != "all" else _split_column(table, names)
+        divides = None
+        if split == "all":
+            divides = split_column(table, lambda column: table[column], names, file)
+            if names.given and divides is None:
+                raise InputError(
+                    f"data.splits is given, but no column is called {', '.join(SPLIT_COLUMNS[:-1])}"
+                    f" or {SPLIT_COLUMNS[-1]}"
+                )
         path, label = _columns(table, file, given, divides)
         if self.label and label is not None and label != self.label:
             raise InputError(
@@ -257,91 +265,6 @@ def _images_below(root: Path) -> list[str]:
     for folder in subfolders(root):
         found += [name for name, _ in list_images(root, folder, Counter())]
     return sorted(found)
-
-
-def read_table(file: Path) -> Table:
-    """The columns of a text file, each with a value for every row; None where there is none.
-
-    Raises:
-        InputError: the file is no table, or not UTF-8.
-    """
-    text = _text(file)
-    if not text.strip():
-        raise InputError(f"{file} is empty")
-    if file.suffix.lower() == ".jsonl":
-        return _json_lines(text, file)
-    lines = text.lstrip().splitlines()
-    delimiter = max(_DELIMITERS, key=lambda delimiter: _columns_by(lines, delimiter))
-    try:
-        rows = list(csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True))
-    except csv.Error as error:
-        raise InputError(f"{file} is no table: {error}") from error
-    rows = [row for row in rows if any(cell.strip() for cell in row)]
-    head = [cell.strip() for cell in rows[0]]
-    if any(os.path.splitext(cell)[1].lower() in SUFFIXES for cell in head):
-        head = [f"column {i + 1}" for i in range(len(head))]  # there is no line of names
-    else:
-        rows = rows[1:]
-    twice = [name for name, count in Counter(head).items() if count > 1 and name]
-    if twice:
-        raise InputError(f"{file} has two columns {twice[0]!r}: rename one of them")
-    for number, row in enumerate(rows):
-        if len(row) > len(head) and any(cell.strip() for cell in row[len(head) :]):
-            raise InputError(
-                f"{file}, row {number + 1} has {len(row)} values, and there are {len(head)} "
-                "columns: put values with a delimiter in them in quotes"
-            )
-    return {name: [row[i] if i < len(row) else None for row in rows] for i, name in enumerate(head)}
-
-
-def _text(file: Path) -> str:
-    content = file.read_bytes()
-    encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-    try:
-        return content.decode(encoding)
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file} is not UTF-8 ({error.reason}): save it as UTF-8") from error
-
-
-def _columns_by(lines: list[str], delimiter: str) -> tuple[bool, int]:
-    """Whether a delimiter gives the first lines as many columns as each other, and how many."""
-    widths = [len(row) for row in csv.reader(lines[:20], delimiter=delimiter) if row]
-    return widths[0] > 1 and len({*widths}) == 1, widths[0]
-
-
-def _json_lines(text: str, file: Path) -> Table:
-    rows = []
-    for number, line in enumerate(text.splitlines()):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise InputError(f"{file}, line {number + 1} is no JSON: {error}") from error
-        if not isinstance(row, dict):
-            raise InputError(f"{file}, line {number + 1} has no names and values")
-        rows.append(row)
-    names = dict.fromkeys(name for row in rows for name in row)
-    return {name: [row.get(name) for row in rows] for name in names}
-
-
-def _split_column(table: Table, names: SplitNames) -> str | None:
-    """The column that says each row's split, or None."""
-    for name in _SPLIT_COLUMNS:
-        for column in table:
-            if column.strip().casefold() == name:
-                values = {(value or "").strip() for value in table[column]}
-                if names.given is not None:
-                    names.require(values, f"the column {column!r}")
-                    return column
-                if any(map(split_of, values)):
-                    return column
-    if names.given:
-        raise InputError(
-            f"data.splits is given, but no column is called {', '.join(_SPLIT_COLUMNS[:-1])} or "
-            f"{_SPLIT_COLUMNS[-1]}"
-        )
-    return None
 
 
 def _columns(

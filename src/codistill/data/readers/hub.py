@@ -9,16 +9,24 @@ import numpy as np
 from jaxtyping import Int64
 
 from codistill.data.encoded import EncodedDataset, Listed, Origin, make_dataset
+from codistill.data.readers.arrow import arrow_kind
 from codistill.data.readers.labels import (
     Columns,
+    label_texts,
     number_labels,
     pick_images,
     pick_labels,
     refuse_unlikely,
     unlabelled_notes,
 )
-from codistill.data.readers.parquet import arrow_kind, label_texts
-from codistill.data.readers.splits import OPTION, SPLITS, SplitNames, is_split_name, split_of
+from codistill.data.readers.splits import (
+    OPTION,
+    SPLITS,
+    SplitNames,
+    is_split_name,
+    refuse_split_column,
+    split_of,
+)
 from codistill.errors import InputError
 from codistill.files import place_of
 from codistill.importing import optional
@@ -131,6 +139,9 @@ def _load(name: str, split_names: SplitNames) -> tuple[dict[str, Any], dict[str,
         reason = " ".join(str(error).split())
         raise InputError(f"the data set {name!r} cannot be loaded: {reason}") from error
     split_names.require(loaded, name)
+    if split_names.given is None and len(loaded) == 1:
+        (table,) = loaded.values()
+        refuse_split_column(table.features, table.unique, name)
     tables: dict[str, Any] = {}
     places: dict[str, str] = {}
     ordered = sorted(loaded, key=lambda split: not is_split_name(split))

@@ -55,6 +55,34 @@ def label_text(value: Any) -> str | None:
     raise InputError(f"a {type(value).__name__}: labels are whole numbers or names")
 
 
+def label_texts(
+    values: list[Any], classes: list[str] | None, where: str, column: str, start: int
+) -> list[str | None]:
+    """Labels of a column as text; None for rows without a label.
+
+    Args:
+        values: a label of each row.
+        classes: class names that numbers stand for, if they are known; then -1 is no label.
+        where: names the table in messages.
+        column: name of the column, for messages.
+        start: number of the first row.
+    """
+    texts: list[str | None] = []
+    for i, value in enumerate(values):
+        if classes is not None:
+            if isinstance(value, bool):
+                value = int(value)
+            if value == -1:
+                value = None
+        try:
+            texts.append(label_text(value))
+        except InputError as error:
+            raise InputError(
+                f"{where}, row {start + i}: the column {column!r} holds {error}"
+            ) from error
+    return texts
+
+
 def written_numbers(texts: list[str | None]) -> list[str | None]:
     """Labels of a text file. Where all are numbers, "1.0" becomes "1", and "nan" no label.
 

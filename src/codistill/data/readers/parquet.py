@@ -4,20 +4,21 @@ Parquet compresses rows in groups, so that reading one row means reading its who
 images are copied once, one after the other, into a file of the cache, where each has its place.
 """
 
+import contextlib
 import glob
-import json
 import os
 import re
 import shutil
 import zlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from codistill.data.encoded import EncodedDataset, Held, Packed
+from codistill.data.readers.arrow import arrow_kind, class_names, is_binary
 from codistill.data.readers.index import (
     Index,
     files_below,
@@ -28,14 +29,14 @@ from codistill.data.readers.index import (
 from codistill.data.readers.labels import (
     LABELS,
     Columns,
-    label_text,
+    label_texts,
     number_labels,
     pick_images,
     pick_labels,
     refuse_unlikely,
     unlabelled_notes,
 )
-from codistill.data.readers.splits import SplitNames, splits_of
+from codistill.data.readers.splits import SplitNames, refuse_split_column, splits_of
 from codistill.errors import InputError, reason
 from codistill.files import refusing_writes, writing_alone, written
 from codistill.importing import optional
@@ -68,6 +69,8 @@ def list_parquet(place: Path, columns: Columns, split_names: SplitNames) -> Enco
             f"{place}: there is no parquet file: give a folder, or a pattern in quotes"
         )
     splits = splits_of([file.relative_to(root) for file in files], split_names)
+    if split_names.given is None and set(splits) == {"all"}:
+        _refuse_split_column(files)
     used = [(file, split) for file, split in zip(files, splits, strict=True) if split]
     files, splits = [file for file, _ in used], [split for _, split in used]
     stem = index_key("parquet", files, columns, splits)
@@ -92,6 +95,33 @@ def list_parquet(place: Path, columns: Columns, split_names: SplitNames) -> Enco
         with writing_alone(stem):  # another process may have copied them in the meantime
             index = copied()
     return indexed_dataset("parquet", index, index.slices([images], kept), files)
+
+
+def _refuse_split_column(files: list[Path]) -> None:
+    pq = optional("pyarrow.parquet", "reading parquet files")
+    for file in files:
+        with _reading(file):
+            columns = pq.read_schema(file).names
+        refuse_split_column(columns, lambda c, f=file: _values(f, c), file)
+
+
+def _values(file: Path, column: str) -> set[Any]:
+    pq = optional("pyarrow.parquet", "reading parquet files")
+    with _reading(file):
+        return {*pq.read_table(file, columns=[column]).column(0).unique().to_pylist()}
+
+
+@contextlib.contextmanager
+def _reading(file: Path) -> Iterator[None]:
+    """Turns what pyarrow raises into an InputError."""
+    pyarrow = optional("pyarrow", "reading parquet files")
+    try:
+        yield
+    except (pyarrow.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno:
+            raise InputError(f"{file} cannot be read: {error.strerror}") from error
+        why = f"{file} is damaged or cut off ({reason(error)}): fetch it again"
+        raise InputError(why) from error
 
 
 def find_shards(root: Path, name: str) -> dict[str, list[Path]]:
@@ -191,47 +221,40 @@ def _read(
     unlabelled: Counter[str] = Counter()
     label = ""
     pq = optional("pyarrow.parquet", "reading parquet files")
-    pyarrow = optional("pyarrow", "reading parquet files")
     for place, file in enumerate(files):
         before = len(sizes)
-        try:
-            with pq.ParquetFile(file) as table:
-                schema = table.schema_arrow
-                earlier = label, classes
-                image, label = _columns(schema, columns, likely, file)
-                classes = _class_names(schema, label)
-                if place and classes != earlier[1]:
-                    raise InputError(f"{file} has other class names than {files[0]}")
-                if place and label != earlier[0]:
-                    raise InputError(
-                        f"{file} has its labels in {label!r}, and {files[0]} in {earlier[0]!r}: "
-                        f"say which it is, such as --data.label_column {label}"
-                    )
-                shown, start = file.relative_to(root).as_posix(), 0
-                for batch in table.iter_batches(_ROWS, columns=[image, label]):
-                    values = batch.column(label).to_pylist()
-                    texts = label_texts(values, classes, f"{file}", label, start)
-                    for i, content in enumerate(batch.column(image).to_pylist()):
-                        text, row = texts[i], start + i
-                        if text is None and unnamed is not None:
-                            raise InputError(
-                                f"{file}, row {row}: the label is {values[i]}: labels count from 0"
-                            )
-                        if text is None:
-                            unlabelled[splits[place]] += 1
-                            continue
-                        encoded = _content(content, file, row)
-                        append(encoded)
-                        sizes.append(len(encoded))
-                        crcs.append(zlib.crc32(encoded))
-                        labels.append(text)
-                        names.append(f"{shown}, row {row}")
-                    start += len(texts)
-        except (pyarrow.ArrowException, OSError) as error:
-            if isinstance(error, OSError) and error.errno:
-                raise InputError(f"{file} cannot be read: {error.strerror}") from error
-            why = f"{file} is damaged or cut off ({reason(error)}): fetch it again"
-            raise InputError(why) from error
+        with _reading(file), pq.ParquetFile(file) as table:
+            schema = table.schema_arrow
+            earlier = label, classes
+            image, label = _columns(schema, columns, likely, file)
+            classes = class_names(schema, label)
+            if place and classes != earlier[1]:
+                raise InputError(f"{file} has other class names than {files[0]}")
+            if place and label != earlier[0]:
+                raise InputError(
+                    f"{file} has its labels in {label!r}, and {files[0]} in {earlier[0]!r}: "
+                    f"say which it is, such as --data.label_column {label}"
+                )
+            shown, start = file.relative_to(root).as_posix(), 0
+            for batch in table.iter_batches(_ROWS, columns=[image, label]):
+                values = batch.column(label).to_pylist()
+                texts = label_texts(values, classes, f"{file}", label, start)
+                for i, content in enumerate(batch.column(image).to_pylist()):
+                    text, row = texts[i], start + i
+                    if text is None and unnamed is not None:
+                        raise InputError(
+                            f"{file}, row {row}: the label is {values[i]}: labels count from 0"
+                        )
+                    if text is None:
+                        unlabelled[splits[place]] += 1
+                        continue
+                    encoded = _content(content, file, row)
+                    append(encoded)
+                    sizes.append(len(encoded))
+                    crcs.append(zlib.crc32(encoded))
+                    labels.append(text)
+                    names.append(f"{shown}, row {row}")
+                start += len(texts)
         members.append(len(sizes) - before)
     ends = np.cumsum([0, *sizes])
     known = classes or unnamed
@@ -259,7 +282,7 @@ def _read(
 def _columns(schema: Any, given: Columns, likely: Sequence[str], file: Path) -> tuple[str, str]:
     """The names of the columns of images and labels."""
     kinds = {f.name: arrow_kind(f.type) for f in schema}
-    named = [name for name in kinds if _class_names(schema, name)]
+    named = [name for name in kinds if class_names(schema, name)]
     others = {f.name: f"{f.type}" for f in schema}
     images = [name for name, kind in kinds.items() if kind == "images" and name != given.label]
     image = pick_images(images, others, given.image, file)
@@ -267,39 +290,13 @@ def _columns(schema: Any, given: Columns, likely: Sequence[str], file: Path) -> 
         name: "numbers" if kind == "numbers" else "text"
         for name, kind in kinds.items()
         if name != image
-        and (kind in ("text", "numbers") or (kind == "images" and _binary(schema.field(name).type)))
+        and (
+            kind in ("text", "numbers") or (kind == "images" and is_binary(schema.field(name).type))
+        )
         and (kind != "images" or name in (given.label, *likely))
     }
     rest = {name: kind for name, kind in others.items() if name not in labels}
     return image, pick_labels(labels, rest, named, given.label, file, likely)
-
-
-def arrow_kind(kind: Any) -> str:
-    """What an Arrow type may hold for us: "images", "text", "numbers" or ""."""
-    from pyarrow import types
-
-    if types.is_dictionary(kind):
-        kind = kind.value_type
-    if types.is_struct(kind):
-        return "images" if kind.get_field_index("bytes") >= 0 else ""
-    if _binary(kind):
-        return "images"
-    if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
-        return "text"
-    numeric = (types.is_integer, types.is_floating, types.is_boolean, types.is_decimal)
-    return "numbers" if any(is_one(kind) for is_one in numeric) else ""
-
-
-def _binary(kind: Any) -> bool:
-    from pyarrow import types
-
-    kinds = (
-        types.is_binary,
-        types.is_large_binary,
-        types.is_binary_view,
-        types.is_fixed_size_binary,
-    )
-    return any(is_one(kind) for is_one in kinds)
 
 
 def _content(row: Any, file: Path, number: int) -> bytes:
@@ -311,41 +308,3 @@ def _content(row: Any, file: Path, number: int) -> bytes:
             + (f", only the path {path}: list paths in a table (--data csv)" if path else "")
         )
     return content
-
-
-def label_texts(
-    values: list[Any], classes: list[str] | None, where: str, column: str, start: int
-) -> list[str | None]:
-    """Labels of a column as text; None for rows without a label.
-
-    Args:
-        values: a label of each row.
-        classes: class names that numbers stand for, if they are known; then -1 is no label.
-        where: names the table in messages.
-        column: name of the column, for messages.
-        start: number of the first row.
-    """
-    texts: list[str | None] = []
-    for i, value in enumerate(values):
-        if classes is not None:
-            if isinstance(value, bool):
-                value = int(value)
-            if value == -1:
-                value = None
-        try:
-            texts.append(label_text(value))
-        except InputError as error:
-            raise InputError(
-                f"{where}, row {start + i}: the column {column!r} holds {error}"
-            ) from error
-    return texts
-
-
-def _class_names(schema: Any, label: str) -> list[str] | None:
-    """The class names that the `datasets` library writes into a schema, if it did."""
-    try:
-        stored = json.loads((schema.metadata or {})[b"huggingface"])
-        names = stored["info"]["features"][label]["names"]
-        return list(map(str, names))
-    except (KeyError, TypeError, ValueError):
-        return None

@@ -7,13 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from codistill.data.encoded import EncodedDataset
-from codistill.data.readers.class_folders import (
-    Tree,
-    dataset_of_tree,
-    list_images,
-    list_tree,
-    subfolders,
-)
+from codistill.data.readers.class_folders import Tree, dataset_of_tree, list_tree
+from codistill.data.readers.folders import list_images, subfolders
 from codistill.errors import InputError
 from codistill.files import read_text
 from codistill.names import DATASETS

@@ -1,7 +1,7 @@
 """The names of splits, wherever folders, files, columns or the user name them."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
 
@@ -11,6 +11,9 @@ SPLITS = ("train", "val", "test")
 OPTION = "--data.splits"
 NONE = "none"  # the value of the option that says that nothing names a split
 
+SPLIT_COLUMNS = ("split", "set", "subset", "partition", "dataset", "phase")
+"""Names of a column that may say each row's split, the likeliest first."""
+_FEW = 5  # values of such a column
 _WORDS = {
     "train": "train",
     "training": "train",
@@ -140,3 +143,54 @@ def splits_of(files: list[PurePath], names: SplitNames) -> list[str]:
             f"{OPTION} train=..., with the beginnings of the files' names, or {OPTION} {NONE}"
         )
     return ["all"] * len(files) if named <= {"", "train"} else found
+
+
+def split_column(
+    columns: Iterable[str],
+    values_of: Callable[[str], Iterable[object]],
+    names: SplitNames,
+    where: object,
+) -> str | None:
+    """The column of a table that says each row's split, or None.
+
+    Args:
+        columns: names of the table's columns.
+        values_of: gives the values of a column.
+        names: which values say which split.
+        where: names the table in messages.
+
+    Raises:
+        InputError: a column may say splits, but not by words for them.
+    """
+    present = list(columns)
+    for name in SPLIT_COLUMNS if names.given != {} else ():
+        for column in present:
+            if column.strip().casefold() != name:
+                continue
+            values = {"" if value is None else str(value).strip() for value in values_of(column)}
+            if names.given is not None:
+                names.require(values, f"the column {column!r}")
+                return column
+            if any(map(split_of, values)):
+                return column
+            if 2 <= len(values) <= _FEW:
+                first, second = sorted(values)[:2]
+                raise InputError(
+                    f"{where}: the column {column!r} has {', '.join(sorted(map(repr, values)))}: "
+                    f"say which are splits, such as {OPTION} train={first},test={second}, or give "
+                    f"{OPTION} {NONE} if it divides nothing"
+                )
+    return None
+
+
+def refuse_split_column(
+    columns: Iterable[str], values_of: Callable[[str], Iterable[object]], where: object
+) -> None:
+    """Raises InputError if a column says splits, in a form in which none is read."""
+    column = split_column(columns, values_of, SplitNames(), where)
+    if column is not None:
+        raise InputError(
+            f"{where}: the column {column!r} says splits, and only that of a CSV table is read: "
+            f"write a file or split for each, such as train and test, or give {OPTION} {NONE} to "
+            "take all rows together"
+        )

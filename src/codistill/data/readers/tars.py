@@ -31,6 +31,7 @@ from codistill.data.readers.labels import (
     written_numbers,
 )
 from codistill.data.readers.splits import SplitNames, splits_of
+from codistill.data.readers.text_tables import text_of
 from codistill.errors import InputError
 
 _PLAIN = (".cls", ".label", ".txt", ".class")  # files that hold a label and nothing else
@@ -71,10 +72,7 @@ def list_tars(root: Path, names: SplitNames, label_column: str | None) -> Encode
 
 def read_class_list(file: Path) -> list[str]:
     """The names of a file with one class in each line."""
-    try:
-        lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file} is not UTF-8 ({error.reason}): save it as UTF-8") from error
+    lines = [line.strip() for line in text_of(file).splitlines()]
     while lines and not lines[-1]:
         lines.pop()
     if not all(lines):
@@ -182,6 +180,7 @@ def _key(name: str) -> str:
 def _list_tar(file: Path) -> _Members:
     """The images and labels of a tar."""
     found = _Members()
+    dotted: list[tuple[str, str, str, bytes]] = []  # of KEY.v2.cls: the key, .v2, .cls, content
     try:
         with tarfile.open(file, "r:") as tar:
             for member in tar:
@@ -197,10 +196,15 @@ def _list_tar(file: Path) -> _Members:
                     if suffix in kinds:
                         raise InputError(f"{file} has two images {member.name}")
                     kinds[suffix] = member.name, member.offset_data, member.size
-                elif suffix in (*_PLAIN, _JSON) and member.size <= _LABEL_LIMIT:
+                elif (last := os.path.splitext(suffix)[1] or suffix) in (*_PLAIN, _JSON) and (
+                    member.size <= _LABEL_LIMIT
+                ):
                     content = tar.extractfile(member)
                     assert content is not None  # a regular file has one
-                    _add_labels(found, key, suffix, content.read())
+                    if last == suffix:
+                        _add_labels(found, key, suffix, content.read())
+                    else:
+                        dotted.append((key, suffix.removesuffix(last), last, content.read()))
                 else:
                     found.other[suffix] += 1
             end = tar.offset
@@ -208,6 +212,12 @@ def _list_tar(file: Path) -> _Members:
         raise InputError(f"{file} is damaged, cut off or compressed ({error})") from error
     if file.stat().st_size < end + tarfile.BLOCKSIZE:  # tarfile does not need the end
         raise InputError(f"{file} is cut off: fetch it again")
+    for key, middle, last, label in dotted:
+        images = [os.path.splitext(suffix)[0] for suffix in found.images.get(key, {})]
+        if images == [middle] and key not in found.labels.get(last.removeprefix("."), {}):
+            _add_labels(found, key, last, label)
+        else:
+            found.other[middle + last] += 1
     return found
 
 
