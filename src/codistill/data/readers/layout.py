@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from codistill.data.balance import shorten
 from codistill.data.readers.folders import count_images, has_images, is_filled, subfolders
 from codistill.data.readers.splits import NONE, OPTION, SplitNames, is_split_name, split_of
 from codistill.errors import InputError
+from codistill.messages import shorten
 
 _WRAPPERS = {"images", "image", "imgs", "data", "photos", "classes"}  # say nothing about a class
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst")
