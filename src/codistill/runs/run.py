@@ -209,17 +209,20 @@ class Run:
                 for record in records:
                     if best_epoch(state.history, students) == state.epoch:
                         self._write_weights("_best", state, data)
-                    checkpoints.save(self.path, state, config.keep_checkpoints, self.manifest.id)
+                    self._save(state)
                     write_history(self.path, state.history)
                     send(record)
                     yield record
                 if state.epoch < config.epochs:  # stopped
                     if state.step:
-                        mark = self.manifest.id
-                        checkpoints.save(self.path, state, config.keep_checkpoints, mark)
+                        self._save(state)
                     return
                 self._write_weights("", state, data)
                 RunScores.of(state.history, students).write(self.path)
+
+    def _save(self, state: TrainingState) -> None:
+        """Writes a checkpoint of the run, and removes those beyond `keep_checkpoints`."""
+        checkpoints.save(self.path, state, self.config.keep_checkpoints, self.manifest.id)
 
     def history(self) -> list[Record]:
         """The records of all completed epochs."""
@@ -350,6 +353,5 @@ class _Watched:
         for batch in self.watch(self.batches):
             yield batch
             if time.monotonic() - saved >= config.checkpoint_seconds:
-                mark = self.run.manifest.id
-                checkpoints.save(self.run.path, self.state, config.keep_checkpoints, mark)
+                self.run._save(self.state)
                 saved = time.monotonic()
