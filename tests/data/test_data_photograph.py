@@ -9,13 +9,8 @@ import pytest
 from photo_fakes import encoded, picture
 from PIL import Image
 
-from codistill.data.batches.photograph import (
-    BrokenImageError,
-    centre_box,
-    load_crops,
-    load_whole,
-    random_box,
-)
+from codistill.data.batches.boxes import centre_box, random_box
+from codistill.data.batches.photograph import BrokenImageError, load_crops, load_whole
 
 
 def whole(content: bytes) -> np.ndarray:

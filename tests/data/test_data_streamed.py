@@ -16,7 +16,7 @@ from codistill.data import (
     StreamedTrainBatches,
     open_dataset,
 )
-from codistill.data.batches.photograph import centre_box, random_box
+from codistill.data.batches.boxes import centre_box, random_box
 from codistill.data.batches.streamed import _Augmented, _Key
 from codistill.errors import InputError, MissingExtraError
 

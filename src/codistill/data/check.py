@@ -8,12 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from codistill.data.balance import count_classes
-from codistill.data.batches.photograph import (
-    BrokenImageError,
-    dark_message,
-    load_whole,
-    nearly_black,
-)
+from codistill.data.batches.depth import dark_message, nearly_black
+from codistill.data.batches.photograph import BrokenImageError, load_whole
 from codistill.data.batches.workers import Workers
 from codistill.data.division import divide, division_notes
 from codistill.data.encoded import EncodedDataset, Store

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from codistill.data.batches.photograph import EVAL_CROP
+from codistill.data.batches.boxes import EVAL_CROP
 from codistill.data.batches.streamed import StreamedEvalBatches
 from codistill.data.batches.workers import available_cores
 from codistill.data.by_name import IN_MEMORY

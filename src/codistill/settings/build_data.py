@@ -1,7 +1,6 @@
 """Builds the batches of a run from its settings."""
 
 import dataclasses
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +8,11 @@ from typing import Any
 
 import torch
 
+from codistill.data.batches.boxes import EVAL_CROP
 from codistill.data.batches.broken import BrokenImages
+from codistill.data.batches.depth import notes_on_depth
 from codistill.data.batches.in_memory import Augmentation, EvalBatches, TrainBatches
 from codistill.data.batches.mixing import MixedBatches, Mixing, balanced_weights
-from codistill.data.batches.photograph import EVAL_CROP, dark_message, deepest, nearly_black
 from codistill.data.batches.streamed import (
     CropAugmentation,
     StreamedEvalBatches,
@@ -38,7 +38,6 @@ _EVAL_BATCH = 500
 _EVAL_BATCH_ON_CPU = 128  # feature maps of more than that leave its caches
 STREAMED_EVAL_BATCH = 100  # 15 MB at 224 x 224; small enough to be spread over the workers
 _OF_READERS = ("label_column", "image_column", "splits", "bits")
-_LOOKED_AT = 32  # images whose depth is looked at before a training
 _MEASURED = 2000  # images that a normalisation is estimated from
 
 
@@ -204,7 +203,7 @@ def _build_in_memory(config: Config, device: torch.device) -> Data:
 def _build_streamed(config: Config, device: torch.device) -> Data:
     c = config.data
     dataset = open_with(c)
-    dark = _dark(dataset) if c.bits is None else ()
+    dark = notes_on_depth(dataset) if c.bits is None else ()
     division = _divide(dataset.splits, c)
     size = IMAGE_SIZE if c.image_size is None else c.image_size
     workers = available_cores() if c.workers is None else c.workers
@@ -257,25 +256,6 @@ def open_with(c: DataConfig, fewest: int = 2) -> EncodedDataset:
     """The data set of a configuration, its images still encoded; of so many classes at least."""
     given = {option: getattr(c, option) for option in _OF_READERS}
     return open_dataset(c.name, c.root, **given, fewest=fewest)
-
-
-def _dark(dataset: EncodedDataset) -> tuple[str, ...]:
-    """A remark on 16-bit images that come out nearly black, of some that are looked at.
-
-    Raises:
-        InputError: all that were looked at do.
-    """
-    part = next(iter(dataset.splits.values()))
-    places = torch.linspace(0, len(part) - 1, min(_LOOKED_AT, len(part))).long().tolist()
-    depths = [deepest(functools.partial(part.read, i)) for i in places]
-    deep = [depth for depth in depths if depth is not None]
-    dark = [depth for depth in deep if nearly_black(depth, 16)]
-    if not dark:
-        return ()
-    message = f"of {len(places)} images looked at, {dark_message(dark, 16)}"
-    if len(dark) == len(deep):
-        raise InputError(message)
-    return (message,)
 
 
 def _divide(splits: Mapping[str, S], c: DataConfig) -> Division[S]:

@@ -9,7 +9,6 @@ import contextlib
 import errno
 import io
 import math
-import random
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from codistill.data.batches.boxes import Box, centre_box
 from codistill.data.normalisation import Normalisation
 from codistill.data.readers.decode import formats
 from codistill.errors import InputError, reason
@@ -27,11 +27,6 @@ from codistill.importing import optional
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-Box = tuple[int | float, int | float, int | float, int | float]
-"""Left, top, right and bottom in pixels of the whole image, turned as EXIF says."""
-
-EVAL_CROP = 0.875  # share of the short side, as 224 of 256
 
 EVAL_SPARE = 2.0  # so that decoding hardly changes what is measured: see `load_crops`
 _ORIENTATION = 274  # EXIF's tag
@@ -74,7 +69,7 @@ def load_crops(
     """
     from PIL.Image import Resampling
 
-    with _opened(read) as image:
+    with opened(read) as image:
         boxes = choose(*shown_size(image))
         with _blamed_on_the_image():
             shrink = _draft(image, boxes, spare * size)
@@ -110,9 +105,9 @@ def load_whole(read: Callable[[], bytes], bits: int | None = None) -> Whole:
     Raises:
         BrokenImageError: the image cannot be read or decoded, or is too large.
     """
-    with _opened(read) as image, _blamed_on_the_image():
+    with opened(read) as image, _blamed_on_the_image():
         frames = image.format != "MPO" and getattr(image, "is_animated", False)
-        wide = _has_16_bits(image)
+        wide = has_16_bits(image)
         mode = image.mode
         image.load()
         deep = int(np.asarray(image).max()) if wide and mode[0] == "I" else None
@@ -122,37 +117,8 @@ def load_whole(read: Callable[[], bytes], bits: int | None = None) -> Whole:
         return Whole(mode, pixels, deep, frames)
 
 
-def nearly_black(deep: int | None, bits: int) -> bool:
-    """Whether a 16-bit image uses less than a sixteenth of its range, and so comes out black."""
-    return deep is not None and deep < 2 ** (bits - 4)
-
-
-def dark_message(found: Sequence[int], bits: int) -> str:
-    """What to say of 16-bit images that come out nearly black.
-
-    Args:
-        found: largest value of each such image.
-        bits: bits that they are taken to use.
-    """
-    most = max(found)
-    used = next((b for b in (8, 10, 12, 14) if most < 2**b), 16)
-    return (
-        f"{len(found):,} 16-bit images have values up to {most:,} of {2**bits - 1:,} and come out "
-        f"nearly black: give --data.bits {used} if their grey levels use so many bits (convert "
-        "colour to 8 bits), or --data.bits 16 if they are that dark"
-    )
-
-
-def deepest(read: Callable[[], bytes]) -> int | None:
-    """The largest value of a 16-bit image; None for others, and for broken ones."""
-    try:
-        with _opened(read) as image:
-            return load_whole(read).deep if _has_16_bits(image) else None
-    except BrokenImageError:
-        return None
-
-
-def _has_16_bits(image: "Image") -> bool:
+def has_16_bits(image: "Image") -> bool:
+    """Whether a pixel of the stored image has 16 bits."""
     if image.mode[0] == "I":
         return True
     if image.format == "TIFF":  # decoded by now
@@ -164,38 +130,6 @@ def _has_16_bits(image: "Image") -> bool:
     return isinstance(raw, str) and ";16" in raw
 
 
-def random_box(width: int, height: int, min_scale: float, rng: random.Random) -> Box:
-    """A crop of random area and aspect, as torchvision's `RandomResizedCrop` draws it.
-
-    Args:
-        width: width of the image, in pixels.
-        height: height of the image, in pixels.
-        min_scale: smallest share of its area; the largest is 1. Aspects are 3/4 to 4/3.
-        rng: draws the crop.
-    """
-    for _ in range(10):
-        area = width * height * rng.uniform(min_scale, 1)
-        aspect = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
-        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
-        if 0 < w <= width and 0 < h <= height:
-            left, top = rng.randint(0, width - w), rng.randint(0, height - h)
-            return left, top, left + w, top + h
-    return centre_box(width, height, 1.0, (3 / 4, 4 / 3))  # for a very long image
-
-
-def centre_box(
-    width: int, height: int, share: float, aspects: tuple[float, float] = (1.0, 1.0)
-) -> Box:
-    """The crop in the middle: a share of the largest one whose aspect lies in this range.
-
-    Resizing the short side to S / share and then cutting out S x S gives the same crop, but makes a
-    very large image of a very long one.
-    """
-    aspect = min(max(width / height, aspects[0]), aspects[1])
-    w, h = min(width, height * aspect) * share, min(height, width / aspect) * share
-    return (width - w) / 2, (height - h) / 2, (width + w) / 2, (height + h) / 2
-
-
 def shown_size(image: "Image") -> tuple[int, int]:
     """Width and height of an image, turned as EXIF says."""
     width, height = image.size
@@ -203,7 +137,7 @@ def shown_size(image: "Image") -> tuple[int, int]:
 
 
 @contextlib.contextmanager
-def _opened(read: Callable[[], bytes]) -> Iterator["Image"]:
+def opened(read: Callable[[], bytes]) -> Iterator["Image"]:
     """The image, its size known and its pixels not yet decoded."""
     from PIL import Image
 
@@ -272,7 +206,7 @@ def _to_rgb(image: "Image", bits: int | None = None) -> "Image":
 
     turn = _orientation(image)
     bits = bits or 16
-    if bits < 16 and image.mode[0] != "I" and _has_16_bits(image):
+    if bits < 16 and image.mode[0] != "I" and has_16_bits(image):
         raise BrokenImageError("16-bit colour is read with all its bits: convert it to 8 bits")
     image.load()
     if image.mode == "F":

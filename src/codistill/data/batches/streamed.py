@@ -16,17 +16,10 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from codistill.data.batch import Batch
+from codistill.data.batches.boxes import EVAL_CROP, Box, centre_box, random_box
 from codistill.data.batches.broken import BrokenImages
 from codistill.data.batches.order import InOrder, Shuffled, mix
-from codistill.data.batches.photograph import (
-    EVAL_CROP,
-    EVAL_SPARE,
-    Box,
-    BrokenImageError,
-    centre_box,
-    load_crops,
-    random_box,
-)
+from codistill.data.batches.photograph import EVAL_SPARE, BrokenImageError, load_crops
 from codistill.data.batches.rand_augment import RAND_AUGMENT, rand_augment
 from codistill.data.batches.workers import Workers
 from codistill.data.encoded import EncodedSplit, Store
