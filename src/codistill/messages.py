@@ -1,7 +1,8 @@
 """Lines for the person at the terminal. Importing this file imports neither PyTorch nor rich."""
 
+import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -30,6 +31,24 @@ def note(text: str, console: "Console | None" = None) -> None:
         _log.warning("%s", line)
     else:
         say(console, line, "yellow")
+
+
+@contextlib.contextmanager
+def equal_notes_once() -> Iterator[None]:
+    """Within it, notes of the same text are logged once: peers of one kind cause the same."""
+    seen: set[str] = set()
+
+    def is_new(record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        new = text not in seen
+        seen.add(text)
+        return new
+
+    _log.addFilter(is_new)
+    try:
+        yield
+    finally:
+        _log.removeFilter(is_new)
 
 
 def shorten(names: Sequence[str]) -> str:

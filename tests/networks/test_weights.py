@@ -193,12 +193,15 @@ def test_where_two_fit_both_are_said_and_one_can_be_chosen(tmp_path, network, on
         start_from(network, tmp_path / "w.pth#no")
 
 
-def test_two_of_which_one_fits_or_that_are_equal_are_no_question(tmp_path, network):
+def test_two_of_which_one_fits_or_that_are_equal_are_no_question(tmp_path, network, caplog):
     larger = {"teacher": {"conv.weight": torch.ones(3, 3)}, "student": state()}
     start_from(network, saved(tmp_path, larger))
     assert_started(network, state())
     start_from(network, saved(tmp_path, {"model": state(seed=2), "ema": state(seed=2)}))
     assert_started(network, state(seed=2))
+    caplog.clear()
+    start_from(network, saved(tmp_path, state() | {"ema": state()}))
+    assert not caplog.messages
 
 
 def test_a_name_with_a_number_sign_is_a_name(tmp_path, network):

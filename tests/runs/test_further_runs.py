@@ -6,6 +6,8 @@ from commands_of import codistill
 from runs_of import tiny_config, train
 
 from codistill import InputError
+from codistill.networks import start
+from codistill.networks.weights_in_file import read_tensors
 from codistill.runs.run import Run
 from codistill.settings.build_method import build_method
 from codistill.settings.config import Config
@@ -91,6 +93,27 @@ def test_a_folder_that_is_no_run_names_the_files_in_it(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"")
     with pytest.raises(InputError, match=r"is a folder: give one of model.safetensors in it"):
         built(tmp_path)
+
+
+def test_equal_peers_read_a_file_once_and_say_once_what_was_found(
+    run, tmp_path, caplog, monkeypatch
+):
+    read = []
+    monkeypatch.setattr(start, "read_tensors", lambda file: read.append(file) or read_tensors(file))
+    tensors, _ = read_weights(run / "student.safetensors")
+    del tensors["head.2.bias"]
+    torch.save({"model": tensors}, tmp_path / "w.pth")
+    built(tmp_path / "w.pth")
+    (line,) = caplog.messages
+    assert line.endswith("under 'model'; not loaded, and drawn anew: head.2.bias")
+    built(run)
+    assert read == [tmp_path / "w.pth", run / "weights.safetensors"]
+
+
+def test_a_run_is_built_once(tmp_path, caplog):
+    own = {"network": "foreign:Softmax", "shared": 0, "method": {"name": "dml"}}
+    Run.create(tiny_config(tmp_path / "run", **own))
+    assert len([text for text in caplog.messages if "leave out the softmax" in text]) == 1
 
 
 def test_files_that_are_given_are_left_as_they_are(tmp_path):

@@ -103,6 +103,7 @@ class Run:
         workers: int | None = None,
         loggers: str | None = None,
         trust_code: bool = False,
+        _made: Method | None = None,  # the method, built by `create` already
     ):
         self.path = Path(path)
         self._data: Data | None = None
@@ -125,7 +126,7 @@ class Run:
             ),
         )
         self.device = use_device(self.config.device, self.config.threads)
-        self.method = self._build_method().to(self.device)
+        self.method = (_made or self._build_method()).to(self.device)
 
     @classmethod
     def create(cls, config: Config) -> "Run":
@@ -155,7 +156,7 @@ class Run:
         lock = lock_folder(path)
         try:
             _write_new_run(path, config, method, Manifest.of(config, method, data))
-            run = cls(path, trust_code=True)  # the caller named it
+            run = cls(path, trust_code=True, _made=method)  # the caller named the code
         except BaseException:
             lock.release()
             raise

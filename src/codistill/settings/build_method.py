@@ -12,7 +12,7 @@ import torch
 from codistill.checks import typed_arguments
 from codistill.errors import InputError
 from codistill.files import place_of
-from codistill.messages import note
+from codistill.messages import equal_notes_once, note
 from codistill.methods import method_class
 from codistill.methods.length import Length, scaled_defaults
 from codistill.methods.method import Method
@@ -41,11 +41,12 @@ def build_method(
     if config.shared and len(read) > 1:
         raise InputError(_DIFFERENT_TRUNKS)
     torch.manual_seed(config.seed)
-    networks = [
-        build_network(name, num_classes, image_size=image_size, pretrained=config.pretrained)
-        for name in config.networks()
-    ]
-    start_each_from(networks, starts, image_size)
+    with equal_notes_once():
+        networks = [
+            build_network(name, num_classes, image_size=image_size, pretrained=config.pretrained)
+            for name in config.networks()
+        ]
+        start_each_from(networks, starts, image_size)
     if config.weights:
         _require_one_trunk(networks, config.shared)
     renew_equal_classifiers(networks)
