@@ -11,6 +11,7 @@ from codistill.data.batches.mixing import MixedBatches, Mixing
 from codistill.data.normalisation import Normalisation
 from codistill.methods import FFL
 from codistill.names import METHODS
+from codistill.training.device import deterministic
 
 every_method = pytest.mark.parametrize(
     ("name", "shared"), [(name, s) for name in METHODS for s in (0, 2) if can_share(name, s)]
@@ -132,9 +133,12 @@ def test_a_step_on_a_gpu_waits_nowhere(name, shared):
 
 
 @needs_cuda
-def test_an_epoch_on_a_gpu_waits_in_no_step():
+@pytest.mark.parametrize("rand_augment", [0, 9])
+def test_an_epoch_on_a_gpu_waits_in_no_step(rand_augment):
+    """Deterministic, as the command trains: some kernels that PyTorch then takes do wait."""
     split = toy_split(n=160).to(torch.device("cuda"))
-    batches = TrainBatches(split, 32, Normalisation.of(split), Augmentation(pad=1))
+    augmentation = Augmentation(pad=1, rand_augment=rand_augment)
+    batches = TrainBatches(split, 32, Normalisation.of(split), augmentation)
     method = make("ffl").cuda()
     training = TrainingState(method, sgd)
 
@@ -143,4 +147,5 @@ def test_an_epoch_on_a_gpu_waits_in_no_step():
             yield batch
             torch.cuda.set_sync_debug_mode("error" if step < len(batches) - 2 else "default")
 
-    fit(method, watched(), epochs=1, state=training)
+    with deterministic(torch.device("cuda")):
+        fit(method, watched(), epochs=1, state=training)

@@ -84,7 +84,9 @@ def _apply(
     moves = _moves(strength, (height, width))
     order = sorted(range(B), key=lambda b: drawn[b])  # images of one operation stand together
     rows = [moves.get(drawn[b], 0) for b in order]
-    place, row = torch.tensor([order, rows]).to(images.device, non_blocking=True)
+    back = sorted(range(B), key=order.__getitem__)  # where each image stands
+    packed = torch.tensor([order, rows, back]).to(images.device, non_blocking=True)
+    place, row, stands = packed
 
     source = _sources(strength, (height, width), images.device)[row]  # (B, H W)
     pixels = source.clamp(min=0) + height * width * place[:, None]
@@ -99,7 +101,7 @@ def _apply(
             part = moved[begin:end].permute(0, 3, 1, 2)
             moved[begin:end] = _changed(part, name, magnitude, strength).permute(0, 2, 3, 1)
         begin = end
-    return torch.empty_like(images).index_copy_(0, place, moved)
+    return moved.index_select(0, stands)
 
 
 def _changed(
@@ -109,6 +111,8 @@ def _changed(
         return _sharpened(images, 1 + magnitude)
     if name == "AutoContrast":
         return _spread(images)
+    if name == "Equalize":
+        return _equalised(images)
     transform = _transform(strength)
     return transform._apply_image_or_video_transform(
         images, name, magnitude, interpolation=transform.interpolation, fill=transform._fill
@@ -139,6 +143,27 @@ def _spread(images: UInt8[Tensor, "b 3 H W"]) -> UInt8[Tensor, "b 3 H W"]:
     flat = low == high
     scale = torch.where(flat, 1.0, (high - low) * (1.0 / 255))
     return ((x - torch.where(flat, 0.0, low)) / scale).clamp_(0, 255).byte()
+
+
+def _equalised(images: UInt8[Tensor, "b 3 H W"]) -> UInt8[Tensor, "b 3 H W"]:
+    """The `equalize` of torchvision, whose histogram a GPU in deterministic mode waits for.
+
+    How many pixels are at most as bright as each value is looked up in the sorted pixels.
+    """
+    pixels = images.flatten(2)  # (b, 3, HW)
+    ordered = pixels.sort(dim=2).values.contiguous()
+    values = torch.arange(255, dtype=torch.uint8, device=images.device)
+    counts = torch.searchsorted(
+        ordered, values.expand(*pixels.shape[:2], -1).contiguous(), right=True
+    )
+    darker = torch.searchsorted(ordered, ordered[..., -1:].contiguous())  # than the brightest value
+    step = darker.div(255, rounding_mode="floor")
+    table = (
+        (counts + step // 2).div_(step.clamp(min=1), rounding_mode="floor").clamp_(0, 255).byte()
+    )
+    table = torch.cat([torch.zeros_like(table[..., :1]), table], dim=2)  # (b, 3, 256)
+    equalised = table.gather(2, pixels.long())
+    return torch.where(step > 0, equalised, pixels).view(images.shape)
 
 
 @functools.cache
