@@ -150,9 +150,9 @@ from test_data_workers import square, slow
 from codistill.data.batches.workers import Workers
 
 if __name__ == "__main__":
-    calls = Workers(slow, 2)
-    for _, _, pid in calls(range(1000)):
-        print(pid, flush=True)
+    results = Workers(slow, 2)(range(1000))
+    for _ in range(COUNT):
+        print(next(results)[2], flush=True)
 """
 
 
@@ -161,9 +161,10 @@ def slow(key):
     return square(key % 16)
 
 
-@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT, None])
 def test_workers_end_with_the_process_that_they_work_for(tmp_path, sent):
-    (tmp_path / "script.py").write_text(SCRIPT)
+    """Also if it ends by itself and has not asked for all results."""
+    (tmp_path / "script.py").write_text(SCRIPT.replace("COUNT", "1000" if sent else "8"))
     path = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
     process = subprocess.Popen(
         [sys.executable, "-W", "error", tmp_path / "script.py"],
@@ -178,9 +179,12 @@ def test_workers_end_with_the_process_that_they_work_for(tmp_path, sent):
     assert len(pids) == 2
     if sent == signal.SIGINT:
         os.killpg(process.pid, sent)  # as a terminal does: all of them get it
-    else:
+    elif sent:
         process.kill()
-    _, errors = process.communicate(timeout=30)
+    try:
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert "Worker" not in errors  # no traceback of a worker
     assert errors.count("Traceback") <= (1 if sent == signal.SIGINT else 0)
     deadline = time.monotonic() + 20

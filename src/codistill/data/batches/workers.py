@@ -5,6 +5,7 @@ PyTorch's DataLoader does the work. This file adds:
 - Workers come from a fork server, because a process that has threads (PyTorch, a progress bar) or
   an open GPU must not fork. They end when this process ends, however it ends, and ignore signals to
   all processes of a job, such as Ctrl-C: the training needs them until its checkpoint is written.
+  So what asks one to end by SIGTERM, as Python does at its exit before it waits, kills it instead.
 - No random numbers of this process are drawn.
 - A worker that dies or reports an error gives one line.
 - On Linux, results are passed in memory without a name (memfd), through a file that is closed at
@@ -19,7 +20,8 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from multiprocessing import forkserver, resource_tracker
+from multiprocessing import forkserver, popen_forkserver, resource_tracker
+from multiprocessing.context import ForkServerContext, ForkServerProcess
 from multiprocessing.reduction import DupFd
 from pathlib import Path
 from typing import Any
@@ -182,9 +184,24 @@ def _make_loader(
 def _context() -> Any:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
+    context = _Context()
     context.set_forkserver_preload(_PRELOAD)
     return context
+
+
+class _Popen(popen_forkserver.Popen):
+    def terminate(self) -> None:
+        self.kill()
+
+
+class _Process(ForkServerProcess):
+    @staticmethod
+    def _Popen(process_obj: Any) -> popen_forkserver.Popen:
+        return _Popen(process_obj)
+
+
+class _Context(ForkServerContext):
+    Process = _Process
 
 
 def _start_fork_server() -> None:
