@@ -15,6 +15,7 @@ from codistill.runs.run import Run
 from codistill.seals import NAME
 from codistill.settings.arguments import parse_config
 from codistill.tensor_files import read_state, read_weights, write_state, write_weights
+from codistill.training.state import TrainingState
 
 
 @pytest.fixture
@@ -106,6 +107,44 @@ def test_results_are_not_made_of_the_checkpoint_of_an_earlier_epoch(run: Path) -
         load_result(run)
 
 
+@pytest.mark.parametrize("name", ["config.yaml", "manifest.json"])
+def test_settings_and_manifest_are_made_again_once_the_damaged_file_is_deleted(
+    name: str, run: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    before, content = load_result(run), (run / name).read_bytes()
+    flip(run / name)
+    with pytest.raises(InputError, match=f"or delete {name}, and it is made anew from the last"):
+        load_result(run)
+    (run / name).unlink()
+    assert load_result(run) == before
+    assert f"{run / name} is gone, and is made anew from the last checkpoint" in caplog.text
+    assert (run / name).read_bytes() == content
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "manifest.json"])
+def test_without_a_checkpoint_nothing_says_that_they_can_be_made_again(
+    name: str, run: Path
+) -> None:
+    shutil.rmtree(run / "checkpoints")
+    flip(run / name)
+    with pytest.raises(InputError, match=f"{name} is damaged") as raised:
+        load_result(run)
+    assert "anew" not in str(raised.value)
+    (run / name).unlink()
+    with pytest.raises(InputError, match=f"no file .*{name}|holds no run"):
+        load_result(run)
+
+
+def test_damaged_weights_of_the_best_epoch_are_those_of_the_same_training(run: Path) -> None:
+    shutil.copy(run / "weights.safetensors", run / "weights_best.safetensors")
+    flip(run / "weights_best.safetensors")
+    done = codistill("evaluate", run, "--weights", "best")
+    assert done.returncode == 2
+    config = f"codistill train --config {run}/config.yaml --out NEW"
+    assert "weights_best.safetensors is damaged" in done.stderr
+    assert f"put it back; or {config} trains the same run again" in done.stderr
+
+
 def test_a_checkpoint_of_one_wrong_bit_gives_way_to_the_one_before(
     run: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -152,6 +191,26 @@ def test_a_run_of_an_early_version_has_checkpoints_without_a_mark(run: Path) -> 
     early = [line for line in manifest if NAME not in line and '"id"' not in line]
     (run / "manifest.json").write_text("".join(early).replace('"weights": [],', '"weights": []'))
     assert list(Run(run).train()) == []
+
+
+def test_a_folder_that_is_moved_while_a_run_trains_is_no_folder_to_continue(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights, save = (run / "weights.safetensors").read_bytes(), Run._save
+    checkpoints(run)[-1].unlink()
+
+    def move_first(self: Run, state: TrainingState) -> None:
+        run.rename(run.parent / "moved")
+        save(self, state)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "_save", move_first)
+        done = codistill("train", "--resume", run)
+    assert done.returncode == 2
+    assert f"{run} is no longer there (No such file or directory): if it was moved" in done.stderr
+    assert f"--resume {run}" not in done.stderr
+    assert codistill("train", "--resume", run.parent / "moved").returncode == 0
+    assert (run.parent / "moved" / "weights.safetensors").read_bytes() == weights
 
 
 def test_damaged_weights_are_named_and_written_again(run: Path) -> None:

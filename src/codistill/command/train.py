@@ -2,12 +2,13 @@
 
 import argparse
 import contextlib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from codistill.command.options import MAX_TIME, TRUST_CODE, Parser, add_places, add_trust, open_run
 from codistill.command.stopping import CALL_AGAIN, Stopping
-from codistill.errors import InputError
+from codistill.errors import InputError, reason
 from codistill.messages import note, say
 from codistill.settings.arguments import parse_config
 from codistill.settings.config import Config
@@ -79,6 +80,7 @@ def train_with_display(run: "Run", stop: Stopping) -> int:
     from codistill.reporting.tables import print_table
     from codistill.runs.checkpoints import newest
     from codistill.runs.finished import load_results
+    from codistill.runs.folder import CONFIG
     from codistill.runs.progress import follow
     from codistill.runs.remarks import warnings_about
 
@@ -91,7 +93,14 @@ def train_with_display(run: "Run", stop: Stopping) -> int:
     try:
         with stop.on_signals():
             follow(run, console, str(run.path), stop)
-    except (KeyboardInterrupt, OSError):
+    except (KeyboardInterrupt, OSError) as error:
+        if not os.path.exists(run.path / CONFIG):
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            raise InputError(
+                f"{run.path} is no longer there ({error.strerror or reason(error)}): if it was "
+                "moved, continue with: codistill train --resume NEW/PLACE"
+            ) from error
         resume = f"codistill: stopped; continue with: codistill train --resume {run.path}"
         say(console, resume)
         raise

@@ -1,9 +1,14 @@
-"""The checkpoints of a run: RUN/checkpoints/*.pt. The last few are kept."""
+"""The checkpoints of a run: RUN/checkpoints/*.pt. The last few are kept.
 
+They hold config.yaml and manifest.json too, so that each of these can be made anew.
+"""
+
+import contextlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from codistill import tensor_files
+from codistill import files, tensor_files
 from codistill.errors import InputError
 from codistill.files import reading
 from codistill.messages import note
@@ -11,9 +16,10 @@ from codistill.training.record import Record
 from codistill.training.state import TrainingState
 
 _DAMAGED = ".damaged"
+_T = TypeVar("_T")
 
 
-def save(run: Path, state: TrainingState, keep: int, mark: str) -> None:
+def save(run: Path, state: TrainingState, keep: int, mark: str, texts: Mapping[str, str]) -> None:
     """Keeps the state of a training, once its losses and weights are seen to be finite.
 
     Args:
@@ -21,13 +27,15 @@ def save(run: Path, state: TrainingState, keep: int, mark: str) -> None:
         state: the training.
         keep: number of checkpoints to keep, this one among them.
         mark: the identity of the run, as its manifest has it.
+        texts: contents of files of the run by name, for `read_or_restore`.
     """
     state.check_losses()
     state.check_weights()
     folder = run / "checkpoints"
     folder.mkdir(exist_ok=True)
     path = folder / f"epoch{state.epoch:05d}_step{state.step:07d}.pt"
-    tensor_files.write_state(path, state.state_dict() | {"run": mark})
+    content = state.state_dict() | {"run": mark, "files": {**texts}}
+    tensor_files.write_state(path, content)
     for old in _checkpoints(run)[:-keep]:
         old.unlink()
 
@@ -71,6 +79,37 @@ def last_history(run: Path, mark: str) -> list[Record]:
         with reading(path, "checkpoint"):
             return list(_read(path, mark)["history"])
     raise InputError(f"{run} has no checkpoint")
+
+
+def read_or_restore(file: Path, read: Callable[[Path], _T]) -> _T:
+    """What `read` returns of a file that checkpoints hold too. One that is gone is made anew.
+
+    Args:
+        file: path of the file in the folder of a run.
+        read: reads it.
+
+    Raises:
+        InputError: `read` raises it. If a checkpoint holds the file, the message says how to get
+            that.
+    """
+    if not file.exists() and (text := _text_of(file)):
+        note(f"{file} is gone, and is made anew from the last checkpoint")
+        files.write_text(file, text)
+    try:
+        return read(file)
+    except InputError as error:
+        if not file.exists() or not _text_of(file):
+            raise
+        anew = f"or delete {file.name}, and it is made anew from the last checkpoint"
+        raise InputError(f"{error}; {anew}") from error
+
+
+def _text_of(file: Path) -> str | None:
+    """The content of a run's file in the last checkpoint that holds it."""
+    for path in reversed(_checkpoints(file.parent)):
+        with contextlib.suppress(InputError), reading(path, "checkpoint"):
+            return str(tensor_files.read_state(path)["files"][file.name])
+    return None
 
 
 def _read(path: Path, mark: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from weakref import WeakValueDictionary
 from filelock import FileLock, Timeout
 
 from codistill.errors import InputError
+from codistill.runs.checkpoints import read_or_restore
 from codistill.runs.start_logger import FOLDERS
 from codistill.settings.config import Config
 
@@ -26,9 +27,12 @@ def read_config(run: Path) -> Config:
     Raises:
         InputError: the folder holds no run, or its settings are damaged.
     """
-    path = run / CONFIG
+    return read_or_restore(run / CONFIG, _read_config)
+
+
+def _read_config(path: Path) -> Config:
     if not path.exists():
-        raise InputError(f"{run} holds no run: there is no {CONFIG} in it")
+        raise InputError(f"{path.parent} holds no run: there is no {CONFIG} in it")
     return Config.read(path)
 
 

@@ -18,6 +18,7 @@ from codistill.errors import InputError
 from codistill.methods.flops import forward_flops
 from codistill.methods.method import Method
 from codistill.methods.parameters import parameter_counts
+from codistill.runs.checkpoints import read_or_restore
 from codistill.settings.build_data import Data
 from codistill.settings.build_method import network_files
 from codistill.settings.config import Config
@@ -145,7 +146,7 @@ class Manifest:
     @classmethod
     def read(cls, run: Path) -> "Manifest":
         """The manifest of a run, by its folder."""
-        return make(cls, files.read_json(run / MANIFEST), run / MANIFEST)
+        return read_or_restore(run / MANIFEST, lambda file: make(cls, files.read_json(file), file))
 
     def write(self, run: Path) -> None:
         files.write_json(run / MANIFEST, asdict(self))

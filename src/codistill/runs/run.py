@@ -47,7 +47,7 @@ from codistill.runs.folder import (
 )
 from codistill.runs.history import read_history, write_history
 from codistill.runs.loggers import SENT, logging_to, require_loggers
-from codistill.runs.manifest import Manifest, Process
+from codistill.runs.manifest import MANIFEST, Manifest, Process
 from codistill.runs.results import RESULT, RunScores, best_epoch, preferred
 from codistill.settings.build_data import Data, build_data, mix_labels
 from codistill.settings.build_method import (
@@ -112,6 +112,7 @@ class Run:
         if not trust_code:
             named = dataclasses.replace(config, loggers="none") if loggers else config
             refuse_code(named.names(), self.path)
+        self._texts: dict[str, str] = {}  # of config.yaml and manifest.json, for checkpoints
         self._lock: FileLock | None = None  # of a run that is made and not trained yet
         own = {option: self.path / copy_name(option) for option in config.method}
         self.config = dataclasses.replace(
@@ -223,7 +224,8 @@ class Run:
 
     def _save(self, state: TrainingState) -> None:
         """Writes a checkpoint of the run, and removes those beyond `keep_checkpoints`."""
-        checkpoints.save(self.path, state, self.config.keep_checkpoints, self.manifest.id)
+        keep = self.config.keep_checkpoints
+        checkpoints.save(self.path, state, keep, self.manifest.id, self._texts)
 
     def history(self) -> list[Record]:
         """The records of all completed epochs."""
@@ -251,7 +253,10 @@ class Run:
             tensors, _ = read_weights(self.path / name)
         except InputError as error:
             anew = f"codistill train --resume {self.path} writes it anew"
-            raise InputError(f"{error}; {anew}" if which == "last" else str(error)) from error
+            if which == "best":
+                config = f"codistill train --config {self.path / CONFIG} --out NEW"
+                anew = f"put it back; or {config} trains the same run again"
+            raise InputError(f"{error}; {anew}") from error
         for of, x in tensors.items():
             if x.is_floating_point() and not x.isfinite().all():
                 raise InputError(f"{self.path / name} holds a weight that is not finite: {of}")
@@ -321,6 +326,7 @@ class Run:
         process = Process.now(self.device, state.epoch, state.step)
         self.manifest.processes.append(process)
         self.manifest.write(self.path)
+        self._texts = {name: files.read_text(self.path / name) for name in (CONFIG, MANIFEST)}
 
 
 def _write_new_run(path: Path, config: Config, method: Method, manifest: Manifest) -> None:
