@@ -1,5 +1,6 @@
 """Workers give what the process itself would give, and leave nothing behind."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from photo_fakes import photos, plain
+from torch.utils.data import DataLoader
 
 from codistill.data import (
     CropAugmentation,
@@ -78,6 +80,29 @@ def test_a_signal_to_all_processes_reaches_neither_workers_nor_their_server():
     ((_, flags),) = Workers(shielded, 1)([0])
     assert flags.tolist() == [1] * 2 * len(ENDING)
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
+
+
+@pytest.mark.filterwarnings("ignore:'pin_memory' argument")  # there is no GPU
+@pytest.mark.parametrize("gpu", [None, torch.device("cuda:1")])
+def test_the_thread_that_pins_begins_on_the_gpu_of_the_batches(gpu, monkeypatch):
+    current, begun = ["cuda:0"], []
+    begin = DataLoader.__iter__
+
+    @contextlib.contextmanager
+    def on(device):
+        current.append(str(device))
+        yield
+        current.pop()
+
+    def noted(loader):
+        begun.append((current[-1], loader.pin_memory))
+        return begin(loader)
+
+    monkeypatch.setattr(torch.cuda, "device", on)
+    monkeypatch.setattr(DataLoader, "__iter__", noted)
+    for _ in Workers(square, 0, gpu)([1, 2]):
+        assert current == ["cuda:0"]
+    assert begun == [("cuda:1", True) if gpu else ("cuda:0", False)]
 
 
 def test_workers_that_are_kept_are_the_same_again():

@@ -96,7 +96,7 @@ def deterministic(device: torch.device) -> Iterator[None]:
     # It would write NaN into the memory of every result first: two to three times the kernels.
     fresh_memory.fill_uninitialized_memory = False
     try:
-        with torch.cuda.device(device):  # on which a DataLoader pins memory
+        with torch.cuda.device(device):
             yield
     finally:
         fresh_memory.fill_uninitialized_memory = fill

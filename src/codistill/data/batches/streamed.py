@@ -66,6 +66,10 @@ class _Streamed(InOrder[EncodedSplit]):
     broken: BrokenImages
     _workers: Workers
 
+    def _gpu(self) -> torch.device | None:
+        """The device of the batches if it is a GPU."""
+        return self.device if self.device.type == "cuda" else None
+
     def _read(self, keys: Sequence[_Key]) -> Iterator[tuple[list[int], Tensor]]:
         """The places and the images (V, b, S, S, 3) of each batch."""
         for places, images, broken in self._workers(keys):
@@ -77,7 +81,7 @@ class _Streamed(InOrder[EncodedSplit]):
             if places:
                 views = images.to(self.device, non_blocking=True)
                 labels = self.split.labels[places]
-                if self.device.type == "cuda":
+                if self._gpu():
                     labels = labels.pin_memory()  # as the workers' images are
                 labels = labels.to(self.device, non_blocking=True)
                 yield Batch([self.normalisation(view) for view in views], labels)
@@ -125,8 +129,7 @@ class StreamedTrainBatches(Shuffled[EncodedSplit], _Streamed):
         if self.augmentation.rand_augment:
             optional("torchvision", RAND_AUGMENT)
         work = _Augmented(split.store, split.index, self.augmentation, seed, split.bits)
-        pin = self.device.type == "cuda"
-        self._workers = Workers(work, min(workers, len(self)), pin, keep=True)
+        self._workers = Workers(work, min(workers, len(self)), self._gpu())
 
     def __iter__(self) -> Iterator[Batch]:
         order, B = self._order().tolist(), self.batch_size
@@ -172,7 +175,7 @@ class StreamedEvalBatches(_Streamed):
         self.broken = BrokenImages(len(split)) if broken is None else broken
         self._left_out: set[int] = set()  # places
         work = _Centred(split.store, split.index, image_size, split.bits, crop)
-        self._workers = Workers(work, min(workers, len(self)), self.device.type == "cuda")
+        self._workers = Workers(work, min(workers, len(self)), self._gpu())
 
     def __iter__(self) -> Iterator[Batch]:
         yield from self._batches(self._keys())

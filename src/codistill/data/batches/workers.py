@@ -12,6 +12,7 @@ PyTorch's DataLoader does the work. This file adds:
   once. So neither the 64 MB of /dev/shm in a container nor the limit of open files is in the way.
 """
 
+import contextlib
 import math
 import multiprocessing
 import os
@@ -53,15 +54,22 @@ class Workers:
         work: picklable function. It returns a tuple, whose uint8 arrays arrive as tensors.
         workers: number of processes; 0: this process calls it. A program that asks for processes
             must begin under `if __name__ == "__main__":`, as always with multiprocessing.
-        pin: whether tensors lie in pinned memory, for a GPU.
+        pin: GPU for which tensors lie in pinned memory, or None. It need not be the current one,
+            on which PyTorch would pin them, and open a context there that nobody uses.
         keep: whether the processes wait for further keys, or end after the last one.
     """
 
     def __init__(
-        self, work: Callable[[Any], Any], workers: int, pin: bool = False, keep: bool = False
+        self,
+        work: Callable[[Any], Any],
+        workers: int,
+        pin: torch.device | None = None,
+        keep: bool = False,
     ):
         self._keys = _Keys()
-        self._loader = _make_loader(_Calls(work, workers > 0), self._keys, workers, pin, keep)
+        self._pin = pin
+        pinned = pin is not None
+        self._loader = _make_loader(_Calls(work, workers > 0), self._keys, workers, pinned, keep)
 
     def __call__(self, keys: Sequence[Any]) -> Iterator[Any]:
         """The results, in the order of the keys. Raises the InputError or OSError of `work`.
@@ -74,7 +82,7 @@ class Workers:
         if self._loader.num_workers:
             _start_fork_server()
         try:
-            for result in self._loader:
+            for result in self._start():
                 begun = True
                 if isinstance(result, Exception):
                     raise result
@@ -83,6 +91,10 @@ class Workers:
             if "DataLoader worker" not in str(error) or "exited unexpectedly" not in str(error):
                 raise
             raise ChildProcessError(_why_died(begun)) from error
+
+    def _start(self) -> Iterator[Any]:
+        with contextlib.nullcontext() if self._pin is None else torch.cuda.device(self._pin):
+            return iter(self._loader)  # which starts the thread that pins
 
 
 def _why_died(begun: bool) -> str:
