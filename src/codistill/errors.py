@@ -3,6 +3,10 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+from codistill.messages import quoted
+
+_ALL = 40  # names: of more, the first are listed, or a command that shows them is named
+
 
 class InputError(ValueError):
     """Something the user gave cannot be used. The message says what, where, and what to do."""
@@ -20,12 +24,26 @@ def reason(error: BaseException) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A hint at the nearest known name, or the list of all names if none is near."""
+def did_you_mean(word: str, known: Iterable[str], shown_by: str = "") -> str:
+    """A hint at the known name that is a letter or two away; if there is none, the known names.
+
+    Args:
+        word: unknown name.
+        known: known names.
+        shown_by: command that shows all of them, where they are too many for a line.
+    """
     known = sorted(known)
     near = [name for name in known if word and (name.startswith(word) or name.endswith(f".{word}"))]
-    near = near or get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+    if not near:
+        ends = {name.rpartition(".")[2].casefold(): name for name in reversed(known)}
+        ends |= {name.casefold(): name for name in known}
+        cutoff = 0.65 if len(word) < 5 else 0.75
+        near = [ends[end] for end in get_close_matches(word.casefold(), ends, 1, cutoff)]
+    if near:
+        return f"did you mean {near[0]!r}?"
+    if len(known) > _ALL and shown_by:
+        return f"{shown_by} shows all {len(known):,}"
+    return f"there are {quoted(known, _ALL)}"
 
 
 def require_positive(**values: int | float) -> None:

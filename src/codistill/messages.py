@@ -2,7 +2,8 @@
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -51,7 +52,22 @@ def equal_notes_once() -> Iterator[None]:
         _log.removeFilter(is_new)
 
 
-def shorten(names: Sequence[str]) -> str:
+def shorten(names: Sequence[str], shown: int = _SHOWN) -> str:
     """The first few names, and the number of the others."""
-    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    more = f" and {len(names) - shown:,} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
+
+
+def quoted(names: Iterable[str], shown: int = _SHOWN) -> str:
+    """The first few names in quotes, control codes escaped, and the number of the others."""
+    return shorten([f"'{printable(name)}'" for name in names], shown)
+
+
+def option(name: str, value: object) -> str:
+    """An option with its value, as a shell takes it: "--data.splits 'train=my photos'"."""
+    return f"{name} {shlex.quote(str(value))}"
+
+
+def counted(number: int, one: str, several: str = "") -> str:
+    """A number with its noun: "1 image", "2,000 images"; `several` is that of more than one."""
+    return f"{number:,} {one if number == 1 else several or f'{one}s'}"

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,9 @@ from runs_of import tables_only
 
 from codistill.command.main import main
 from codistill.errors import InputError
-from codistill.settings.arguments import parse_config
+from codistill.settings.arguments import _LISTS, parse_config
 from codistill.settings.config import Config
+from codistill.settings.data_config import DataConfig
 from codistill.training.evaluate import evaluate
 
 
@@ -168,6 +170,20 @@ def test_every_recipe_is_understood(name: str) -> None:
         (["report", "/nowhere"], "/nowhere holds no run"),
         (["list", "method"], "did you mean 'methods'?"),
         (["train", "--flip", "true"], "did you mean 'data.flip'?"),
+        (["train", "--optimizer", "adam"], "'optimizer' is not known: `codistill train --help` s"),
+        (["train", "--Batch-Size", "8"], "did you mean 'batch_size'?"),
+        (["train", "--image_sise", "8"], "did you mean 'data.image_size'?"),
+        (["train", "--method", "mean"], "there are 'afd', 'cl_ilr', 'codistillation', 'dml', "),
+        (["train", "--data.flip", "maybe"], "data.flip is maybe: give true or false"),
+        (["train", "--data.pad", "1.5"], "data.pad is 1.5: give a whole number"),
+        (["train", "--data.pad_mode", "x"], "data.pad_mode is x: give 'reflect' or 'zeros'"),
+        (["train", "--data.mean", "1,a,3"], "data.mean is [1.0, 'a', 3]: give numbers with comm"),
+        (["train", "--data.mean", "3"], "data.mean is [3.0]: give 3 numbers"),
+        (
+            ["train", "--data.mean=.485,.456,.406"],
+            "multiply by 255, as in --data.mean 123.7,116.3,",
+        ),
+        (["train", "--data.std", "[.2,.2,.2]"], "multiply by 255, as in --data.std 51.0,51.0,51.0"),
         (["train", "--seed", "9" * 20], "and below"),
         (["train", "--data.split_seed", "9" * 20], "and below"),
         (["train", "--threads", "100000"], "and at most 1024"),
@@ -409,3 +425,15 @@ def test_the_demonstration_ends_with_a_table_and_a_picture(
         assert main([*arguments[:2], "1", *arguments[3:]]) == 0
     # The second one leaves the first alone.
     assert (tmp_path / "demo-2" / "curves.png").exists()
+
+
+def test_numbers_with_commas_are_lists() -> None:
+    config = parsed("--data.mean", "120,110,100", "--data.std=50,51,52", "--milestones", "3")
+    assert config.data.mean == [120, 110, 100]
+    assert config.data.std == [50, 51, 52]
+    assert config.milestones == [3]
+    assert parsed("--milestones", "[0.5, 0.9]").milestones == [0.5, 0.9]
+    lists = [f.name for f in fields(Config) if "list" in str(f.type)]
+    assert {*lists, *(f"data.{f.name}" for f in fields(DataConfig) if "list" in str(f.type))} == (
+        _LISTS
+    )

@@ -205,7 +205,7 @@ def test_a_label_that_is_too_large_is_named_in_a_table_without_class_names(tmp_p
 @pytest.mark.parametrize(
     ("change", "needed"),
     [
-        ({"img": "text"}, "has the columns img, label: there has to be one of image bytes"),
+        ({"img": "text"}, "has the columns 'img', 'label': there has to be one of image bytes"),
         ({"label": [0]}, "the column 'label' holds list<element: int64>: labels are whole numbers"),
         ({"label": 0.5}, "row 0: the column 'label' holds 0.5: labels are whole numbers or names"),
     ],

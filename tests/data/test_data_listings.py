@@ -98,7 +98,7 @@ def test_an_empty_class_folder_is_told(tmp_path):
     write_classes(tmp_path / "train", {"cat": 2, "dog": 1, "ox": 0})
     write_classes(tmp_path / "test", {"cat": 2, "dog": 0})
     found = open_dataset("folder", tmp_path)
-    assert found.notes == ("no images in the class folder train/ox, test/dog",)
+    assert found.notes == ("no images in the class folder 'train/ox', 'test/dog'",)
     assert found.classes == ("cat", "dog")
 
 
@@ -244,7 +244,7 @@ def test_what_is_not_divided_is_divided_three_ways():
 @pytest.mark.parametrize(
     ("splits", "val", "test", "answer"),
     [
-        ({"all": 2}, None, 0.1, "not one image to test on: all classes of these 2 images"),
+        ({"all": 2}, None, 0.1, "not one image to test on, as no class has two"),
         (
             {"train": 4, "test": 4},
             None,
@@ -255,7 +255,7 @@ def test_what_is_not_divided_is_divided_three_ways():
             {"train": 2, "test": 4},
             0.1,
             None,
-            "data.val_fraction 0.1: all classes of these 2 images",
+            "data.val_fraction is 0.1, and no class has two images",
         ),
         ({"train": 4, "test": 0}, None, None, "not one image to test on"),
         ({"train": 0, "test": 4}, None, None, "not one image to train on"),
@@ -454,7 +454,7 @@ def test_every_listed_image_can_be_read(name, request):
 def test_images_beside_a_train_folder_that_is_divided_are_refused(tmp_path):
     write_classes(tmp_path, {"car": 2, "bus": 1})
     write_classes(tmp_path / "train", {"steam": 2, "electric": 1})
-    with pytest.raises(InputError, match=r"images in bus, car beside train/"):
+    with pytest.raises(InputError, match=r"images in bus/, car/ beside train/"):
         open_dataset("folder", tmp_path)
 
 

@@ -13,10 +13,12 @@ from data_fakes import hub, refusal
 from photo_fakes import encoded, picture, write_classes
 from PIL import Image
 
+from codistill import load_data
 from codistill.command.main import main
 from codistill.data import open_dataset
 from codistill.data.check import check_dataset
 
+FILES = [f"{i:03d}.jpg" for i in range(12)]
 PNG = [encoded(picture(i), "PNG") for i in range(12)]
 
 
@@ -114,6 +116,32 @@ def test_two_folders_with_the_same_folders_inside_are_asked_about(root, one, oth
     )
 
 
+def test_names_in_advice_are_as_a_shell_takes_them(root):
+    layout(root, **{f"{d}/{k}": 2 for d in ("my, photos", "b") for k in ("cat", "dog")})
+    assert "such as --data.splits 'train=b,test=my, photos'" in refusal("folder", root)
+    divided = open_dataset("folder", root, splits="train=b,test=my, photos")
+    assert found(divided) == {"train": {"cat": 2, "dog": 2}, "test": {"cat": 2, "dog": 2}}
+    parquet(root, [640, 480] * 6, column="the width")
+    assert "give --data.label_column 'the width'" in refusal("parquet", root)
+
+
+def test_names_of_classes_are_in_quotes_wherever_they_are_told(root, capsys):
+    odd = "cat\x1b[31m "
+    layout(
+        root, **{f"train/{odd}": 1, "train/a  b": 60, "train/c": 4, f"test/{odd}": 1, "val/c": 1}
+    )
+    notes = load_data("folder", root, workers=0).notes
+    shown = "'cat\\x1b[31m '"
+    assert f"fewer than 5 images to train on have the class 'c', {shown}" in notes
+    assert f"no image of val has the class 'a  b', {shown}" in notes
+    (root / "train" / "c" / "0.jpg").write_bytes((root / "test" / odd / "000.jpg").read_bytes())
+    assert main(["data", "check", str(root), "--data.workers", "0"]) == 1
+    text = capsys.readouterr().out
+    assert f"\n{shown} " in text
+    assert "\n'a  b' " in text
+    assert f"000.jpg ({shown})" in " ".join(text.split())
+
+
 def test_splits_inside_classes_are_asked_about(root):
     layout(root, **{f"{k}/{s}": 2 for k in ("cat", "dog") for s in ("train", "test")})
     message = refusal("folder", root)
@@ -138,7 +166,11 @@ def test_classes_may_have_the_word_of_a_split_in_their_names(root, kinds):
     ("folders", "answer"),
     [
         ({"cat": 2, "dog": 2, "test": 3}, "has images in test/ beside folders that may be classes"),
-        ({"cat": 2, "dog": 2, "test/cat": 1, "test/dog": 1}, "has test/ but no train/"),
+        (
+            {"cat": 2, "dog": 2, "test/cat": 1, "test/dog": 1},
+            "has test/ but no train/: put cat/, dog/ into train/ if they are its classes, or give",
+        ),
+        ({"dev/cat": 2, "dev/dog": 2, "test/cat": 1}, "such as --data.splits train=dev,test=test"),
         ({"train": 3, "test": 3}, "has images in test/ and train/ but no class folders"),
         ({"train_imgs": 3, "test_imgs": 3}, "images in test_imgs/ and train_imgs/ but no class"),
         ({"a/cat": 2, "a/dog": 2, "val/cat": 1}, "--data.splits train=a,val=val"),
@@ -210,6 +242,38 @@ def test_nothing_that_a_system_makes_is_an_image(root):
         (root / inside).parent.mkdir(parents=True, exist_ok=True)
         (root / inside).write_bytes(PNG[0])
     assert found(open_dataset("folder", root)) == {"all": {"cat": 2, "dog": 2}}
+
+
+def test_files_beside_class_folders_are_counted(root):
+    layout(root, train__cat=2, train__dog=2)
+    for file in ("photos.zip", "README", "train/labels.json", "train/x.txt", "Thumbs.db", ".x"):
+        (root / file).write_bytes(b"")
+    assert open_dataset("folder", root).notes == (
+        "files without the suffix of an image, which are not used: 1 without a suffix, "
+        "1 .zip, 1 .json, 1 .txt",
+    )
+
+
+def test_tables_inside_the_folders_of_splits_are_named_and_read(root):
+    layout(root, train=3, test=2)
+    table(
+        root / "train",
+        [["file_name", "label"], *zip(FILES[:3], "aba", strict=True)],
+        "metadata.csv",
+        images=False,
+    )
+    table(
+        root / "test",
+        [["file_name", "label"], *zip(FILES[:2], "ab", strict=True)],
+        "metadata.csv",
+        images=False,
+    )
+    advice = f"test/metadata.csv is read by --data csv --data.root {root}"
+    assert refusal("folder", root).endswith(advice)
+    dataset = open_dataset("csv", root)
+    assert found(dataset) == {"train": {"a": 2, "b": 1}, "test": {"a": 1, "b": 1}}
+    assert dataset.splits["test"].name(0) == "test/000.jpg"
+    assert dataset.notes == ()
 
 
 def test_a_loop_of_links_ends(root):
@@ -343,11 +407,11 @@ def test_a_column_that_holds_no_labels_is_named_with_what_it_holds(root, labels,
 @pytest.mark.parametrize(
     ("columns", "answer"),
     [
-        ({"width": [640, 480] * 6}, "if width is the labels, and no measurement or number of an"),
+        ({"width": [640, 480] * 6}, "if 'width' is the labels, and no measurement or number of an"),
         ({"image_id": list(range(12))}, "give --data.label_column image_id"),
         ({"name": [f"a{i}" for i in range(12)]}, "the column 'name' has 12 values in 12 rows"),
-        ({"width": [1, 2] * 6, "species": WORDS}, "any of width, species may be the labels"),
-        ({"class": WORDS, "category": [0, 1] * 6}, "any of class, category may be the labels"),
+        ({"width": [1, 2] * 6, "species": WORDS}, "any of 'width', 'species' may be the labels"),
+        ({"class": WORDS, "category": [0, 1] * 6}, "any of 'class', 'category' may be the labels"),
     ],
 )
 def test_a_column_that_may_be_something_else_is_asked_about(root, columns, answer):
@@ -377,7 +441,7 @@ def test_names_that_nearly_agree_are_told_in_tables_too(root):
 
 def test_two_columns_of_images_are_asked_about_or_the_likely_one_taken(root):
     pq.write_table(pa.table({"left": PNG, "right": PNG[::-1], "label": WORDS}), root / "a.parquet")
-    assert "any of left, right may be the images: say which, such as --data.image_column" in (
+    assert "any of 'left', 'right' may be the images: say which, such as --data.image_column" in (
         refusal("parquet", root)
     )
     dataset = open_dataset("parquet", root, image_column="right")
@@ -455,7 +519,7 @@ def test_labels_of_any_type_are_read_from_the_library(hub_library, root, kind, l
 def test_a_measurement_is_not_taken_for_the_label(hub_library, root):
     columns = {"width": [640, 480] * 6, "species": WORDS}
     place = saved(hub_library, root, columns, width="int64", species="string")
-    assert "any of width, species may be the labels" in refusal("hub", place)
+    assert "any of 'width', 'species' may be the labels" in refusal("hub", place)
     assert open_dataset("hub", place, label_column="species").classes == ("cat", "dog")
     assert "the column 'image' holds" in refusal("hub", place, label_column="image")
 
@@ -559,7 +623,7 @@ def test_a_column_of_splits_outside_csv_is_refused_not_passed_over(root):
 def test_values_that_say_no_split_are_asked_about(root):
     rows = [[*row, s] for row, s in zip(ROWS, ["set", "train", "a", "train"], strict=True)]
     place = table(root, [*rows, ["c/3.png", "dog", "train"]])
-    assert "the column 'set' has 'a' in 1 rows, which says no split" in refusal("csv", place)
+    assert "the column 'set' has 'a' in 1 row, which says no split" in refusal("csv", place)
     dataset = open_dataset("csv", place, splits="train=train")
     assert dataset.notes == ("rows with 'a' in 'set', which are not used: 1",)
     assert found(dataset) == {"all": {"cat": 2, "dog": 1}}
@@ -583,7 +647,7 @@ def test_names_without_folder_or_suffix_are_looked_for(root):
     dataset = open_dataset("csv", table(root, rows, "train.csv", images=False))
     assert dataset.splits["all"].read(3) == PNG[3]
     assert dataset.notes == (
-        "files that the table names without their folder or suffix: 4 found in images/",
+        "files that are not where the table says, found by their names in images/: 4",
     )
     (root / "more").mkdir()
     (root / "more" / "img_2.jpg").write_bytes(PNG[0])
@@ -652,7 +716,10 @@ def test_missing_files_are_counted_and_found_by_the_check(root):
     ("rows", "answer"),
     [
         ([*ROWS, ["a/0.png", "dog"]], "a/0.png has the label 'dog' here and 'cat' in labels.csv"),
-        ([["path", "width"], *([f"{i}.png", str(i % 2)] for i in range(4))], "if width is the lab"),
+        (
+            [["path", "width"], *([f"{i}.png", str(i % 2)] for i in range(4))],
+            "if 'width' is the lab",
+        ),
         ([["path", "label"], ["0.png", "cat"], ["1.png", "cat"]], "all labels are 'cat'"),
         ([["path", "label"], ["0.png", "0.5"], ["1.png", "1.5"]], "the column 'label' holds "),
         ([["x", "y"], ["1", "2"]], "there has to be one of paths of images"),
@@ -663,6 +730,50 @@ def test_missing_files_are_counted_and_found_by_the_check(root):
 )
 def test_tables_that_can_be_read_in_two_ways_are_asked_about(root, rows, answer):
     assert answer in refusal("csv", table(root, rows))
+
+
+@pytest.mark.parametrize("yes", ["1", "1.0", "True"])
+def test_columns_of_0_and_1_are_classes(root, yes):
+    no = {"1": "0", "1.0": "0.0", "True": "False"}[yes]
+    rows = [["image", "MEL", "NV", "UNK"], ["0.png", yes, no, no], ["1.png", no, yes, no]]
+    rows.append(["2.png", yes, no, no])
+    dataset = open_dataset("csv", table(root, rows))
+    assert found(dataset) == {"all": {"MEL": 2, "NV": 1}}
+    assert dataset.taken()[1] == "2 classes from the columns of 0 and 1: 'MEL', 'NV'"
+    several = table(root, [*rows, ["3.png", yes, yes, no]])
+    assert "row 4: of 'MEL', 'NV', 'UNK', which have 0 and 1 as columns of classes have, 2 are" in (
+        refusal("csv", several)
+    )
+    assert found(open_dataset("csv", several, label_column="NV"))
+
+
+def test_one_column_of_0_and_1_is_no_set_of_classes(root):
+    rows = [["image", "size", "blurred"], ["0.png", "3", "1"], ["1.png", "4", "1"]]
+    assert "any of 'size', 'blurred' may be the labels" in refusal("csv", table(root, rows))
+
+
+def test_values_of_json_may_be_numbers(root):
+    table(root, ROWS)
+    lines = [{"path": row[0], "label": i % 2, "split": i // 2} for i, row in enumerate(ROWS[1:])]
+    (root / "m.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert "such as --data.splits train=0,test=1" in refusal("csv", root / "m.jsonl")
+    assert len(open_dataset("csv", root / "m.jsonl", splits="train=0,test=1").splits) == 2
+
+
+def test_paths_of_another_machine_are_found_by_their_ends(root):
+    layout(root, train__cat=2, test__cat=2)
+    rows = [
+        ["path", "label"],
+        ["/kaggle/input/train/cat/000.jpg", "a"],
+        ["C:\\x\\test\\cat\\001.jpg", "b"],
+    ]
+    dataset = open_dataset("csv", table(root, rows, images=False))
+    names = [dataset.splits["all"].name(i) for i in range(2)]
+    assert names == ["train/cat/000.jpg", "test/cat/001.jpg"]
+    assert dataset.notes == (
+        "files that are not where the table says, found by their names in train/cat/: 1",
+        "files that are not where the table says, found by their names in test/cat/: 1",
+    )
 
 
 def test_an_image_that_is_named_twice_is_used_once(root):
@@ -684,7 +795,12 @@ def test_a_table_whose_files_are_elsewhere_is_refused(root):
 
 @pytest.mark.parametrize(
     ("content", "answer"),
-    [(b"path,label\n0.png,caf\xe9\n", "is not UTF-8"), (b" \n", "is empty")],
+    [
+        (b"path,label\n0.png,caf\xe9\n", "is not UTF-8"),
+        (b" \n", "is empty"),
+        (b"\x1f\x8b\x08", "is compressed: unpack it first"),
+        (b"PK\x03\x04", "is a spreadsheet or an archive: save it as CSV"),
+    ],
 )
 def test_a_file_that_is_no_table_is_named(root, content, answer):
     (root / "a.csv").write_bytes(content)
@@ -747,6 +863,20 @@ def test_what_is_passed_over_in_a_tar_is_counted(root):
     assert note == "files in the tars that are not used: 2 .mp3, 1 .seg.png"
 
 
+def test_labels_of_files_and_in_json_are_told_apart(root):
+    tar(root / "a.tar", members(".json", [b'{"label": "cat"}', b'{"label": "dog"}'] * 3))
+    assert "classes from 'label' in .json files" in open_dataset("webdataset", root).taken()[1]
+    both = members(".json", [b'{"label": "cat"}', b'{"label": "dog"}'] * 3)
+    both += members(".label", [b"a", b"b"] * 3)[1::2]
+    tar(root / "a.tar", both)
+    dataset = open_dataset("webdataset", root)
+    assert dataset.taken()[1] == "2 classes from .label files: 'a', 'b'"
+    for given, classes in (("label", ("cat", "dog")), (".label", ("a", "b"))):
+        assert open_dataset("webdataset", root, label_column=given).classes == classes
+    tar(root / "a.tar", both[:-1])
+    assert "but no 5.label for its class" in refusal("webdataset", root)
+
+
 def test_two_images_of_a_key_are_asked_about(root):
     tar(root / "a.tar", [("0.left.png", PNG[0]), ("0.right.png", PNG[1]), ("0.cls", b"1")])
     assert "two images for '0', their name up to the first dot" in refusal("webdataset", root)
@@ -755,13 +885,13 @@ def test_two_images_of_a_key_are_asked_about(root):
 def test_captions_are_no_labels(root):
     texts = [f"a photograph of number {i}".encode() for i in range(12)]
     tar(root / "a.tar", members(".txt", texts))
-    assert "the column 'txt' has 12 values in 12 rows" in refusal("webdataset", root)
+    assert "the column '.txt' has 12 values in 12 rows" in refusal("webdataset", root)
 
 
 def test_a_key_of_json_is_chosen_by_name(root):
     facts = [b'{"kind": "cat", "width": 3}', b'{"kind": "dog", "width": 4}'] * 6
     tar(root / "a.tar", members(".json", facts))
-    assert "any of kind, width may be the labels" in refusal("webdataset", root)
+    assert "any of 'kind', 'width' may be the labels" in refusal("webdataset", root)
     assert open_dataset("webdataset", root, label_column="kind").classes == ("cat", "dog")
 
 
@@ -785,6 +915,7 @@ def test_a_list_of_classes_is_read_as_editors_write_it(root, content, classes):
         (b"cat\n\ndog\n", "classnames.txt, line 2 is empty"),
         (b"caf\xe9\ndog\n", "classnames.txt is not UTF-8"),
         (b"cat\ncat\n", "has the class 'cat' twice"),
+        (b"# names\ncat\ndog\n", "line 1 is '# names': every line is a class: take out remarks"),
     ],
 )
 def test_a_list_of_classes_that_is_none_is_named(root, content, answer):
@@ -821,7 +952,7 @@ def folder_of(root, contents, suffix=".png"):
 
 def test_16_bit_images_that_come_out_black_are_found(root, capsys):
     folder_of(root, [grey(200 + i) for i in range(12)])
-    line = "12 16-bit images have values up to 211 of 65,535 and come out nearly black"
+    line = "12 16-bit images with values up to 211 of 65,535 come out nearly black"
     assert main(["data", "check", str(root), "--data.workers", "0"]) == 1
     assert line in " ".join(capsys.readouterr().out.split())
     assert main(["data", "check", str(root), "--data.workers", "0", "--data.bits", "8"]) == 0

@@ -413,7 +413,7 @@ def test_a_fraction_out_of_range_is_refused(fraction):
 
 @pytest.mark.parametrize(("n", "batch_size"), [(1, 4), (8, 1), (8, 0)])
 def test_too_few_images_to_learn_from_are_refused(n, batch_size):
-    with pytest.raises(InputError, match=f"{n} images and batch_size is {batch_size}"):
+    with pytest.raises(InputError, match=rf"not {n} images? with batch_size {batch_size}"):
         TrainBatches(numbered(n), batch_size, AS_IT_IS)
 
 

@@ -384,6 +384,8 @@ def test_position_embeddings_of_other_tokens_or_widths_are_refused(tmp_path):
     [
         ("timm/test_vit", (104, 104), "104x104 do not suit timm/test_vit: .*size 96 or 128"),
         ("timm/vit_tiny_patch16_224", (100, 100), "100x100 do not suit.*size 96 or 112"),
+        ("timm/vit_tiny_patch16_224", (102, 102), "16x16 pixels, and leaves out.*size 96 or 112"),
+        ("timm/vit_tiny_patch16_224", (96, 102), "give --data.image_size 96x96 or 96x112"),
         ("timm/xcit_nano_12_p8_224", (20, 20), "20x20 do not suit.*size 16 or 24"),
     ],
 )

@@ -295,7 +295,7 @@ def test_a_run_says_what_is_remarkable_about_its_images(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     for note in (
         "note: no images in the class folder cow",
-        "note: fewer than 5 images to train on have the class bee",
+        "note: fewer than 5 images to train on have the class 'bee'",
         "note: the largest class has 14 times as many images as the smallest",
         "images: undivided 65",
         "2 classes from the names of the folders: 'ant', 'bee'",

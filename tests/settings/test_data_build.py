@@ -257,11 +257,11 @@ def test_what_is_remarkable_about_the_classes_is_noted(tmp_path):
     write_classes(tmp_path / "train", {"ant": 60, "bee": 4, "cow": 0})
     write_classes(tmp_path / "test", {"ant": 2, "dog": 1})
     assert build(str(tmp_path), val_fraction=0.0).notes == (
-        "no images in the class folder train/cow",
-        "no image to train on has the class dog",
-        "fewer than 5 images to train on have the class bee",
+        "no images in the class folder 'train/cow'",
+        "no image to train on has the class 'dog'",
+        "fewer than 5 images to train on have the class 'bee'",
         "the largest class has 15 times as many images as the smallest",
-        "no image of test has the class bee",
+        "no image of test has the class 'bee'",
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from codistill.command.options import READING, Parser, add_reading, add_workers, refuse_unknown
-from codistill.messages import printable
+from codistill.messages import counted, printable, quoted
 
 if TYPE_CHECKING:
     from codistill.data.check import Findings, Image
@@ -85,15 +85,22 @@ def _counts(found: "Findings", classes: Sequence[str]) -> str:
     splits = list(found.counts)
 
     def row(c: int) -> list[str]:
-        name = textwrap.shorten(classes[c], _NAME, placeholder="...") or classes[c][:_NAME]
-        return [name, *(f"{found.counts[split][c]:,}" for split in splits)]
+        name = classes[c] if len(classes[c]) <= _NAME else f"{classes[c][: _NAME - 3]}..."
+        return [quoted([name]), *(f"{found.counts[split][c]:,}" for split in splits)]
 
     ordered = sorted(range(len(classes)), key=lambda c: (-found.counts[splits[0]][c], c))
     rows = [row(c) for c in ordered]
     if (between := len(rows) - _CLASSES) > 0:
         half = _CLASSES // 2
-        rows = [*rows[:half], [f"... and {between:,} classes between these"], *rows[-half:]]
-    total = [f"{len(classes):,} classes", *(f"{sum(found.counts[split]):,}" for split in splits)]
+        rows = [
+            *rows[:half],
+            [f"... and {counted(between, 'class', 'classes')} between these"],
+            *rows[-half:],
+        ]
+    total = [
+        counted(len(classes), "class", "classes"),
+        *(f"{sum(found.counts[split]):,}" for split in splits),
+    ]
     head = ["class", *("images" if split == "all" else split for split in splits)]
     return text_table(head, [*rows, total])
 

@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -123,7 +124,7 @@ def _describe(error: Exception) -> str | None:
         text = f"{error.strerror or error}{where}"
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             text += ": free some space; the files that were there before are intact"
-    return printable(" ".join(text.split()))
+    return printable(re.sub(r"\s*\n\s*", " ", text.strip()))
 
 
 if __name__ == "__main__":

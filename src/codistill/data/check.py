@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from codistill.data.balance import count_classes
+from codistill.data.balance import absent_note, count_classes
 from codistill.data.batches.depth import dark_message, nearly_black
 from codistill.data.batches.photograph import BrokenImageError, load_whole
 from codistill.data.batches.workers import Workers
@@ -15,7 +15,7 @@ from codistill.data.division import divide, division_notes
 from codistill.data.encoded import EncodedDataset, Store
 from codistill.errors import InputError
 from codistill.importing import optional
-from codistill.messages import shorten
+from codistill.messages import quoted, shorten
 
 _TOGETHER = 16  # images that a worker takes at once
 
@@ -166,8 +166,7 @@ def _missing(counts: dict[str, list[int]], classes: Sequence[str]) -> Iterator[s
     for split, of_classes in counts.items():
         absent = [name for name, count in zip(classes, of_classes, strict=True) if not count]
         if absent:
-            where = "" if split == "all" else f" in {split}"
-            yield f"no image{where} of the class {shorten(absent)}"
+            yield absent_note("train" if split == "all" else split, absent)
 
 
 def _groups(images: Sequence[Image]) -> Iterator[tuple[str, list[Image]]]:
@@ -185,7 +184,7 @@ def _groups(images: Sequence[Image]) -> Iterator[tuple[str, list[Image]]]:
 def _contradictions(images: Sequence[Image], dataset: EncodedDataset) -> Iterator[str]:
     for what, group in _groups(images):
         if len({image.label for image in group}) > 1:
-            named = [f"{image.name} ({dataset.classes[image.label]})" for image in group]
+            named = [f"{image.name} ({quoted([dataset.classes[image.label]])})" for image in group]
             yield f"{what} in two classes: {shorten(named)}"
 
 

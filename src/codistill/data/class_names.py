@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Collection, Iterable, Mapping
 
 from codistill.errors import InputError
-from codistill.messages import shorten
+from codistill.messages import quoted
 
 
 def _alike(name: str) -> str:
@@ -15,11 +15,6 @@ def _alike(name: str) -> str:
     plain = unicodedata.normalize("NFKC", name).casefold()
     plain = "".join(c for c in plain if unicodedata.category(c) != "Cf")
     return re.sub(r"[\s_-]+", " ", plain).strip()
-
-
-def quoted(names: Iterable[str]) -> str:
-    """The first few names in quotes, and the number of the others."""
-    return shorten([f"'{name}'" for name in names])
 
 
 def alike_notes(classes: Iterable[str]) -> list[str]:

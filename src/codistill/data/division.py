@@ -4,10 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic
 
-from codistill.data.balance import balance_notes, count_classes
+from codistill.data.balance import absent_note, balance_notes, count_classes
 from codistill.data.dataset import S, hold_out
 from codistill.errors import InputError
-from codistill.messages import shorten
 
 VAL_FRACTION = 0.1  # default, for a data set without validation images
 TEST_FRACTION = 0.2  # default, for a data set that is not divided
@@ -65,8 +64,7 @@ def divide(
         train, test = hold_out(splits["all"], test_fraction, seed, "data.test_fraction")
         if not len(test):
             raise InputError(
-                f"there is not one image to test on: all classes of these "
-                f"{len(splits['all'])} images have one image: give 2 or more of a class"
+                "there is not one image to test on, as no class has two: give 2 or more of a class"
             )
         if not len(train):
             raise InputError(
@@ -92,8 +90,8 @@ def divide(
     left, held = hold_out(train, val_fraction, seed)
     if asked and not len(held):
         raise InputError(
-            f"data.val_fraction {asked}: all classes of these {len(train)} images to train on have "
-            "one image: give more images, or --data.val_fraction 0"
+            f"data.val_fraction is {asked}, and no class has two images to train on: give more "
+            "images, or --data.val_fraction 0"
         )
     spare = bool(len(held)) or asked is not None
     if not len(held):
@@ -111,13 +109,19 @@ def division_notes(division: Division[S], classes: Sequence[str]) -> tuple[str, 
         split: count_classes(images.labels, len(classes))
         for split, images in {"train": division.train, **division.evaluated()}.items()
     }
-    notes = list(balance_notes(counts.pop("train"), classes))
+    train = counts.pop("train")
+    notes = list(balance_notes(train, classes))
     if division.val is None and division.spare is False:
         notes.append(
             "no class has two images to train on, so no images choose an epoch: the last one counts"
         )
     for split, numbers in counts.items():
-        absent = [name for name, n in zip(classes, numbers, strict=True) if not n]
+        drawn = split == "val" and division.val_fraction is not None  # from train: absent there too
+        absent = [
+            name
+            for name, n, trained_on in zip(classes, numbers, train, strict=True)
+            if not n and (trained_on or not drawn)
+        ]
         if absent:
-            notes.append(f"no image of {split} has the class {shorten(absent)}")
+            notes.append(absent_note(split, absent))
     return tuple(notes)

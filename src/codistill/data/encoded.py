@@ -14,8 +14,9 @@ import torch
 from jaxtyping import Int64, UInt32
 from torch import Tensor
 
-from codistill.data.class_names import alike_notes, quoted, refuse_other_classes
+from codistill.data.class_names import alike_notes, refuse_other_classes
 from codistill.errors import InputError
+from codistill.messages import counted, quoted
 
 
 class Packed:
@@ -226,7 +227,7 @@ class EncodedDataset:
         names = quoted(self.classes)
         return [
             f"images: {', '.join(parts)}",
-            f"{len(self.classes):,} classes from {self.origin.labels}: {names}",
+            f"{counted(len(self.classes), 'class', 'classes')} from {self.origin.labels}: {names}",
         ]
 
 

@@ -44,7 +44,7 @@ class Normalisation:
 
     def __call__(self, images: UInt8[Tensor, "B H W 3"]) -> Float[Tensor, "B 3 H W"]:
         mean, std = _row_on_device(self, images.shape[2], images.device)
-        rows = (images.flatten(2) - mean) / std  # pixel by pixel takes 20 times as long
+        rows = (images.flatten(2) - mean).div_(std)  # pixel by pixel takes 20 times as long
         return rows.view(images.shape).permute(0, 3, 1, 2)  # in channels_last layout
 
 

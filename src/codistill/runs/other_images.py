@@ -9,10 +9,10 @@ from codistill.data.batches.boxes import EVAL_CROP
 from codistill.data.batches.streamed import StreamedEvalBatches
 from codistill.data.batches.workers import available_cores
 from codistill.data.by_name import IN_MEMORY
-from codistill.data.class_names import quoted
 from codistill.data.encoded import EncodedDataset, EncodedSplit
 from codistill.data.normalisation import IMAGENET, Normalisation
 from codistill.errors import InputError
+from codistill.messages import quoted
 from codistill.runs.run import Run
 from codistill.settings.build_data import STREAMED_EVAL_BATCH, open_with
 from codistill.settings.data_config import DataConfig

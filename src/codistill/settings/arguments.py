@@ -19,6 +19,8 @@ from codistill.settings.config import Config, flatten
 from codistill.settings.data_config import DataConfig
 from codistill.settings.recipes import GROUPS, one_line, read_recipe
 
+_LISTS = {"milestones", "data.mean", "data.std"}  # options of several numbers
+_HELP = "`codistill train --help`"
 _DESCRIPTIONS = {
     "codistill train": "Trains peers together, from a recipe, from options, or from both.",
     "codistill inspect": "Shows what codistill train would build with the same options.",
@@ -151,13 +153,25 @@ def _to_config(parsed: Namespace, method: str, given: set[str]) -> Config:
 
 
 def _expand(argv: Sequence[str]) -> Iterator[str]:
+    """The arguments with `--method` for `--method.name`, and lists as jsonargparse reads them."""
+    option = ""
     for argument in argv:
         key, equals, value = argument.partition("=")
         short = key.removeprefix("--")
-        if key.startswith("--") and short in GROUPS:
-            yield f"--{short}.name{equals}{value}"
+        before, option = option, short if key.startswith("--") else ""
+        if option in GROUPS:
+            yield f"--{option}.name{equals}{value}"
+        elif option in _LISTS and equals:
+            yield f"{key}={_in_brackets(value)}"
+        elif before in _LISTS and not option:
+            yield _in_brackets(argument)
         else:
             yield argument
+
+
+def _in_brackets(numbers: str) -> str:
+    """Numbers with commas between them, as a list."""
+    return numbers if numbers.lstrip().startswith("[") else f"[{numbers}]"
 
 
 def _value(argv: Sequence[str], name: str) -> str | None:
@@ -193,4 +207,4 @@ def _refuse_unknown(keys: Any, parser: ArgumentParser, where: str, method: str) 
                 raise InputError(
                     f"{where}: method {method!r} has no option {option!r}, and no other"
                 )
-        raise InputError(f"{where}: {key!r} is not known: {did_you_mean(key, siblings)}")
+        raise InputError(f"{where}: {key!r} is not known: {did_you_mean(key, siblings, _HELP)}")

@@ -72,3 +72,15 @@ class DataConfig:
         check(self, "data.")
         if self.test_fraction == 0:
             raise InputError("data.test_fraction is 0: every run reports on images it did not see")
+        self._refuse_fractions()
+
+    def _refuse_fractions(self) -> None:
+        """Raises InputError for a mean and deviation of channels that go from 0 to 1."""
+        given = {n: v for n, v in (("mean", self.mean), ("std", self.std)) if v}
+        if given and all(0.01 <= max(values) <= 1 for values in given.values()):
+            name, values = next(iter(given.items()))
+            times = ",".join(f"{255 * value:.1f}" for value in values)
+            raise InputError(
+                f"data.{name} is {values}, and channels go from 0 to 255: multiply by 255, as in "
+                f"--data.{name} {times}"
+            )

@@ -9,6 +9,16 @@ from codistill.files import place_of
 from codistill.settings.config import flatten, without_retired
 from codistill.settings.yaml_files import read_yaml
 
+_OF_ANOTHER_TYPE = re.compile(
+    r'Parser key "([^"]+)": (?:.*Subtypes: \[(list)\[)?.*?Expected a (\w+)'
+    r"(?:\[([^\]]*)\])?.*(?:Got|Given) value: (.*)$"
+)
+_WORDS = {
+    "bool": "true or false",
+    "int": "a whole number",
+    "float": "a number",
+    "list": "numbers with commas between them",
+}
 GROUPS = {"method", "data"}  # `--method ffl` is short for `--method.name ffl`
 
 
@@ -70,5 +80,11 @@ def _nest(flat: dict[str, Any]) -> dict[str, Any]:
 
 
 def one_line(message: str) -> str:
+    """What jsonargparse says of a value, in a line: "epochs is 'many': give a whole number"."""
     message = re.sub(r"<class '(?:\w+\.)*(\w+)'>|typing\.", r"\1", " ".join(message.split()))
+    if wrong := _OF_ANOTHER_TYPE.match(message):
+        key, several, kind, choices, value = wrong.groups()
+        words = choices.replace(", ", " or ") if choices else _WORDS.get(several or kind)
+        if words:
+            return f"{key} is {value}: give {words}"
     return re.sub(r'^Parser key "([^"]+)":', r"\1:", message)

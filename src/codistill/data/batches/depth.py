@@ -8,6 +8,7 @@ import torch
 from codistill.data.batches.photograph import BrokenImageError, has_16_bits, load_whole, opened
 from codistill.data.encoded import EncodedDataset
 from codistill.errors import InputError
+from codistill.messages import counted
 
 _LOOKED_AT = 32  # images of a data set
 
@@ -25,7 +26,7 @@ def notes_on_depth(dataset: EncodedDataset) -> tuple[str, ...]:
     dark = [depth for depth in deep if nearly_black(depth, 16)]
     if not dark:
         return ()
-    message = f"of {len(places)} images looked at, {dark_message(dark, 16)}"
+    message = f"of {counted(len(places), 'image')} looked at, {dark_message(dark, 16)}"
     if len(dark) == len(deep):
         raise InputError(message)
     return (message,)
@@ -46,8 +47,8 @@ def dark_message(found: Sequence[int], bits: int) -> str:
     most = max(found)
     used = next((b for b in (8, 10, 12, 14) if most < 2**b), 16)
     return (
-        f"{len(found):,} 16-bit images have values up to {most:,} of {2**bits - 1:,} and come out "
-        f"nearly black: give --data.bits {used} if their grey levels use so many bits (convert "
+        f"{counted(len(found), '16-bit image')} with values up to {most:,} of {2**bits - 1:,} come "
+        f"out nearly black: give --data.bits {used} if their grey levels use so many bits (convert "
         "colour to 8 bits), or --data.bits 16 if they are that dark"
     )
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from codistill.data.dataset import S
 from codistill.data.normalisation import Normalisation
 from codistill.errors import InputError
+from codistill.messages import counted
 
 
 class InOrder(Generic[S]):
@@ -60,8 +61,8 @@ class Shuffled(InOrder[S]):
     ):
         if len(split) < 2 or batch_size < 2:
             raise InputError(
-                f"training needs 2 images or more, and batches of 2 or more: there are "
-                f"{len(split)} images and batch_size is {batch_size}"
+                f"training needs 2 images or more, and batches of 2 or more, not "
+                f"{counted(len(split), 'image')} with batch_size {batch_size}"
             )
         if class_group and batch_size % class_group:
             raise InputError(

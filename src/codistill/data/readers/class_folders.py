@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from codistill.data.encoded import EncodedDataset, Files, Listed, Origin, Packed, make_dataset
-from codistill.data.readers.folders import is_image, list_images, subfolders
+from codistill.data.readers.folders import is_image, is_visible, list_images, subfolders
 from codistill.data.readers.layout import advice, find_layout
 from codistill.data.readers.splits import SplitNames
 from codistill.errors import InputError
-from codistill.messages import shorten
+from codistill.messages import counted, quoted, shorten
 
 
 @dataclass
@@ -19,7 +19,8 @@ class Tree:
 
     Attributes:
         images: split -> class -> name relative to the root and size in bytes, in order.
-        ignored: number of files by suffix, for suffixes that no image has.
+        ignored: number of files by suffix, for suffixes that no image has, in class folders and
+            beside them.
         loose: number of images that lie in no class folder.
         unused: folders beside those of the splits, each with its number of images.
         unlabelled: folders of splits without class folders, each with its number of images.
@@ -40,11 +41,11 @@ class Tree:
 
     def notes(self) -> Iterator[str]:
         """Remarks on what was left out."""
-        for folder, count in self.unlabelled.items():
+        for folder, images in self.unlabelled.items():
             yield (
-                f"{folder}/ has {_images(count)} but no class folders, so they have no labels and "
-                "are not used"
-                if count
+                f"{folder}/ has {counted(images, 'image')} but no class folders, so they have no "
+                "labels and are not used"
+                if images
                 else f"{folder}/ has no images, and is not used"
             )
         empty = [
@@ -54,19 +55,15 @@ class Tree:
             if not files
         ]
         if empty:
-            yield f"no images in the class folder {shorten(empty)}"
+            yield f"no images in the class folder {quoted(empty)}"
         if self.ignored:
             kinds = ", ".join(f"{n:,} {suffix}" for suffix, n in self.ignored.most_common(5))
             yield f"files without the suffix of an image, which are not used: {kinds}"
         if self.loose:
             yield f"images that lie in no class folder, and are not used: {self.loose:,}"
         if self.unused:
-            unused = [f"{name}/ ({_images(count)})" for name, count in self.unused.items()]
+            unused = [f"{name}/ ({counted(n, 'image')})" for name, n in self.unused.items()]
             yield f"folders beside those of the splits, which are not used: {shorten(unused)}"
-
-
-def _images(count: int) -> str:
-    return f"{count:,} image" + "s" * (count != 1)
 
 
 def list_folder(root: Path, names: SplitNames, fewest: int = 2) -> EncodedDataset:
@@ -95,7 +92,9 @@ def _found(root: Path, tree: Tree, filled: list[str]) -> str:
     """What there is in place of two classes, and what to do about it."""
     found = f"images of {filled[0]!r} only" if filled else "no images in class folders"
     here = sorted(path for path in root.iterdir() if path.is_file() and path.name[0] != ".")
-    loose = f", but {_images(tree.loose)} in no folder" if tree.loose and not filled else ""
+    loose = (
+        f", but {counted(tree.loose, 'image')} in no folder" if tree.loose and not filled else ""
+    )
     passed = ""
     if tree.ignored:
         kinds = ", ".join(f"{n:,} {suffix}" for suffix, n in tree.ignored.most_common(5))
@@ -118,8 +117,9 @@ def list_tree(root: Path, folders: Mapping[str, Path]) -> Tree:
         folders: split -> folder that holds its class folders.
     """
     tree = Tree(places={split: _shown(folder, root) for split, folder in folders.items()})
-    places = {root, *folders.values()}
-    tree.loose = sum(is_image(file) for place in places for file in place.iterdir())
+    above = [folder.parent for folder in folders.values() if folder != root]
+    for place in dict.fromkeys((root, *above, *folders.values())):
+        _count_beside(place, tree)
     for split in ("train", "val", "test", "all"):
         if split in folders:
             tree.images[split] = {
@@ -127,6 +127,15 @@ def list_tree(root: Path, folders: Mapping[str, Path]) -> Tree:
                 for kind in subfolders(folders[split])
             }
     return tree
+
+
+def _count_beside(place: Path, tree: Tree) -> None:
+    """Counts the files that lie beside class folders."""
+    for file in sorted(place.iterdir()):
+        if is_image(file):
+            tree.loose += 1
+        elif is_visible(file) and file.is_file():
+            tree.ignored[file.suffix.lower() or "without a suffix"] += 1
 
 
 def dataset_of_tree(

@@ -2,14 +2,17 @@
 
 import os
 from collections import Counter
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePath
 
 from codistill.data.encoded import EncodedDataset, Files, Listed, Origin, Packed, make_dataset
 from codistill.data.readers.decode import SUFFIXES
 from codistill.data.readers.folders import is_image, list_images, subfolders
 from codistill.data.readers.index import files_below
 from codistill.data.readers.labels import (
+    LABEL_OPTION,
+    LABELS,
+    PERHAPS_LABELS,
     Columns,
     label_text,
     number_labels,
@@ -24,12 +27,13 @@ from codistill.data.readers.splits import (
     OPTION,
     SPLIT_COLUMNS,
     SplitNames,
+    example,
     split_column,
     splits_of,
 )
 from codistill.data.readers.text_tables import Table, read_table
 from codistill.errors import InputError
-from codistill.messages import shorten
+from codistill.messages import counted, option, quoted, shorten
 
 _PATHS = (
     "path",
@@ -49,6 +53,8 @@ _PATHS = (
     "id",
 )
 _SUFFIXES = (".csv", ".tsv", ".jsonl")
+_NO, _YES = {"0", "0.0", "false"}, {"1", "1.0", "true"}
+_ONE_HOT = "columns of 0 and 1"  # stands for a column of labels, where each class has its own
 
 
 def list_csv(place: Path, columns: Columns, names: SplitNames, fewest: int = 2) -> EncodedDataset:
@@ -98,6 +104,7 @@ class _Rows:
         self.unlabelled: Counter[str] = Counter()
         self.notes: list[str] = []
         self.places: dict[str, list[str]] = {}
+        self.values: dict[str, None] = {}  # of the columns of splits
         self.label = ""
 
     def add(self, file: Path, split: str, given: Columns, names: SplitNames) -> None:
@@ -115,12 +122,15 @@ class _Rows:
         if self.label and label is not None and label != self.label:
             raise InputError(
                 f"{file} has its labels in {label!r}, and another table in {self.label!r}: say "
-                f"which it is, such as --data.label_column {label}"
+                f"which it is, such as {option(LABEL_OPTION, label)}"
             )
         if label is None:
             self.notes.append(f"{file.name} has no column of labels, and is not used")
             return
         self.label = label
+        said = [] if divides is None else table[divides]
+        says = ["" if value is None else str(value).strip() for value in said]
+        self.values.update(dict.fromkeys(filter(None, says)))
         try:
             labels = written_numbers([label_text(value) for value in table[label]])
         except InputError as error:
@@ -129,7 +139,7 @@ class _Rows:
         for row, (name, text) in enumerate(zip(table[path], labels, strict=True)):
             ours, where = split, f"{file}, row {row + 1}"
             if divides is not None:
-                value = (table[divides][row] or "").strip()
+                value = says[row]
                 ours = names.of(value)
                 if not ours:
                     others[value] += 1
@@ -139,18 +149,18 @@ class _Rows:
             if text is None:
                 self.unlabelled[ours] += 1
                 continue
-            self.rows.append((ours, self.find(name, where), text, where))
+            self.rows.append((ours, self.find(name, where, file.parent), text, where))
             shown = file.name if divides is None else f"{file.name}, {divides!r} {value!r}"
             if shown not in (known := self.places.setdefault(ours, [])):
                 known.append(shown)
-        for value, count in others.items():
+        for value, images in others.items():
             if names.given is None:
                 raise InputError(
-                    f"{file}: the column {divides!r} has {value!r} in {count:,} rows, which says "
-                    f"no split: say which values do, such as {OPTION} train=A,test=B, or give "
-                    f"{OPTION} {NONE} if the table is not divided"
+                    f"{file}: the column {divides!r} has {value!r} in {counted(images, 'row')}, "
+                    f"which says no split: say which values do, such as {example(self.values)}, or "
+                    f"give {OPTION} {NONE} if the table is not divided"
                 )
-            self.notes.append(f"rows with {value!r} in {divides!r}, which are not used: {count:,}")
+            self.notes.append(f"rows with {value!r} in {divides!r}, which are not used: {images:,}")
 
     def dataset(self, given: Columns, fewest: int) -> EncodedDataset:
         """The data set of all rows."""
@@ -159,7 +169,8 @@ class _Rows:
             raise InputError(f"{self.root}: its tables have no row with a path and a label")
         where = [row[3] for row in rows]
         numbers, classes, notes = number_labels([row[2] for row in rows], None, where.__getitem__)
-        refuse_unlikely(self.label, given.label, numbers, self.root)
+        if self.label != _ONE_HOT:
+            refuse_unlikely(self.label, given.label, numbers, self.root)
         if len(classes) < fewest:
             raise InputError(f"{where[0]}: all labels are {classes[0]!r}: give two classes or more")
         found = {row[0] for row in rows}
@@ -167,7 +178,7 @@ class _Rows:
         if found & {"val", "test"} and "train" not in found:
             raise InputError(
                 f"{self.root}: there are rows for {' and '.join(sorted(found))}, but none for "
-                f"train: say which are, such as {OPTION} train=A,test=B"
+                f"train: say which are, such as {example(self.values)}"
             )
         sizes = [_size(self.root / row[1]) for row in rows]
         missing = [row for row, size in zip(rows, sizes, strict=True) if size is None]
@@ -188,7 +199,8 @@ class _Rows:
         notes += [*self.notes, *self.find.notes(), *unlabelled_notes(self.unlabelled)]
         places = {"all" if only else s: " and ".join(p) for s, p in self.places.items()}
         store = Files(str(self.root), Packed(image.name for image in listing))
-        origin = Origin(f"the column {self.label!r}", places)
+        label = self.label if self.label == _ONE_HOT else f"column {self.label!r}"
+        origin = Origin(f"the {label}", places)
         return make_dataset("csv", listing, store, classes, notes, origin)
 
     def _once(self) -> list[tuple[str, str, str, str]]:
@@ -225,15 +237,21 @@ class _Finder:
         self.known: dict[str, list[str]] | None = None
         self.looked: Counter[str] = Counter()
 
-    def __call__(self, name: str, where: str) -> str:
+    def __call__(self, name: str, where: str, folder: Path) -> str:
         """The path, absolute or relative to the root; the name as it is if there is no such file.
+
+        Args:
+            name: path or name in a table.
+            where: names its place in messages.
+            folder: folder of the table.
 
         Raises:
             InputError: several files may be meant.
         """
         for path in (name, name.strip(), name.strip().replace("\\", "/")):
-            if (self.root / path).is_file():
-                return os.path.normpath(path)
+            for place in dict.fromkeys((folder.relative_to(self.root), PurePath())):
+                if (self.root / place / path).is_file():
+                    return os.path.normpath(place / path)
         if self.known is None:
             self.known = {}
             for path in _images_below(self.root):
@@ -241,7 +259,9 @@ class _Finder:
                 for key in {path, stem, os.path.basename(path), os.path.basename(stem)}:
                     self.known.setdefault(key, []).append(path)
         wanted = name.strip().replace("\\", "/")
-        found = self.known.get(wanted, [])
+        parts = wanted.split("/")  # of another machine's path, the first may be left out
+        tails = ("/".join(parts[i:]) for i in range(len(parts)))
+        found = next((self.known[tail] for tail in tails if tail in self.known), [])
         if len(found) > 1:
             raise InputError(
                 f"{where}: {name} may be {shorten(found)}: write the path from the table's folder"
@@ -252,11 +272,11 @@ class _Finder:
         return wanted
 
     def notes(self) -> list[str]:
-        """Where files were found that the tables do not say."""
+        """Where files were found that are not where the tables say."""
         return [
-            f"files that the table names without their folder or suffix: {count:,} found in "
-            f"{folder}/"
-            for folder, count in self.looked.items()
+            f"files that are not where the table says, found by their names in {folder}/: "
+            f"{images:,}"
+            for folder, images in self.looked.items()
         ]
 
 
@@ -297,7 +317,52 @@ def _columns(
         kinds[name] = "numbers" if numeric else "text"
     if not kinds and not rest and given.label is None:
         return path, None
+    if given.label is None and not rest and (classes := _one_hot(kinds, content, file)):
+        table[_ONE_HOT] = _by_column(classes, table)
+        return path, _ONE_HOT
     return path, pick_labels(kinds, {path: "paths", **rest}, (), given.label, file)
+
+
+def _one_hot(
+    kinds: Mapping[str, str | None], content: Mapping[str, Sequence[object]], file: Path
+) -> list[str]:
+    """The columns of which each is a class and has 1 where an image is of it; [] if none are.
+
+    Raises:
+        InputError: an image is of several of them, or of none.
+    """
+    known = {name.strip().casefold() for name in kinds} & {*LABELS, *PERHAPS_LABELS}
+    if known or any(kind == "text" and not _are_flags(content[n]) for n, kind in kinds.items()):
+        return []
+    columns = [name for name in kinds if _are_flags(content[name])]
+    if len(columns) < 2:
+        return []
+    sums = [sum(map(_flag, row)) for row in zip(*(content[name] for name in columns), strict=True)]
+    wrong = next((row for row, ones in enumerate(sums) if ones != 1), None)
+    if wrong is None:
+        return columns
+    if len(columns) < len(kinds):
+        return []
+    raise InputError(
+        f"{file}, row {wrong + 1}: of {quoted(columns)}, which have 0 and 1 as columns of classes "
+        f"have, {sums[wrong]} are 1: give each image one class"
+    )
+
+
+def _by_column(classes: Sequence[str], table: Table) -> list[str | None]:
+    """The class of each row: the name of the column that has 1."""
+    rows = zip(*(table[name] for name in classes), strict=True)
+    return [classes[[*map(_flag, row)].index(1)] for row in rows]
+
+
+def _are_flags(values: Sequence[object]) -> bool:
+    return all(_flag(value) >= 0 for value in values)
+
+
+def _flag(value: object) -> int:
+    """0 or 1, as number or text; -1 for anything else."""
+    text = str(value).strip().casefold()
+    return 0 if text in _NO else 1 if text in _YES else -1
 
 
 def _are_paths(values: Sequence[str | None]) -> bool:

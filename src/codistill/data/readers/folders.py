@@ -8,12 +8,17 @@ from pathlib import Path
 from codistill.data.readers.decode import SUFFIXES
 
 _NOT_OURS = {"__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN"}  # made by systems, not by people
+_NOT_OURS |= {"Thumbs.db", "desktop.ini"}
+
+
+def is_visible(path: Path) -> bool:
+    """Whether a file or folder is neither hidden nor made by a system."""
+    return not path.name.startswith(".") and path.name not in _NOT_OURS
 
 
 def subfolders(folder: Path) -> list[Path]:
     """The folders inside a folder, sorted, without hidden ones."""
-    inside = (path for path in folder.iterdir() if not path.name.startswith("."))
-    return sorted(path for path in inside if path.is_dir() and path.name not in _NOT_OURS)
+    return sorted(path for path in folder.iterdir() if is_visible(path) and path.is_dir())
 
 
 def is_image(file: Path) -> bool:

@@ -30,6 +30,7 @@ from codistill.data.readers.splits import (
 from codistill.errors import InputError
 from codistill.files import place_of
 from codistill.importing import optional
+from codistill.messages import counted, option, quoted
 
 
 @dataclass(frozen=True)
@@ -158,11 +159,13 @@ def _load(name: str, split_names: SplitNames) -> tuple[dict[str, Any], dict[str,
         return {"train": tables["train"]}, {"train": places["train"]}, []
     if "train" not in tables:
         raise InputError(
-            f"{name} has the splits {', '.join(loaded)}, but none for training: say which it is, "
-            f"such as {OPTION} train={next(iter(loaded))}"
+            f"{name} has the splits {quoted(loaded)}, but none for training: say which it is, such "
+            f"as {option(OPTION, f'train={next(iter(loaded))}')}"
         )
     unused = [split for split in loaded if split not in places.values()]
-    notes = [f"split {split!r} ({len(loaded[split]):,} images) is not used" for split in unused]
+    notes = [
+        f"split {split!r} ({counted(len(loaded[split]), 'image')}) is not used" for split in unused
+    ]
     return {split: tables[split] for split in SPLITS if split in tables}, places, notes
 
 

@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 from codistill.errors import InputError, did_you_mean
+from codistill.messages import counted, option, quoted
 
 LABELS = ("label", "labels", "fine_label")  # a column of this name is that of the labels
 PERHAPS_LABELS = (
@@ -26,6 +27,8 @@ PERHAPS_LABELS = (
 )
 IMAGES = ("image", "img", "jpg", "png", "jpeg", "picture", "photo", "image_bytes", "images")
 
+LABEL_OPTION = "--data.label_column"
+_COLUMNS = 20  # of a table that a message names
 _MANY = 10  # rows: of fewer it cannot be said whether values repeat
 _WHOLE = re.compile(r"-?\d{1,18}$")
 _FLOATS = re.compile(r"-?\d+\.\d*$|-?\d*\.\d+$|-?\d+(\.\d*)?e[-+]?\d+$", re.IGNORECASE)
@@ -148,8 +151,9 @@ def number_labels(
         low, high = int(classes[0]), int(classes[-1])
         if low == -1 and high >= 0 and len(classes) > 2:
             raise InputError(
-                f"{where(texts.index('-1'))}: the label is -1, as of {texts.count('-1'):,} images: "
-                "remove them if they have no class, or write names in place of all numbers"
+                f"{where(texts.index('-1'))}: the label is -1, as of "
+                f"{counted(texts.count('-1'), 'image')}: remove them if they have no class, or "
+                "write names in place of all numbers"
             )
         if low > 1 or high - low >= len(classes):
             notes.append(
@@ -230,7 +234,7 @@ def pick_labels(
     texts = [name for name, kind in kinds.items() if kind == "text"]
     if not perhaps and not numbered and len(kinds) == len(texts) == 1:
         return texts[0]
-    columns = ", ".join([*kinds, *others])
+    columns = quoted([*kinds, *others], _COLUMNS)
     if not kinds:
         raise InputError(
             f"{where} has the columns {columns}: there has to be one of labels, whole numbers or "
@@ -238,11 +242,11 @@ def pick_labels(
         )
     named = perhaps or list(numbered) or list(kinds)
     raise InputError(
-        f"{where} has the columns {columns}: any of {', '.join(named)} may be the labels: say "
-        f"which, such as --data.label_column {named[0]}"
+        f"{where} has the columns {columns}: any of {quoted(named, _COLUMNS)} may be the labels: "
+        f"say which, such as {option(LABEL_OPTION, named[0])}"
         if len(named) > 1
-        else f"{where} has the columns {columns}: if {named[0]} is the labels, and no measurement "
-        f"or number of an image, give --data.label_column {named[0]}"
+        else f"{where} has the columns {columns}: if {named[0]!r} is the labels, and no "
+        f"measurement or number of an image, give {option(LABEL_OPTION, named[0])}"
     )
 
 
@@ -270,12 +274,12 @@ def pick_images(
     found = next((by_name[name] for name in likely if name in by_name), None)
     if found is not None or len(kinds) == 1:
         return found or next(iter(kinds))
-    columns = ", ".join(dict.fromkeys([*kinds, *others]))
+    columns = quoted(dict.fromkeys([*kinds, *others]), _COLUMNS)
     if not kinds:
         raise InputError(f"{where} has the columns {columns}: there has to be one of {what}")
     raise InputError(
-        f"{where} has the columns {columns}: any of {', '.join(kinds)} may be the images: say "
-        f"which, such as --data.image_column {next(iter(kinds))}"
+        f"{where} has the columns {columns}: any of {quoted(kinds, _COLUMNS)} may be the images: "
+        f"say which, such as {option('--data.image_column', next(iter(kinds)))}"
     )
 
 
@@ -302,5 +306,5 @@ def refuse_unlikely(column: str, given: str | None, labels: Sequence[int], where
         if len(labels) >= _MANY and alone > len(labels) / 2:
             raise InputError(
                 f"{where}: the column {column!r} has {len(counts):,} values in {len(labels):,} "
-                f"rows: if it is the labels, give --data.label_column {column}"
+                f"rows: if it is the labels, give {option(LABEL_OPTION, column)}"
             )

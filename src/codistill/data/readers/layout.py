@@ -7,7 +7,7 @@ from pathlib import Path
 from codistill.data.readers.folders import count_images, has_images, is_filled, subfolders
 from codistill.data.readers.splits import NONE, OPTION, SplitNames, is_split_name, split_of
 from codistill.errors import InputError
-from codistill.messages import shorten
+from codistill.messages import option, shorten
 
 _WRAPPERS = {"images", "image", "imgs", "data", "photos", "classes"}  # say nothing about a class
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst")
@@ -87,8 +87,8 @@ def find_layout(root: Path, names: SplitNames) -> Layout:
         if split in found:
             raise InputError(
                 f"{base} has both {found[split].name}/ and {folder.name}/, and each may be "
-                f"{split}: remove or rename one of them, or say which, such as {OPTION} "
-                f"{_say({'train': found.get('train', folder)} | {split: folder})}"
+                f"{split}: remove or rename one of them, or say which, such as "
+                + _say({"train": found.get("train", folder)} | {split: folder})
             )
         found[split] = folder
     if "train" not in found:
@@ -107,10 +107,9 @@ def find_layout(root: Path, names: SplitNames) -> Layout:
         )
     if len(found) == 1 and other and not names.given:
         raise InputError(
-            f"{base} has images in {shorten([f.name for f in other])} beside "
+            f"{base} has images in {shorten([f'{f.name}/' for f in other])} beside "
             f"{found['train'].name}/, which has folders of its own: give {OPTION} {NONE} if "
-            f"{found['train'].name} is a class like these, or {OPTION} {_say(found)} to leave "
-            "them out"
+            f"{found['train'].name} is a class like these, or {_say(found)} to leave them out"
         )
     without = [
         folder
@@ -132,10 +131,20 @@ def _refuse_two_readings(base: Path, looks: dict[Path, _Look], found: dict[str, 
     inside = list(looks)
     if found:
         others = " and ".join(f"{folder.name}/" for folder in found.values())
-        first = next((f for f in inside if f not in found.values()), base / "NAME")
+        rest = [
+            f for f in inside if f not in found.values() and (looks[f].kinds or looks[f].direct)
+        ]
+        undivided = [f for f in rest if looks[f].kinds]
+        if undivided:
+            do = f"name the folder to train on, such as {_say({'train': undivided[0]} | found)}"
+        elif rest:
+            do = f"put {shorten([f'{f.name}/' for f in rest])} into train/ if they are its classes"
+        else:
+            (_, largest), *more = found.items()
+            do = f"name the folder to train on, such as {_say({'train': largest} | dict(more))}"
         raise InputError(
-            f"{base} has {others} but no train/: name the folder to train on, such as {OPTION} "
-            f"{_say({'train': first} | found)}, or give {OPTION} {NONE} if all folders are classes"
+            f"{base} has {others} but no train/: {do}, or give {OPTION} {NONE} if all folders are "
+            "classes"
         )
     flat = {f: split_of(f.name) for f, look in looks.items() if look.direct}
     whole = {split for f, split in flat.items() if split and is_split_name(f.name)}
@@ -169,14 +178,14 @@ def _refuse_two_readings(base: Path, looks: dict[Path, _Look], found: dict[str, 
             )
         raise InputError(
             f"{base} has folders {shown} with the same folders inside, {inner}: if they are "
-            f"splits, say which, such as {OPTION} {_say({'train': alike[0], 'test': alike[1]})}; "
+            f"splits, say which, such as {_say({'train': alike[0], 'test': alike[1]})}; "
             f"if they are the classes, give {OPTION} {NONE}"
         )
 
 
 def _say(found: Mapping[str, Path]) -> str:
-    """The option's value that names these folders."""
-    return ",".join(f"{split}={folder.name}" for split, folder in found.items())
+    """The option that names these folders."""
+    return option(OPTION, ",".join(f"{split}={folder.name}" for split, folder in found.items()))
 
 
 def advice(files: list[Path]) -> str:
@@ -186,15 +195,20 @@ def advice(files: list[Path]) -> str:
     advice = f"; unpack {shorten(archives)} first" if archives else ""
     if tables:
         kind = _TABLES[tables[0].suffix.lower()]
-        advice += f"; {tables[0].name} is read by --data {kind} --data.root {tables[0]}"
+        advice += f"; {tables[0].name} is read by --data {kind} {option('--data.root', tables[0])}"
     return advice
 
 
 def _listing_advice(base: Path) -> str:
-    """Where a table of labels lies beside images: how to use it."""
-    files = sorted(base.iterdir())
-    tables = [f for f in files if f.is_file() and _TABLES.get(f.suffix.lower()) == "csv"]
-    return advice(tables[:1])
+    """Where tables of labels lie beside images or in folders of splits: how to use them."""
+    for folder in (base, *subfolders(base)):
+        for file in sorted(folder.iterdir()):
+            if file.is_file() and _TABLES.get(file.suffix.lower()) == "csv":
+                if folder == base:
+                    return advice([file])
+                place = option("--data.root", base)
+                return f"; {folder.name}/{file.name} is read by --data csv {place}"
+    return ""
 
 
 def _unwrapped(root: Path) -> Path:

@@ -27,6 +27,7 @@ from codistill.data.readers.index import (
     kept_index,
 )
 from codistill.data.readers.labels import (
+    LABEL_OPTION,
     LABELS,
     Columns,
     label_texts,
@@ -40,7 +41,7 @@ from codistill.data.readers.splits import SplitNames, refuse_split_column, split
 from codistill.errors import InputError, reason
 from codistill.files import refusing_writes, writing_alone, written
 from codistill.importing import optional
-from codistill.messages import note
+from codistill.messages import note, option
 from codistill.names import DATASETS
 
 _ROWS = 256  # in memory at a time
@@ -233,7 +234,7 @@ def _read(
             if place and label != earlier[0]:
                 raise InputError(
                     f"{file} has its labels in {label!r}, and {files[0]} in {earlier[0]!r}: "
-                    f"say which it is, such as --data.label_column {label}"
+                    f"say which it is, such as {option(LABEL_OPTION, label)}"
                 )
             shown, start = file.relative_to(root).as_posix(), 0
             for batch in table.iter_batches(_ROWS, columns=[image, label]):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from codistill.errors import InputError, did_you_mean
+from codistill.messages import option
 
 SPLITS = ("train", "val", "test")
 OPTION = "--data.splits"
@@ -70,7 +71,7 @@ class SplitNames:
         if text.strip().casefold() == NONE:
             return cls({})
         given: dict[str, str] = {}
-        for part in text.split(","):
+        for part in re.split(r",(?=[^,=]*=)", text):  # a name may have a comma
             split, equals, name = (piece.strip() for piece in part.partition("="))
             if not equals or not name or split not in SPLITS:
                 raise InputError(
@@ -133,16 +134,31 @@ def splits_of(files: list[PurePath], names: SplitNames) -> list[str]:
     if "" in found and any(found):
         raise InputError(
             f"{files[found.index('')]} has no train, val or test in its path, "
-            f"but other files have: rename or remove it, or give {OPTION} train=..., with the "
-            f"beginnings of the files' names, or {OPTION} {NONE} if nothing is divided"
+            f"but other files have: rename or remove it, or say how the files' names begin, such "
+            f"as {example(_beginnings(files))}, or give {OPTION} {NONE} if nothing is divided"
         )
     named = set(found)
     if named & {"val", "test"} and "train" not in named:
         raise InputError(
-            f"there are files for {' and '.join(sorted(named))}, but none for train: give "
-            f"{OPTION} train=..., with the beginnings of the files' names, or {OPTION} {NONE}"
+            f"there are files for {' and '.join(sorted(named))}, but none for train: say "
+            f"how the files' names begin, such as {example(_beginnings(files))}, or give {OPTION} "
+            f"{NONE} if nothing is divided"
         )
     return ["all"] * len(files) if named <= {"", "train"} else found
+
+
+def example(values: Iterable[str]) -> str:
+    """The option that says which of these values are splits, with the likeliest of them."""
+    likely = sorted(values, key=lambda value: ("train", "", "val", "test").index(split_of(value)))
+    parts = zip(("train", "test"), dict.fromkeys((likely[0], likely[-1])), strict=False)
+    return option(OPTION, ",".join(f"{split}={value}" for split, value in parts))
+
+
+def _beginnings(files: list[PurePath]) -> list[str]:
+    """The names of files without what numbers them, or whole if that leaves nothing to tell."""
+    names = [file.name.partition(".")[0] for file in files]
+    begin = [re.sub(r"([-_]\d+(-of-\d+)?|\d+)$", "", name) for name in names]
+    return begin if all(begin) and len({*begin}) > 1 else names
 
 
 def split_column(
@@ -174,11 +190,10 @@ def split_column(
             if any(map(split_of, values)):
                 return column
             if 2 <= len(values) <= _FEW:
-                first, second = sorted(values)[:2]
                 raise InputError(
                     f"{where}: the column {column!r} has {', '.join(sorted(map(repr, values)))}: "
-                    f"say which are splits, such as {OPTION} train={first},test={second}, or give "
-                    f"{OPTION} {NONE} if it divides nothing"
+                    f"say which are splits, such as {example(sorted(values))}, or give {OPTION} "
+                    f"{NONE} if it divides nothing"
                 )
     return None
 

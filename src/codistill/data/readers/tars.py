@@ -34,7 +34,8 @@ from codistill.data.readers.splits import SplitNames, splits_of
 from codistill.data.readers.text_tables import text_of
 from codistill.errors import InputError
 
-_PLAIN = (".cls", ".label", ".txt", ".class")  # files that hold a label and nothing else
+_PLAIN = (".cls", ".label", ".class", ".txt")  # files that hold a label and nothing else
+_LIKELY = (".cls", ".label", "label", "labels", ".class", "class", ".txt")  # the first is taken
 _JSON = ".json"
 _LABEL_LIMIT = 10_000  # bytes
 _LONGEST = 200  # letters of a class's name; a longer text is a caption
@@ -79,6 +80,12 @@ def read_class_list(file: Path) -> list[str]:
         raise InputError(
             f"{file}, line {lines.index('') + 1} is empty: give each class a name, in one line"
         )
+    remark = next((i for i, line in enumerate(lines) if line.startswith("#")), None)
+    if remark is not None:
+        raise InputError(
+            f"{file}, line {remark + 1} is {lines[remark]!r}: every line is a class: take out "
+            "remarks"
+        )
     twice = [name for name, count in Counter(lines).items() if count > 1]
     if twice:
         raise InputError(f"{file} has the class {twice[0]!r} twice: give each a name of its own")
@@ -91,7 +98,7 @@ class _Members:
 
     Attributes:
         images: key -> suffix -> name, first byte and size of each image.
-        labels: suffix without its dot, or key of a JSON file -> key -> label.
+        labels: suffix, or name in JSON files -> key -> label.
         other: files that are neither, by suffix.
     """
 
@@ -126,9 +133,10 @@ def _build(
         raise InputError(f"{root}: there is no image in its tars{_passed_over(other, ': found ')}")
     texts = [label for label in written_numbers(labels) if label is not None]
     if len(texts) < len(labels):  # "nan" among numbers
-        raise InputError(f"{root}: {len(labels) - len(texts):,} of its .{column} hold no number")
+        raise InputError(f"{root}: {len(labels) - len(texts):,} labels in {column} are no numbers")
     numbers, classes, notes = number_labels(texts, names, lambda i: str(root / images[i]))
-    refuse_unlikely(column, label_column or ("cls" if column == "cls" else None), numbers, root)
+    named = label_column or (column if column in _LIKELY[:-1] else None)
+    refuse_unlikely(column, named, numbers, root)
     which, starts, sizes = np.array(rows, dtype=np.int64).T
     packed = files_below(root, ".gz", ".tgz", ".bz2", ".xz", ".zst")
     if packed and len(files) > 1:
@@ -137,7 +145,7 @@ def _build(
         )
     if other:
         notes.append(_passed_over(other, "files in the tars that are not used: "))
-    origin = f".{column} files" if f".{column}" in _PLAIN else f"{column!r} in .json files"
+    origin = f"{column} files" if column in _PLAIN else f"{column!r} in .json files"
     if names:
         origin += f" and {_NAMES}"
     return Index(
@@ -163,13 +171,14 @@ def _label_column(root: Path, tars: list[_Members], given: str | None) -> str:
                 f"{root}: its tars have {name} but no {_key(name)}.cls for its class, nor a .txt "
                 "or .json with one"
             )
-        return "cls"
+        return ".cls"
     kinds = {
         column: "numbers" if all(label.isdecimal() for label in labels) else "text"
         for column, labels in found.items()
     }
-    given = given.removeprefix(".") if given is not None else None
-    return pick_labels(kinds, {}, (), given, f"{root}", ("cls", "label", "class", "txt"))
+    if given is not None and given not in kinds and f".{given}" in kinds:
+        given = f".{given}"
+    return pick_labels(kinds, {}, (), given, f"{root}", _LIKELY)
 
 
 def _key(name: str) -> str:
@@ -214,7 +223,7 @@ def _list_tar(file: Path) -> _Members:
         raise InputError(f"{file} is cut off: fetch it again")
     for key, middle, last, label in dotted:
         images = [os.path.splitext(suffix)[0] for suffix in found.images.get(key, {})]
-        if images == [middle] and key not in found.labels.get(last.removeprefix("."), {}):
+        if images == [middle] and key not in found.labels.get(last, {}):
             _add_labels(found, key, last, label)
         else:
             found.other[middle + last] += 1
@@ -227,7 +236,7 @@ def _add_labels(found: _Members, key: str, suffix: str, content: bytes) -> None:
         if len(text) > _LONGEST or "\n" in text:
             found.other[suffix] += 1
         else:
-            found.labels.setdefault(suffix.removeprefix("."), {})[key] = text or None
+            found.labels.setdefault(suffix, {})[key] = text or None
         return
     try:
         facts = json.loads(text)
@@ -257,8 +266,8 @@ def _labelled(
         label = labels.get(key)
         if not label:
             raise InputError(
-                f"{file} has {kinds[chosen][0]} but no {key}.{column} for its class"
-                if f".{column}" in _PLAIN
+                f"{file} has {kinds[chosen][0]} but no {key}{column} for its class"
+                if column in _PLAIN
                 else f"{file} has {kinds[chosen][0]} but no {column!r} in {key}.json for its class"
             )
         listed.append((*kinds[chosen], label))

@@ -57,6 +57,10 @@ def text_of(file: Path) -> str:
         InputError: it is neither.
     """
     content = file.read_bytes()
+    if content[:2] == b"\x1f\x8b":
+        raise InputError(f"{file} is compressed: unpack it first, as by gunzip")
+    if content[:4] in (b"PK\x03\x04", b"\xd0\xcf\x11\xe0"):
+        raise InputError(f"{file} is a spreadsheet or an archive: save it as CSV, or unpack it")
     encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     try:
         return content.decode(encoding)

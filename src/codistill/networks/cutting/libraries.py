@@ -14,6 +14,7 @@ from codistill.networks.cutting.from_module import from_module
 from codistill.networks.fitting import load_fitting
 from codistill.networks.network import Network
 
+_LARGE_PATCH = 8  # pixels: smaller patches leave out no more than the strides of other networks
 _ERRORS = (AssertionError, OSError, RuntimeError, TypeError, ValueError)
 
 
@@ -26,7 +27,8 @@ def timm_network(
         raise InputError("timm/ names no model: give timm/NAME, such as timm/resnet18")
     plain = name.partition(".")[0]
     if not timm.is_model(plain):
-        raise InputError(f"timm has no model {plain!r}: {did_you_mean(plain, timm.list_models())}")
+        hint = did_you_mean(plain, timm.list_models(), "timm.list_models() in Python")
+        raise InputError(f"timm has no model {plain!r}: {hint}")
 
     def make(size: tuple[int, int], pretrained: bool) -> nn.Module:
         published = timm.get_pretrained_cfg(name)
@@ -44,7 +46,8 @@ def torchvision_network(
     models = optional("torchvision", f"network torchvision/{name}").models
     known = models.list_models(module=models)
     if name not in known:
-        raise InputError(f"torchvision has no classifier {name!r}: {did_you_mean(name, known)}")
+        hint = did_you_mean(name, known, "torchvision.models.list_models() in Python")
+        raise InputError(f"torchvision has no classifier {name!r}: {hint}")
     settings: dict[str, Any] = {"num_classes": num_classes}
     if name in ("googlenet", "inception_v3"):
         settings |= {"aux_logits": False, "init_weights": True}
@@ -81,6 +84,7 @@ def _cut(
             model = make(image_size, pretrained)
         except _ERRORS as error:
             raise InputError(_why(name, image_size, pretrained, error)) from error
+        _refuse_edge(model, name, image_size)
         return from_module(model, image_size)
     except InputError as error:
         if isinstance(error.__cause__, OSError):
@@ -95,6 +99,20 @@ def _cut(
             f"{error}. Images of {height}x{width} do not suit {name}: give --data.image_size "
             f"{' or '.join(sides)}"
         ) from error
+
+
+def _refuse_edge(model: nn.Module, name: str, image_size: tuple[int, int]) -> None:
+    """Raises InputError if a transformer would leave out what is no whole patch of an image."""
+    embed = getattr(model, "patch_embed", None)
+    patch = getattr(embed, "patch_size", None)
+    patch = patch if isinstance(patch, tuple) else (patch, patch)
+    if getattr(embed, "dynamic_img_pad", False) or not all(isinstance(p, int) for p in patch):
+        return
+    if any(p >= _LARGE_PATCH and side % p for side, p in zip(image_size, patch, strict=True)):
+        raise InputError(
+            f"{name} cuts images into patches of {patch[0]}x{patch[1]} pixels, and leaves out the "
+            "edge that is no whole patch"
+        )
 
 
 def _sizes_near(name: str, image_size: tuple[int, int]) -> list[tuple[int, int]]:
