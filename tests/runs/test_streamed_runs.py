@@ -133,7 +133,7 @@ def test_images_that_have_changed_are_noticed(finished: Path, root: Path, tmp_pa
     ("folders", "options", "counted", "notes"),
     [
         ({"ant": 3, "cow": 5}, [], 8, ["measured on all images", "of the class 'bee'"]),
-        ({"cow": 4}, [], 4, ["1 classes from the names of the folders: 'cow'"]),
+        ({"cow": 4}, [], 4, ["1 class from the names of the folders: 'cow'"]),
         ({"train/ant": 3, "test/ant": 2, "train/bee": 3, "test/bee": 4}, [], 6, ["its test split"]),
         ({"train/ant": 3, "dev/ant": 2, "train/bee": 3}, ["--split", "val"], 2, ["its val split"]),
         ({"train/ant": 3, "dev/ant": 2, "train/bee": 3}, ["--split", "all"], 8, []),
@@ -294,7 +294,7 @@ def test_a_run_says_what_is_remarkable_about_its_images(tmp_path: Path) -> None:
     done = codistill("train", *OPTIONS, *options, "--out", tmp_path / "run")
     assert done.returncode == 0, done.stderr
     for note in (
-        "note: no images in the class folder cow",
+        "note: no images in the class folder 'cow'",
         "note: fewer than 5 images to train on have the class 'bee'",
         "note: the largest class has 14 times as many images as the smallest",
         "images: undivided 65",
