@@ -91,6 +91,7 @@ class PretendedGpu:
             (torch, "autocast", autocast_on_cpu),
             (torch.autograd, "_engine_run_backward", backward),
             (torch.cuda, "get_device_name", lambda device=None: "pretended GPU"),
+            (torch.cuda, "get_device_capability", lambda device=None: (8, 0)),
             (torch.cuda, "get_rng_state", lambda device=None: torch.get_rng_state()),
             (torch.cuda, "set_rng_state", lambda state, device=None: None),
             (torch.cuda, "synchronize", lambda device=None: None),

@@ -13,7 +13,7 @@ from codistill.command.main import exit_status
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 4 bytes"), "4"),
         (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), "--precision bf16"),
         (RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED"), "--precision bf16"),
-        (MemoryError(), "--recompute true"),
+        (MemoryError(), "--recompute true (not with --cuda_graphs)"),
         (RuntimeError("CUDA error: device-side assert triggered\nmore"), "CUDA_LAUNCH_BLOCKING=1"),
     ],
 )
@@ -30,6 +30,23 @@ def test_what_memory_or_a_gpu_is_to_blame_for_is_one_line(
     assert said in line
     with pytest.raises(type(error)):
         exit_status(fail, traceback=True)
+
+
+def test_a_compiler_that_is_not_there_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    class InductorError(RuntimeError):
+        pass
+
+    InductorError.__module__ = "torch._inductor.exc"  # importing it takes seconds
+
+    def fail() -> int:
+        raise InductorError("RuntimeError: Failed to find C compiler.\nSet TORCHDYNAMO_VERBOSE=1")
+
+    assert exit_status(fail) == 2
+    assert capsys.readouterr().err == (
+        "codistill: error: the stages cannot be compiled (RuntimeError: Failed to find C "
+        "compiler.): that needs a C compiler (gcc), and on a GPU Triton; train without --compile, "
+        "or see more by codistill --traceback ...\n"
+    )
 
 
 def test_other_errors_keep_their_traceback() -> None:

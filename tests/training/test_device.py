@@ -15,6 +15,7 @@ from codistill.data.batches.in_memory import EvalBatches
 from codistill.data.normalisation import Normalisation
 from codistill.training import folding
 from codistill.training.device import (
+    bf16_notes,
     deterministic,
     exact_convolutions,
     random_numbers_kept,
@@ -154,6 +155,17 @@ def test_a_gpu_is_looked_for_without_being_used(monkeypatch: pytest.MonkeyPatch)
         require_device("cuda")
     with pytest.raises(InputError, match="'gpu' cannot be used here"):
         require_device("gpu")
+
+
+def test_a_gpu_that_emulates_bf16_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert bf16_notes(CPU, "bf16") == []  # no GPU is asked
+    with PretendedGpu():
+        assert bf16_notes(GPU, "bf16") == []
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+        (note,) = bf16_notes(GPU, "bf16")
+        assert note.startswith("pretended GPU emulates bf16 slowly: --precision fp32")
+        assert bf16_notes(GPU, "fp32") == []
+        monkeypatch.undo()
 
 
 def test_random_numbers_of_the_gpu_are_kept_with_those_of_the_cpu(

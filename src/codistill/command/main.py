@@ -109,7 +109,12 @@ def _describe(error: Exception) -> str | None:
     if isinstance(error, MemoryError) or any(words in first for words in _NO_MEMORY):
         return (
             f"memory is not enough ({first}): train with a smaller --batch_size, --precision bf16 "
-            "or --recompute true, evaluate and report with --device cpu"
+            "or --recompute true (not with --cuda_graphs), evaluate and report with --device cpu"
+        )
+    if type(error).__module__.startswith(("torch._inductor", "torch._dynamo")):
+        return (
+            f"the stages cannot be compiled ({first}): that needs a C compiler (gcc), and on a GPU "
+            "Triton; train without --compile, or see more by codistill --traceback ..."
         )
     if type(error).__name__ == "AcceleratorError" or first.startswith("CUDA error"):
         return (

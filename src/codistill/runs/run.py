@@ -60,7 +60,7 @@ from codistill.settings.build_method import (
 )
 from codistill.settings.config import Config
 from codistill.tensor_files import load_into, read_weights, write_weights
-from codistill.training.device import deterministic, use_device
+from codistill.training.device import bf16_notes, deterministic, use_device
 from codistill.training.fit import epochs
 from codistill.training.record import Record
 from codistill.training.state import TrainingState
@@ -144,11 +144,13 @@ class Run:
         path = config.run_folder()
         refuse_occupied(path)
         require_loggers(config)
-        data = build_data(config, use_device(config.device, config.threads))
+        device = use_device(config.device, config.threads)
+        data = build_data(config, device)
         given = config.method
         config = resolve(config, data)
         method = build_method(config, len(data.classes), data.image_size, data.classes)
         notes = [*scaling_notes(method, given, length_of(config, data))]
+        notes += bf16_notes(device, config.precision)
         for file in network_files(config.method).values():
             notes += notes_on_teacher(file, data.classes, data.normalisation, data.image_size)
         data = dataclasses.replace(data, notes=(*data.notes, *notes))

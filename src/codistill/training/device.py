@@ -23,6 +23,16 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
+def bf16_notes(device: torch.device, precision: Precision) -> list[str]:
+    """A note if the GPU has no units for bf16, as those before Ampere (2020), and emulates it."""
+    if device.type != "cuda" or precision != "bf16":
+        return []
+    if torch.cuda.get_device_capability(device) >= (8, 0):
+        return []
+    name = torch.cuda.get_device_name(device)
+    return [f"{name} emulates bf16 slowly: --precision fp32 is faster on GPUs before Ampere"]
+
+
 def choose_device(name: str) -> torch.device:
     """The device of that name; "auto" is CUDA if there is one, else the CPU.
 
