@@ -273,6 +273,7 @@ def test_tables_inside_the_folders_of_splits_are_named_and_read(root):
     dataset = open_dataset("csv", root)
     assert found(dataset) == {"train": {"a": 2, "b": 1}, "test": {"a": 1, "b": 1}}
     assert dataset.splits["test"].name(0) == "test/000.jpg"
+    assert "train 3 from train/metadata.csv" in dataset.taken()[0]
     assert dataset.notes == ()
 
 
@@ -557,6 +558,7 @@ def table(root, rows, name="labels.csv", delimiter=",", encoding="utf-8", images
     return root / name
 
 
+SAYS = ["Training", "Training", "PublicTest"]
 ROWS = [["path", "label"], ["a/0.png", "cat"], ["a/1.png", "dog"], ["b/2.png", "cat"]]
 
 
@@ -592,6 +594,12 @@ def test_a_column_of_splits_divides_a_table(root):
     assert found(open_dataset("csv", root / "labels.csv", splits="none")) == {
         "all": {"cat": 2, "dog": 3}
     }
+
+
+def test_the_usage_of_a_row_is_its_split(root):
+    rows = [[*row, s] for row, s in zip(ROWS, ["Usage", *SAYS], strict=True)]
+    dataset = open_dataset("csv", table(root, rows))
+    assert found(dataset) == {"train": {"cat": 1, "dog": 1}, "test": {"cat": 1}}
 
 
 def test_a_column_that_may_say_splits_is_asked_about(root):

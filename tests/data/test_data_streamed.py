@@ -104,6 +104,12 @@ def test_evaluation_shows_the_middle(split):
     assert np.array_equal(batch.views[0][0].permute(1, 2, 0).byte().numpy(), expected)
 
 
+def test_a_part_of_an_evaluation_shows_as_much_of_each_image(split):
+    whole = StreamedEvalBatches(split, 4, AS_IT_IS, image_size=20, crop=1.0)
+    (part,) = whole.take(torch.tensor([3]))
+    assert torch.equal(part.views[0][0], next(iter(whole)).views[0][3])
+
+
 def test_batches_are_normalised_floats_in_channels_last_layout(numbered):
     normalisation = Normalisation((10.0, 10.0, 10.0), (2.0, 2.0, 2.0))
     for batches in (

@@ -170,6 +170,7 @@ class StreamedEvalBatches(_Streamed):
         super().__init__(split, batch_size, normalisation)
         optional("PIL", "reading encoded images")
         self.image_size = image_size
+        self.crop = crop
         self.workers = workers
         self.device = torch.device(device)
         self.broken = BrokenImages(len(split)) if broken is None else broken
@@ -195,6 +196,7 @@ class StreamedEvalBatches(_Streamed):
             self.workers,
             self.device,
             self.broken,
+            self.crop,
         )
 
     def unbroken(self) -> Int64[Tensor, "N"]:

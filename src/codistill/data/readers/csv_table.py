@@ -136,6 +136,7 @@ class _Rows:
         except InputError as error:
             raise InputError(f"{file}: the column {label!r} holds {error}") from error
         others: Counter[str] = Counter()
+        place = file.relative_to(self.root).as_posix()
         for row, (name, text) in enumerate(zip(table[path], labels, strict=True)):
             ours, where = split, f"{file}, row {row + 1}"
             if divides is not None:
@@ -150,7 +151,7 @@ class _Rows:
                 self.unlabelled[ours] += 1
                 continue
             self.rows.append((ours, self.find(name, where, file.parent), text, where))
-            shown = file.name if divides is None else f"{file.name}, {divides!r} {value!r}"
+            shown = place if divides is None else f"{place}, {divides!r} {value!r}"
             if shown not in (known := self.places.setdefault(ours, [])):
                 known.append(shown)
         for value, images in others.items():

@@ -12,7 +12,7 @@ SPLITS = ("train", "val", "test")
 OPTION = "--data.splits"
 NONE = "none"  # the value of the option that says that nothing names a split
 
-SPLIT_COLUMNS = ("split", "set", "subset", "partition", "dataset", "phase")
+SPLIT_COLUMNS = ("split", "set", "subset", "partition", "dataset", "phase", "usage")
 """Names of a column that may say each row's split, the likeliest first."""
 _FEW = 5  # values of such a column
 _WORDS = {
