@@ -12,6 +12,7 @@ import bench
 import cost
 import libraries
 import peak
+import photographs
 from codistill import Batch
 from figures import Figure
 from interleave import Worker, interleave, ratio, timed
@@ -263,6 +264,14 @@ def test_worse_is_what_is_out_of_its_tolerance_on_the_bad_side(now, better, wors
     figure = {"value": now, "kept": 0.1, "better": better}
     assert bench.is_worse("x", figure, {"x": {"value": 1.0}}) is worse
     assert bench.is_worse("y", figure, {"x": {"value": 1.0}}) is False
+
+
+def test_photographs_become_batches_by_every_reader(capsys):
+    figures = photographs.main(["--images=2", "--rounds=1"])
+    names = {figure.name for figure in figures}
+    assert {"ours, 500 x 375", "torchvision over ours, 1600 x 1200"} <= names
+    assert all(figure.value > 0 for figure in figures)
+    assert "images/s" in capsys.readouterr().out
 
 
 def test_what_is_stored_comes_from_benchmarks_that_are_there():

@@ -807,6 +807,8 @@ def test_a_table_whose_files_are_elsewhere_is_refused(root):
         (b"path,label\n0.png,caf\xe9\n", "is not UTF-8"),
         (b" \n", "is empty"),
         (b"\x1f\x8b\x08", "is compressed: unpack it first"),
+        (b'{"labels": {"0": 1}}', "is JSON: write a table with columns such as path,label, or a"),
+        (b"0.png 1\n1.png 0\n", "has blanks between paths and labels: put commas or tabs"),
         (b"PK\x03\x04", "is a spreadsheet or an archive: save it as CSV"),
     ],
 )

@@ -27,6 +27,15 @@ def read_table(file: Path) -> Table:
     if file.suffix.lower() == ".jsonl":
         return _json_lines(text, file)
     lines = text.lstrip().splitlines()
+    if lines[0][0] in "[{":
+        raise InputError(
+            f"{file} is JSON: write a table with columns such as path,label, or a .jsonl with a "
+            'line such as {"path": "1.jpg", "label": "cat"} for each image'
+        )
+    words = lines[0].split(" ")
+    blank = len(words) > 1 and not any(delimiter in lines[0] for delimiter in _DELIMITERS)
+    if blank and os.path.splitext(words[0])[1].lower() in SUFFIXES:
+        raise InputError(f"{file} has blanks between paths and labels: put commas or tabs there")
     delimiter = max(_DELIMITERS, key=lambda delimiter: _columns_by(lines, delimiter))
     try:
         rows = list(csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True))
