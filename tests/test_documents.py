@@ -107,6 +107,13 @@ def test_the_page_on_data_shows_what_runs(tmp_path: Path, monkeypatch: pytest.Mo
     assert next(iter(names["train"])).views[0].shape == (64, 3, 160, 160)
 
 
+def test_the_page_on_training_shows_what_runs() -> None:
+    (code,) = blocks((ROOT / "docs" / "training.md").read_text(), "python")
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert [record["epoch"] for record in names["records"]] == [1, 2]
+
+
 @pytest.mark.parametrize("name", sorted(p.name for p in (ROOT / "examples").glob("*.py")))
 def test_an_example_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from codistill.errors import InputError as InputError
     from codistill.errors import MissingExtraError as MissingExtraError
     from codistill.methods.method import Method as Method
-    from codistill.methods.method import minimize as minimize
+    from codistill.methods.minimize import minimize as minimize
     from codistill.methods.papers.afd import AFD as AFD
     from codistill.methods.papers.cl_ilr import CLILR as CLILR
     from codistill.methods.papers.codistillation import Codistillation as Codistillation
@@ -47,12 +47,14 @@ if TYPE_CHECKING:
     from codistill.training.fit import epochs as epochs
     from codistill.training.fit import fit as fit
     from codistill.training.state import TrainingState as TrainingState
+    from codistill.training.updates import UpdateOptions as UpdateOptions
 
 _NAMES = {
     "data.batch": ["Batch"],
     "data.batches.photograph": ["load_image"],
     "errors": ["InputError", "MissingExtraError"],
-    "methods.method": ["Method", "minimize"],
+    "methods.method": ["Method"],
+    "methods.minimize": ["minimize"],
     "networks": ["Network", "build_network"],
     "networks.peers": ["Kept", "Outputs", "Peers"],
     "networks.student": ["save_student"],
@@ -63,6 +65,7 @@ _NAMES = {
     "training.evaluate": ["evaluate"],
     "training.fit": ["epochs", "fit"],
     "training.state": ["TrainingState"],
+    "training.updates": ["UpdateOptions"],
 }
 _HOMES = {name: f"codistill.{module}" for module, names in _NAMES.items() for name in names}
 _HOMES |= {name: home for home, _, name in (path.partition(":") for path in METHODS.values())}

@@ -31,7 +31,8 @@ shared = 2 if method == "ffl" else 0
 config = Config(
     method={"name": method}, network="resnet32", shared=shared, recompute=recompute == "True"
 )
-training = TrainingState(build_method(config, 100, (32, 32)), make_optimizer(config))
+built = build_method(config, 100, (32, 32))
+training = TrainingState(built, make_optimizer(config, built))
 x = torch.randn(int(images), 3, 32, 32).contiguous(memory_format=torch.channels_last)
 train_epoch(training, [Batch([x], torch.arange(int(images)) % 100)] * 4, precision)
 print(peak() - begin)

@@ -38,7 +38,7 @@ def first_batch(**changes: object) -> torch.Tensor:
 def test_the_optimizer_is_that_of_the_recipe(nesterov: bool) -> None:
     config = tiny(lr=0.3, momentum=0.8, nesterov=nesterov, weight_decay=7e-4)
     method = build_method(config, 10, (32, 32))
-    (group,) = method.optimizers(make_optimizer(config))["main"].param_groups
+    (group,) = method.optimizers(make_optimizer(config, method))["main"].param_groups
     settings = {k: group[k] for k in ("lr", "momentum", "nesterov", "weight_decay")}
     assert settings == {
         "lr": 0.3,

@@ -19,11 +19,18 @@ def main(argv: list[str]) -> int:
     from codistill.analysis.cost.overview import additions
     from codistill.analysis.cost.summary import summarise_method
     from codistill.settings.build_data import describe_data
-    from codistill.settings.build_method import build_method
+    from codistill.settings.build_method import build_method, make_optimizer, update_options
 
     num_classes, image_size = describe_data(config.data)
     method = build_method(config, num_classes, image_size)
-    summary = summarise_method(method, image_size, config.batch_size, config.precision)
+    summary = summarise_method(
+        method,
+        image_size,
+        config.batch_size,
+        config.precision,
+        make_optimizer(config, method),
+        update_options(config),
+    )
     print(render(summary, config.networks()), render_additions(additions(method.peers)), sep="\n\n")
     return 0
 

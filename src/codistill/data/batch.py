@@ -23,6 +23,17 @@ class Batch(NamedTuple):
     views: Sequence[Float[Tensor, "B 3 H W"]]
     labels: Labels
 
+    def parts(self, n: int) -> list[tuple["Batch", float]]:
+        """The batch in n parts, or fewer, so that none has a single image; each with its share."""
+        images = len(self.labels)
+        n = min(n, max(1, images // 2))
+        if n == 1:
+            return [(self, 1.0)]
+        views = zip(*(view.tensor_split(n) for view in self.views), strict=True)
+        labels = self.labels.tensor_split(n)
+        parts = zip(views, labels, strict=True)
+        return [(Batch(list(v), of), len(of) / images) for v, of in parts]
+
 
 Batches = Iterable[Any]
 """`Batch`es, or pairs (images or views, labels): what `as_batch` takes."""

@@ -1,5 +1,6 @@
 """A labelled set of images in memory, and how to hold out or take a part of any set."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar, runtime_checkable
 
@@ -117,12 +118,13 @@ def hold_out(
     return split.take((~held).nonzero().flatten()), split.take(held.nonzero().flatten())
 
 
-def take_per_class(split: S, images: int, seed: int) -> S:
+def take_per_class(split: S, images: int | None, seed: int, fraction: float = 1.0) -> S:
     """Takes some images of every class, in their order, or all of a class that has fewer.
 
     Args:
         split: N labelled images.
-        images: number of images per class.
+        images: number of images per class; None: all.
+        fraction: share of the images of each class, rounded up.
         seed: draws the images. With the same seed, a larger number includes those of a smaller one.
     """
     taken = torch.zeros(len(split), dtype=torch.bool)
@@ -130,5 +132,6 @@ def take_per_class(split: S, images: int, seed: int) -> S:
     labels = split.labels.cpu()
     for label in range(int(labels.max()) + 1):
         members = (labels == label).nonzero().flatten()
-        taken[members[torch.randperm(len(members), generator=rng)][:images]] = True
+        few = members[torch.randperm(len(members), generator=rng)][:images]
+        taken[few[: math.ceil(fraction * len(members))]] = True
     return split.take(taken.nonzero().flatten())

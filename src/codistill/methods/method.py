@@ -4,7 +4,6 @@ import abc
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import ClassVar
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -12,10 +11,8 @@ from torch.optim import Optimizer
 from codistill.data.batch import Batch, Labels
 from codistill.errors import InputError
 from codistill.methods.length import PAPERS, Length, Rule
+from codistill.methods.minimize import minimize
 from codistill.networks.peers import Kept, Outputs, Peers
-
-MEASURE = "measure/"
-"""The beginning of a measurement's name; a step returns measurements beside its loss terms."""
 
 
 class Method(nn.Module, abc.ABC):
@@ -116,18 +113,3 @@ def require_peers(peers: Peers, why: str, least: int = 2) -> None:
     """Raises InputError if there are fewer than `least` peers; `why` says what they are for."""
     if len(peers) < least:
         raise InputError(f"{why}: it needs at least {least} peers, not {len(peers)}")
-
-
-def minimize(losses: dict[str, Tensor], optimizer: Optimizer) -> None:
-    """Takes one step of `optimizer` down the sum of `losses`, measurements left out.
-
-    No other code runs a backward pass. The gradients are cleared first, so that nothing which an
-    earlier step of an alternating method left behind leaks into this one.
-    """
-    terms = [value for name, value in losses.items() if not name.startswith(MEASURE)]
-    loss = torch.stack(terms).sum()
-    optimizer.zero_grad()
-    with torch.autocast(loss.device.type, enabled=False):
-        loss.backward()
-    optimizer.step()
-    torch.clear_autocast_cache()  # it holds the weights as they were before this step

@@ -30,5 +30,9 @@ def remarks(method: Method, config: Config) -> Iterator[str]:
     late = [m for m in config.milestones if m >= epochs]
     if late and config.schedule == "step":
         yield f"milestones {late} lie beyond the {epochs} epochs: the learning rate stays high"
+    if config.optimizer != "sgd" and config.lr >= 0.05:
+        yield (
+            f"lr is {config.lr}, which is usual for sgd: for {config.optimizer} it is 0.001 or less"
+        )
     if config.warmup_epochs >= epochs:
         yield f"warmup_epochs is {config.warmup_epochs}: the {epochs} epochs end before it does"

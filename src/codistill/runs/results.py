@@ -161,6 +161,14 @@ def best_epoch(history: list[Record], students: Iterable[str]) -> int | None:
     return 1 + scores.index(max(scores))
 
 
+def out_of_patience(history: list[Record], students: Iterable[str], patience: int | None) -> bool:
+    """Whether so many evaluations since the best one were no better, and training ends."""
+    students = list(students)
+    if patience is None or not (best := best_epoch(history, students)):
+        return False
+    return sum(1 for record in history[best:] if _held_out(record, students)) >= patience
+
+
 def preferred(record: Record, students: Iterable[str]) -> str:
     """The student that did best on the held-out images; without such images the first."""
     students = list(students)

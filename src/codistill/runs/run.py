@@ -18,6 +18,7 @@ written from it: they have no gaps or duplicates, however often a run was killed
 """
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -28,6 +29,7 @@ from filelock import FileLock
 
 from codistill import files
 from codistill.data.batch import Batch
+from codistill.data.batches.order import FirstSteps
 from codistill.errors import InputError
 from codistill.importing import refuse_code
 from codistill.methods.length import scaling_notes
@@ -48,7 +50,13 @@ from codistill.runs.folder import (
 from codistill.runs.history import read_history, write_history
 from codistill.runs.loggers import SENT, logging_to, require_loggers
 from codistill.runs.manifest import MANIFEST, Manifest, Process
-from codistill.runs.results import RESULT, RunScores, best_epoch, preferred
+from codistill.runs.results import (
+    RESULT,
+    RunScores,
+    best_epoch,
+    out_of_patience,
+    preferred,
+)
 from codistill.settings.build_data import Data, build_data, mix_labels
 from codistill.settings.build_method import (
     build_method,
@@ -57,6 +65,7 @@ from codistill.settings.build_method import (
     network_files,
     require_held_out,
     resolve,
+    update_options,
 )
 from codistill.settings.config import Config
 from codistill.tensor_files import load_into, read_weights, write_weights
@@ -65,6 +74,7 @@ from codistill.training.fit import epochs
 from codistill.training.record import Record
 from codistill.training.state import TrainingState
 from codistill.training.stopping import Stop, never
+from codistill.training.updates import frozen_stages
 
 WEIGHTS = {"last": "weights.safetensors", "best": "weights_best.safetensors"}
 
@@ -154,7 +164,8 @@ class Run:
         for file in network_files(config.method).values():
             notes += notes_on_teacher(file, data.classes, data.normalisation, data.image_size)
         data = dataclasses.replace(data, notes=(*data.notes, *notes))
-        require_held_out(method, config.method["name"], data)
+        require_held_out(method, config, data)
+        frozen_stages(method, config.freeze)
         path.mkdir(parents=True, exist_ok=True)
         lock = lock_folder(path)
         try:
@@ -188,18 +199,25 @@ class Run:
             torch.manual_seed(config.seed)  # for what a method draws while it trains
             if config.compile:
                 self.method.peers.compile_stages()
-            state = TrainingState(self.method, make_optimizer(config))
+            state = TrainingState(
+                self.method, make_optimizer(config, self.method), update_options(config)
+            )
             checkpoints.restore(self.path, state, self.manifest.id)
             self._note_process(state)
             train = mix_labels(config, data.train, len(data.classes))
+            if config.limit_steps is not None:
+                train = FirstSteps(train, config.limit_steps)
             batches = _Watched(train, watch, self, state)
+            by_step = config.schedule_unit == "step"
+            unit = 1 / len(batches) if by_step else 1.0
             records = epochs(
                 self.method,
                 batches,
                 data.evaluate_on,
                 epochs=config.epochs,
                 held_out=data.evaluate_on.get("val"),
-                lr_at=config.lr_at,
+                lr_at=functools.partial(config.lr_at, unit=unit),
+                lr_every_step=by_step,
                 precision=config.precision,
                 eval_precision=config.eval_precision,
                 evaluate_every=config.evaluate_every,
@@ -207,17 +225,19 @@ class Run:
                 state=state,
                 stop=stop,
             )
-            students = self.method.students()
+            students = state.result.students()
             write_history(self.path, state.history)
             with logging_to(self.path, config, state.history) as send:
-                for record in records:
+                while not (over := out_of_patience(state.history, students, config.patience)):
+                    if (record := next(records, None)) is None:
+                        break
                     if best_epoch(state.history, students) == state.epoch:
                         self._write_weights("_best", state, data)
                     self._save(state)
                     write_history(self.path, state.history)
                     send(record)
                     yield record
-                if state.epoch < config.epochs:  # stopped
+                if state.epoch < config.epochs and not over:  # stopped
                     if state.step:
                         self._save(state)
                     return
@@ -305,9 +325,9 @@ class Run:
         record = state.history[-1]
         about = {"epoch": state.epoch, "method": self.config.method["name"]}
         weights = self.path / f"weights{suffix}.safetensors"
-        write_weights(weights, self.method.state_dict(), about)
+        write_weights(weights, state.result.state_dict(), about)
 
-        students = self.method.students()
+        students = state.result.students()
         name = preferred(record, students)
         kept = students[name]
         about |= {

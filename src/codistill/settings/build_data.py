@@ -261,9 +261,9 @@ def open_with(c: DataConfig, fewest: int = 2) -> EncodedDataset:
 def _divide(splits: Mapping[str, S], c: DataConfig) -> Division[S]:
     """Divides the images, and takes as many per class for training as the settings ask for."""
     division = divide(splits, c.val_fraction, c.test_fraction, c.split_seed)
-    if c.images_per_class is None:
+    if c.images_per_class is None and c.fraction is None:
         return division
-    train = take_per_class(division.train, c.images_per_class, c.split_seed)
+    train = take_per_class(division.train, c.images_per_class, c.split_seed, c.fraction or 1.0)
     return dataclasses.replace(division, train=train)
 
 

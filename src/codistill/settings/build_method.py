@@ -1,22 +1,28 @@
 """Builds the method, the networks and the optimizer that a configuration names."""
 
 import dataclasses
-import functools
 import inspect
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.optim import Optimizer
 
 from codistill.checks import typed_arguments
-from codistill.errors import InputError
+from codistill.errors import InputError, reason
 from codistill.files import place_of
 from codistill.messages import equal_notes_once, note
 from codistill.methods import method_class
 from codistill.methods.length import Length, scaled_defaults
 from codistill.methods.method import Method
-from codistill.methods.optimizers import sgd
+from codistill.methods.optimizers import (
+    MakeOptimizer,
+    in_groups,
+    optimizer_by_name,
+    shares_of,
+)
 from codistill.networks import Network, renew_equal_classifiers
 from codistill.networks.build import build_network
 from codistill.networks.peers import Peers
@@ -25,7 +31,7 @@ from codistill.networks.weights_in_file import parts_of, split_choice
 from codistill.settings.build_data import Data
 from codistill.settings.config import Config
 from codistill.settings.start_files import start_files
-from codistill.training.state import MakeOptimizer
+from codistill.training.updates import UpdateOptions
 
 
 def build_method(
@@ -80,13 +86,18 @@ def _require_one_trunk(networks: list[Network], shared: int) -> None:
             raise InputError(_DIFFERENT_TRUNKS)
 
 
-def require_held_out(method: Method, name: str, data: Data) -> None:
-    """Raises InputError if a method needs held-out images and there are none."""
-    if method.needs_held_out and "val" not in data.evaluate_on:
+def require_held_out(method: Method, config: Config, data: Data) -> None:
+    """Raises InputError if a method or a setting needs held-out images and there are none."""
+    if "val" in data.evaluate_on:
+        return
+    give = "give --data.val_fraction 0.1, or another number above 0"
+    if method.needs_held_out:
+        name = config.method["name"]
         raise InputError(
-            f"method {name!r}, as it is set, measures its peers on held-out images: "
-            "give --data.val_fraction 0.1, or another number above 0"
+            f"method {name!r}, as it is set, measures its peers on held-out images: {give}"
         )
+    if config.patience is not None:
+        raise InputError(f"patience is {config.patience}, and no images are held out: {give}")
 
 
 def resolve(config: Config, data: Data) -> Config:
@@ -106,7 +117,10 @@ def resolve(config: Config, data: Data) -> Config:
 
 def length_of(config: Config, data: Data) -> Length:
     """How long the training of a configuration is."""
-    return Length(config.epochs, config.epochs * len(data.train))
+    steps = len(data.train)
+    if config.limit_steps is not None:
+        steps = min(steps, config.limit_steps)
+    return Length(config.epochs, config.epochs * steps)
 
 
 def network_files(method: dict[str, Any]) -> dict[str, Path]:
@@ -125,12 +139,32 @@ def _method_defaults(name: str) -> dict[str, Any]:
     return {"name": name} | defaults
 
 
-def make_optimizer(config: Config) -> MakeOptimizer:
-    """The function that makes the optimizer of a configuration for given parameters."""
-    return functools.partial(
-        sgd,
-        lr=config.lr,
-        momentum=config.momentum,
-        nesterov=config.nesterov,
-        weight_decay=config.weight_decay,
-    )
+def make_optimizer(config: Config, method: Method) -> MakeOptimizer:
+    """The function that makes the optimizers of a configuration, for given parameters.
+
+    Raises:
+        InputError: there is no such optimizer, or it does not take the options.
+    """
+    of_sgd = {"momentum": config.momentum, "nesterov": config.nesterov}
+    options = (of_sgd if config.optimizer == "sgd" else {}) | config.optimizer_options
+    make = optimizer_by_name(config.optimizer)
+    rates = {"lr": config.lr, "weight_decay": config.weight_decay}
+
+    def made(params: Any, **others: Any) -> Optimizer:
+        try:
+            return make(params, **rates | options | others)
+        except (TypeError, ValueError, AssertionError) as error:
+            given = ", ".join(f"{name}={value!r}" for name, value in options.items())
+            raise InputError(
+                f"optimizer {config.optimizer!r} does not take these options "
+                f"({given or 'none'}): {reason(error)}"
+            ) from error
+
+    if config.layer_decay == 1 and config.decay_norms:
+        return made
+    return in_groups(made, shares_of(method.peers, config.layer_decay, config.decay_norms))
+
+
+def update_options(config: Config) -> UpdateOptions:
+    """How the steps of a configuration update the weights."""
+    return UpdateOptions(**{f.name: getattr(config, f.name) for f in fields(UpdateOptions)})

@@ -36,24 +36,42 @@ class Config:
         shared: number of first stages that all peers share; 0 for independent networks
         data: The images
         epochs: passes over the training images
+        limit_steps: steps per epoch at most, to try settings out. Default: all
+        patience: evaluations without a better one on the held-out images after which training
+            ends. Default: it goes on to the last epoch
         batch_size: images per step
-        lr: learning rate at the start
-        momentum: momentum of SGD
-        nesterov: use Nesterov momentum
+        accumulate: number of parts that each batch is computed in, one after another, to save
+            memory. Batch normalisation sees the parts
+        optimizer: optimizer: sgd, adamw or another of torch.optim; timm/NAME for those of timm
+        optimizer_options: further options of the optimizer, such as {"betas":[0.9,0.95]}
+        lr: learning rate at the start. Usual are 0.1 for sgd and 0.001 for adamw, a tenth of that
+            for pretrained networks
+        momentum: momentum of sgd
+        nesterov: use Nesterov momentum in sgd
         weight_decay: weight decay of all weights, unless a method sets its own
+        decay_norms: whether biases and the weights of normalisation layers decay as well
+        layer_decay: factor of the learning rate from each stage to the one before it; 0.75 is usual
+            for pretrained networks
+        clip_norm: largest norm of the gradient of all weights together; a longer one is shortened.
+            Default: none is
+        ema: decay of a moving average of all weights, such as 0.999, which is then evaluated and
+            kept; 0 is off
+        freeze: number of first stages of each network that do not learn
+        freeze_epochs: epochs after which they learn too. Default: never
         schedule: schedule of the learning rate: step lowers it at the milestones, cosine lowers it
             to 0 along half a cosine wave
+        schedule_unit: whether the learning rate changes with every epoch or with every step
         milestones: epochs at which the learning rate is lowered, such as [150,225]; numbers below 1
             are shares of all epochs
         lr_decay: factor of the learning rate at each milestone
-        warmup_epochs: epochs in which the learning rate rises linearly to its start
+        warmup_epochs: epochs in which the learning rate rises linearly to its start, such as 0.5
         label_smoothing: share of each label that is spread over all classes
         mixup: alpha of Mixup, which blends pairs of images and labels; 0 is off, 0.2 is usual
         cutmix: alpha of CutMix, which pastes a box from another image; 0 is off, 1 is usual. With
             mixup as well, each batch uses one of the two
         class_weights: balanced gives every class the same weight, however many images it has
         seed: seed of the weights, the order of the images and their augmentation
-        precision: precision of the forward pass in training
+        precision: precision of the forward pass in training. fp16 scales the losses
         eval_precision: precision of the forward pass in evaluation; bf16 shifts accuracies a little
         evaluate_every: epochs from one evaluation to the next; the last five epochs are always
             evaluated
@@ -84,21 +102,33 @@ class Config:
     shared: int = setting(0, at_least=0)
     data: DataConfig = field(default_factory=DataConfig)
     epochs: int = setting(300, above=0)
+    limit_steps: int | None = setting(None, above=0)
+    patience: int | None = setting(None, above=0)
     batch_size: int = setting(128, at_least=2)
+    accumulate: int = setting(1, above=0)
+    optimizer: str = setting("sgd")
+    optimizer_options: dict[str, Any] = field(default_factory=dict)
     lr: float = setting(0.1, above=0, below=1e6)
     momentum: float = setting(0.9, at_least=0, below=1)
     nesterov: bool = True
     weight_decay: float = setting(1e-4, at_least=0)
+    decay_norms: bool = True
+    layer_decay: float = setting(1.0, above=0, at_most=1)
+    clip_norm: float | None = setting(None, above=0)
+    ema: float = setting(0.0, at_least=0, below=1)
+    freeze: int = setting(0, at_least=0)
+    freeze_epochs: int | None = setting(None, above=0)
     schedule: Literal["step", "cosine"] = "step"
+    schedule_unit: Literal["epoch", "step"] = "epoch"
     milestones: list[float] = setting([0.5, 0.75], above=0)
     lr_decay: float = setting(0.1, above=0)
-    warmup_epochs: int = setting(0, at_least=0)
+    warmup_epochs: float = setting(0.0, at_least=0)
     label_smoothing: float = setting(0.0, at_least=0, at_most=1)
     mixup: float = setting(0.0, at_least=0)
     cutmix: float = setting(0.0, at_least=0)
     class_weights: Literal["none", "balanced"] = "none"
     seed: int = setting(0, at_least=0, below=2**63, recipe=False)
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     eval_precision: Literal["fp32", "bf16"] = "fp32"
     evaluate_every: int = setting(1, above=0)
     recompute: bool = setting(False, recipe=False)
@@ -114,12 +144,28 @@ class Config:
 
     def __post_init__(self) -> None:
         check(self)
-        if self.nesterov and not self.momentum:
+        if self.nesterov and not self.momentum and self.optimizer == "sgd":
             raise InputError("nesterov needs a momentum above 0: give --nesterov false")
         if self.cuda_graphs and self.recompute:
             raise InputError(
                 "cuda_graphs cannot record steps that compute stages again: leave out cuda_graphs "
                 "or recompute"
+            )
+        if self.cuda_graphs and (self.precision == "fp16" or self.schedule_unit == "step"):
+            raise InputError(
+                "cuda_graphs record a whole step with its learning rate: give --precision bf16 or "
+                "fp32, and --schedule_unit epoch"
+            )
+        whole = self.accumulate * max(1, self.data.class_group)
+        if self.data.class_group and self.accumulate > 1 and self.batch_size % whole:
+            raise InputError(
+                f"batch_size is {self.batch_size}: with accumulate {self.accumulate} and "
+                f"data.class_group {self.data.class_group} give a multiple of {whole}"
+            )
+        if 2 * self.accumulate > self.batch_size:
+            raise InputError(
+                f"accumulate is {self.accumulate}: parts of a batch of {self.batch_size} have to "
+                "hold two images at least"
             )
         if not all(name.strip() for name in self.loggers.split(",")):
             raise InputError(f"loggers is {self.loggers!r}: an entry of it is empty")
@@ -178,10 +224,15 @@ class Config:
         left_out |= {f"data.{f.name}" for f in of_data}
         return {key: value for key, value in flatten(asdict(self)) if key not in left_out}
 
-    def lr_at(self, epoch: int) -> float:
-        """The factor of the learning rate in an epoch, counted from 0."""
+    def lr_at(self, epoch: int | float, unit: int | float = 1.0) -> float:
+        """The factor of the learning rate in an epoch, counted from 0, or in a step of it.
+
+        Args:
+            epoch: the epoch, with the share of it that is done where steps count.
+            unit: share of an epoch from one change to the next.
+        """
         if epoch < self.warmup_epochs:
-            return (epoch + 1) / (self.warmup_epochs + 1)
+            return (epoch + unit) / (self.warmup_epochs + unit)
         if self.schedule == "cosine":
             done = (epoch - self.warmup_epochs) / max(1, self.epochs - self.warmup_epochs)
             return 0.5 * (1 + math.cos(math.pi * done))

@@ -22,6 +22,7 @@ class DataConfig:
         split_seed: seed of the held-out images, the same for all seeds of a comparison
         images_per_class: number of images of each class to train on; split_seed draws them after
             the held-out ones. Default: all
+        fraction: share of the images of each class to train on, drawn in the same way. Default: all
         label_column: column of the labels, for tables; suffix of the files of labels, for
             webdataset. Default: found by name and type
         image_column: column of the images, or of their paths, for tables. Default: found by name
@@ -52,6 +53,7 @@ class DataConfig:
     test_fraction: float | None = setting(None, at_least=0, below=1)
     split_seed: int = setting(0, above=-(2**63), below=2**63)
     images_per_class: int | None = setting(None, above=0)
+    fraction: float | None = setting(None, above=0, at_most=1)
     label_column: str | None = None
     image_column: str | None = None
     splits: str | None = setting(None)
@@ -70,6 +72,11 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         check(self, "data.")
+        if self.images_per_class is not None and self.fraction is not None:
+            raise InputError(
+                "data.images_per_class and data.fraction both say how many images to train on: "
+                "give one of them"
+            )
         if self.test_fraction == 0:
             raise InputError("data.test_fraction is 0: every run reports on images it did not see")
         self._refuse_fractions()

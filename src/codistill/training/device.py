@@ -11,16 +11,18 @@ from torch import nn
 
 from codistill.errors import InputError, reason, require_one_of
 
-Precision = Literal["fp32", "bf16"]
-"""bf16 is autocast: weights and losses stay float32."""
+Precision = Literal["fp32", "bf16", "fp16"]
+"""bf16 and fp16 are autocast: weights and losses stay float32."""
+
+_LOW = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def check_precision(precision: str) -> None:
-    require_one_of("precision", precision, ("fp32", "bf16"))
+    require_one_of("precision", precision, ("fp32", "bf16", "fp16"))
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[None]:
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+    return torch.autocast(device.type, _LOW.get(precision), enabled=precision in _LOW)
 
 
 def bf16_notes(device: torch.device, precision: Precision) -> list[str]:

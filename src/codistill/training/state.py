@@ -1,6 +1,6 @@
 """The state of a training: the method, its optimizers and its history, for checkpoints."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -8,13 +8,12 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from codistill.errors import InputError
-from codistill.methods.method import MEASURE, Method
-from codistill.methods.optimizers import load_state, sgd
+from codistill.methods.method import Method
+from codistill.methods.minimize import MEASURE, Updates
+from codistill.methods.optimizers import MakeOptimizer, load_state, sgd
 from codistill.training.device import device_of
 from codistill.training.record import Record
-
-MakeOptimizer = Callable[..., Optimizer]
-
+from codistill.training.updates import Average, UpdateOptions, frozen_stages, set_frozen
 
 _STEPS_BETWEEN_CHECKS = 50  # a check waits for the device, which must not happen in every step
 
@@ -30,8 +29,10 @@ class TrainingState:
         method: the peers and how they learn.
         make_optimizer: a function that builds an optimizer of parameters or parameter groups, such
             as `functools.partial(torch.optim.SGD, lr=0.1)`. Default: see `fit`.
+        options: how steps update the weights. Default: as they are.
 
     Attributes:
+        updates: makes the updates of losses, as the options say.
         epoch: number of complete epochs.
         step: number of complete steps of the present epoch.
         terms: the value of every loss term and every measurement in every step of the present
@@ -41,8 +42,17 @@ class TrainingState:
         seconds: time spent training in the present epoch, by earlier processes too.
     """
 
-    def __init__(self, method: Method, make_optimizer: MakeOptimizer | None = None):
+    def __init__(
+        self,
+        method: Method,
+        make_optimizer: MakeOptimizer | None = None,
+        options: UpdateOptions | None = None,
+    ):
         self.method = method
+        self.options = options or UpdateOptions()
+        self.updates = Updates(self.options.clip_norm)
+        self._average = Average(method, self.options.ema) if self.options.ema else None
+        self._frozen = frozen_stages(method, self.options.freeze)
         self.optimizers = method.optimizers(make_optimizer or _paper_sgd)
         for group in self._groups():
             group.setdefault("initial_lr", group["lr"])
@@ -66,6 +76,17 @@ class TrainingState:
                 group["lr"] = group["initial_lr"] * own
         return next(self._groups())["lr"]
 
+    @property
+    def result(self) -> Method:
+        """The method that is evaluated and kept: the average, if there is one."""
+        return self.method if self._average is None else self._average.method
+
+    def begin(self) -> None:
+        """Sets modes for the present epoch: training, and which stages are frozen."""
+        self.method.train()
+        until = self.options.freeze_epochs
+        set_frozen(self._frozen, until is None or self.epoch < until)
+
     def record(self, losses: Mapping[str, Tensor], images: int = 0) -> None:
         """Counts a step and keeps what it returned; now and then checks that it is finite.
 
@@ -83,6 +104,8 @@ class TrainingState:
             self.terms.setdefault(name, []).append(value.detach())
         self.step += 1
         self.images += images
+        if self._average is not None:
+            self._average.update_parameters(self.method)
         if self.step % _STEPS_BETWEEN_CHECKS == 0:
             self.check_losses()
 
@@ -139,6 +162,8 @@ class TrainingState:
             "history": self.history,
             "images": self.images,
             "seconds": self.seconds,
+            "scales": self.updates.state_dict(self.optimizers),
+            "average": self._average and self._average.state_dict(),
             "rng": torch.get_rng_state(),
             "rng_cuda": torch.cuda.get_rng_state(gpu) if (gpu := self._gpu()) else None,
         }
@@ -156,6 +181,9 @@ class TrainingState:
         self.terms = {name: list(values.to(device)) for name, values in state["terms"].items()}
         self.history = list(state["history"])
         self.images, self.seconds = state["images"], state["seconds"]
+        self.updates.load_state_dict(state["scales"], self.optimizers)
+        if self._average is not None:
+            self._average.load_state_dict(state["average"])
         self._checked = self.step
         torch.set_rng_state(state["rng"])
         if state["rng_cuda"] is not None and (gpu := self._gpu()):

@@ -11,6 +11,7 @@ discriminators.
 import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +19,9 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from codistill.analysis.cost.probing import random_views, some_labels
 from codistill.methods.method import Method
+from codistill.methods.optimizers import MakeOptimizer
 from codistill.training.device import Precision, autocast
+from codistill.training.updates import UpdateOptions
 
 _PROBES = 2, 4  # images; batch normalisation cannot train on one
 
@@ -49,30 +52,57 @@ class MemoryEstimate:
 
 
 def estimate_memory(
-    method: Method, image_size: tuple[int, int], batch_size: int, precision: Precision
+    method: Method,
+    image_size: tuple[int, int],
+    batch_size: int,
+    precision: Precision,
+    make_optimizer: MakeOptimizer | None = None,
+    options: UpdateOptions | None = None,
 ) -> MemoryEstimate:
-    """What a step of `method` needs, which is in train mode and may be run freely."""
+    """What a step of `method` needs, which is in train mode and may be run freely.
+
+    Args:
+        method: the peers and how they learn.
+        image_size: height and width, in pixels.
+        batch_size: images per step.
+        precision: precision of the forward pass.
+        make_optimizer: a function that makes the recipe's optimizers. Default: SGD with momentum.
+        options: how steps update the weights.
+    """
+    options = options or UpdateOptions()
+    part = -(-batch_size // options.accumulate)
     few, more = _PROBES
     low, high = (_saved_bytes(method, image_size, b, precision) for b in _PROBES)
     per_image = (high - low) / (more - few)
     trained = _bytes(p for p in method.parameters() if p.requires_grad)
+    copies = 2 if options.ema else 1
     return MemoryEstimate(
-        weights=_bytes(method.parameters()),
+        weights=copies * _bytes(method.parameters()),
         gradients=trained,
-        optimizers=_optimizer_bytes(method),
-        buffers=_bytes(method.buffers()),
-        activations=max(0, round(low + per_image * (batch_size - few))),
+        optimizers=_optimizer_bytes(method, make_optimizer or _WITH_MOMENTUM),
+        buffers=copies * _bytes(method.buffers()),
+        activations=max(0, round(low + per_image * (part - few))),
     )
 
 
-def _optimizer_bytes(method: Method) -> int:
-    """What the method's optimizers keep, where the recipe chose SGD with momentum."""
-    optimizers = method.optimizers(functools.partial(torch.optim.SGD, lr=0.1, momentum=0.9))
+_WITH_MOMENTUM = functools.partial(torch.optim.SGD, lr=0.1, momentum=0.9)
+
+
+def _optimizer_bytes(method: Method, make_optimizer: MakeOptimizer) -> int:
+    """What the method's optimizers keep."""
+    optimizers = method.optimizers(make_optimizer)
     return sum(
-        (2 if "betas" in group else 1) * _bytes(p for p in group["params"] if p.requires_grad)
+        _kept(group) * _bytes(p for p in group["params"] if p.requires_grad)
         for optimizer in optimizers.values()
         for group in optimizer.param_groups
     )
+
+
+def _kept(group: dict[str, Any]) -> int:
+    """The number of tensors per weight that an optimizer keeps: Adam two, SGD one or none."""
+    if "betas" in group:
+        return len(group["betas"])
+    return int(group.get("momentum", 1) > 0)
 
 
 def _saved_bytes(

@@ -22,7 +22,7 @@ def seconds_per_image(
     """
     method = build_method(config, classes, image_size).to(device).train()
     size = config.batch_size if device.type == "cuda" else min(config.batch_size, _IMAGES_TIMED)
-    optimizers = method.optimizers(make_optimizer(config))
+    optimizers = method.optimizers(make_optimizer(config, method))
     views = [torch.randn(size, 3, *image_size, device=device) for _ in range(method.views)]
     batch = Batch(views, torch.randint(classes, (size,), device=device))
     method.begin_epoch(0, None)

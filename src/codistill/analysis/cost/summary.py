@@ -16,10 +16,12 @@ from codistill.analysis.cost.probing import probing, random_images, random_views
 from codistill.errors import require_positive
 from codistill.methods.flops import count_flops
 from codistill.methods.method import Method
+from codistill.methods.optimizers import MakeOptimizer
 from codistill.networks import Network
 from codistill.networks.network import as_map
 from codistill.networks.peers import Outputs, Peers
 from codistill.training.device import Precision, device_of
+from codistill.training.updates import UpdateOptions
 
 _IMAGES = 2  # batch normalisation cannot train on one
 
@@ -99,10 +101,13 @@ def summarise_method(
     image_size: tuple[int, int],
     batch_size: int,
     precision: Precision = "fp32",
+    make_optimizer: MakeOptimizer | None = None,
+    options: UpdateOptions | None = None,
 ) -> Summary:
     """The parts and the cost of `method`, found by running a copy on a few random images.
 
-    The method, its modes and gradients, and the state of random numbers do not change.
+    The method, its modes and gradients, and the state of random numbers do not change. Arguments
+    are those of `estimate_memory`.
     """
     height, width = image_size
     require_positive(height=height, width=width, batch_size=batch_size)
@@ -123,7 +128,9 @@ def summarise_method(
             parameters=_count(probe.parameters()),
             extra=tuple(out.extra),
             flops=flops // _IMAGES,
-            memory=estimate_memory(probe, image_size, batch_size, precision),
+            memory=estimate_memory(
+                probe, image_size, batch_size, precision, make_optimizer, options
+            ),
         )
 
 

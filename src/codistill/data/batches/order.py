@@ -1,11 +1,14 @@
 """What all batches of a split share: their order, their number, and the seeds of what is drawn."""
 
-from typing import Generic
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any, Generic
 
 import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from codistill.data.batch import Batch
 from codistill.data.dataset import S
 from codistill.data.normalisation import Normalisation
 from codistill.errors import InputError
@@ -121,3 +124,27 @@ def mix(*numbers: int) -> int:
         state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & (2**64 - 1)
         state ^= state >> 31
     return state >> 1  # manual_seed takes 63 bits
+
+
+class FirstSteps:
+    """Training batches of which an epoch takes the first ones alone.
+
+    Args:
+        batches: batches with a length and `start_at`.
+        steps: number of steps per epoch at most.
+    """
+
+    def __init__(self, batches: Any, steps: int):
+        self.batches, self.steps = batches, steps
+        self._start = 0
+
+    def __len__(self) -> int:
+        return min(len(self.batches), self.steps)
+
+    def start_at(self, epoch: int, step: int = 0) -> None:
+        """Sets the epoch of the next pass, and the step at which the pass begins."""
+        self.batches.start_at(epoch, step)
+        self._start = step
+
+    def __iter__(self) -> Iterator[Batch]:
+        return islice(self.batches, len(self) - self._start)

@@ -22,7 +22,8 @@ from codistill.errors import InputError, require_not_negative, require_one_of, r
 from codistill.methods.adapters import MatchSize, MatchWidth
 from codistill.methods.length import Length, constant_travel, share_of_epochs
 from codistill.methods.losses import at_least_float32, ce_loss, kd_loss
-from codistill.methods.method import MEASURE, Method, minimize, require_peers
+from codistill.methods.method import Method, require_peers
+from codistill.methods.minimize import MEASURE, minimize
 from codistill.methods.optimizers import adam, adamw
 from codistill.networks.families.initialise import initialise_convolutions
 from codistill.networks.peers import Outputs, Peers

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from statistics import mean
 
-from codistill.methods.method import MEASURE
+from codistill.methods.minimize import MEASURE
 from codistill.reporting.page.by_epoch import parts_by_epoch
 from codistill.reporting.page.drawing import Style, canvas, image_of, integer_epochs
 from codistill.reporting.page.parts import Figure, Figures, Fold, Section

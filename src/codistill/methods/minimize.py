@@ -1,0 +1,107 @@
+"""The one place where loss terms become an update of the weights."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.amp.grad_scaler import GradScaler
+from torch.optim import Optimizer
+
+MEASURE = "measure/"
+"""The beginning of a measurement's name; a step returns measurements beside its loss terms."""
+
+
+def minimize(losses: dict[str, Tensor], optimizer: Optimizer) -> None:
+    """Takes one step of `optimizer` down the sum of `losses`, measurements left out.
+
+    No other code runs a backward pass. The gradients are cleared first, so that nothing which an
+    earlier step of an alternating method left behind leaks into this one. Within `Updates.active`,
+    the step is clipped, scaled or made of parts as those say.
+    """
+    terms = [value for name, value in losses.items() if not name.startswith(MEASURE)]
+    _CURRENT.get(_PLAIN).take(torch.stack(terms).sum(), optimizer)
+
+
+class Updates:
+    """How the updates of a training are made of its losses. No method needs to know of it.
+
+    Args:
+        clip_norm: largest norm of the gradient of all weights of an optimizer together; a longer
+            one is shortened to it. None leaves gradients as they are.
+    """
+
+    def __init__(self, clip_norm: float | None = None):
+        self.clip_norm = clip_norm
+        self._scaled = False
+        self._share, self._last = 1.0, True
+        self._scalers: dict[Optimizer, GradScaler] = {}
+        self._sums: dict[Optimizer, list[Tensor | None]] = {}
+
+    @contextlib.contextmanager
+    def active(self, scaled: bool = False, share: float = 1.0, last: bool = True) -> Iterator[None]:
+        """Within it, `minimize` makes updates in this way.
+
+        Args:
+            scaled: whether losses are scaled up before the backward pass, and gradients down after
+                it: float16 has no smaller numbers than 6e-8. A step whose gradients overflow is
+                left out, and the scale is halved; each optimizer has its own.
+            share: weight of the losses, as a share of the batch that a part of it has.
+            last: whether this part is the last one. The optimizers step only then, each down the
+                sum over all parts.
+        """
+        self._scaled, self._share, self._last = scaled, share, last
+        token = _CURRENT.set(self)
+        try:
+            yield
+        finally:
+            _CURRENT.reset(token)
+
+    def take(self, loss: Tensor, optimizer: Optimizer) -> None:
+        """Adds the gradient of a loss to that of earlier parts, and steps after the last one."""
+        weights = [w for group in optimizer.param_groups for w in group["params"]]
+        optimizer.zero_grad()
+        for w, earlier in zip(weights, self._sums.pop(optimizer, ()), strict=False):
+            w.grad = earlier
+        scaler = self._scaler(optimizer, loss.device)
+        with torch.autocast(loss.device.type, enabled=False):
+            scaler.scale(loss if self._share == 1 else loss * self._share).backward()
+        if self._last:
+            if self.clip_norm is not None:
+                scaler.unscale_(optimizer)
+                torch.nn.utils.clip_grad_norm_(weights, self.clip_norm)
+            scaler.step(optimizer)
+            scaler.update()
+        else:
+            self._sums[optimizer] = [w.grad for w in weights]
+            optimizer.zero_grad()  # other optimizers of an alternating method may hold them too
+        torch.clear_autocast_cache()  # it holds the weights as they were before this step
+
+    def state_dict(self, optimizers: Mapping[str, Optimizer]) -> dict[str, Any]:
+        """The scale of each optimizer's losses, by the optimizer's name; empty without scaling."""
+        return {
+            n: self._scalers[o].state_dict() for n, o in optimizers.items() if o in self._scalers
+        }
+
+    def load_state_dict(
+        self, state: Mapping[str, Any], optimizers: Mapping[str, Optimizer]
+    ) -> None:
+        """Restores what `state_dict` returned."""
+        for name, of_scaler in state.items():
+            optimizer = optimizers[name]
+            device = optimizer.param_groups[0]["params"][0].device
+            self._scalers[optimizer] = GradScaler(device.type)
+            self._scalers[optimizer].load_state_dict(of_scaler)
+
+    def _scaler(self, optimizer: Optimizer, device: torch.device) -> GradScaler:
+        if not self._scaled:
+            return GradScaler(device.type, enabled=False)
+        if optimizer not in self._scalers:
+            self._scalers[optimizer] = GradScaler(device.type)
+        return self._scalers[optimizer]
+
+
+_PLAIN = Updates()
+_CURRENT: ContextVar[Updates] = ContextVar("updates")
