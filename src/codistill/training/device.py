@@ -32,7 +32,7 @@ def bf16_notes(device: torch.device, precision: Precision) -> list[str]:
     if torch.cuda.get_device_capability(device) >= (8, 0):
         return []
     name = torch.cuda.get_device_name(device)
-    return [f"{name} emulates bf16 slowly: --precision fp32 is faster on GPUs before Ampere"]
+    return [f"{name} emulates bf16 slowly: --precision fp16 or fp32 is faster there"]
 
 
 def choose_device(name: str) -> torch.device:
