@@ -179,11 +179,6 @@ def test_every_recipe_is_understood(name: str) -> None:
         (["train", "--data.pad_mode", "x"], "data.pad_mode is x: give 'reflect' or 'zeros'"),
         (["train", "--data.mean", "1,a,3"], "data.mean is [1.0, 'a', 3]: give numbers with comm"),
         (["train", "--data.mean", "3"], "data.mean is [3.0]: give 3 numbers"),
-        (
-            ["train", "--data.mean=.485,.456,.406"],
-            "multiply by 255, as in --data.mean 123.7,116.3,",
-        ),
-        (["train", "--data.std", "[.2,.2,.2]"], "multiply by 255, as in --data.std 51.0,51.0,51.0"),
         (["train", "--seed", "9" * 20], "and below"),
         (["train", "--data.split_seed", "9" * 20], "and below"),
         (["train", "--threads", "100000"], "and at most 1024"),
@@ -437,3 +432,15 @@ def test_numbers_with_commas_are_lists() -> None:
     assert {*lists, *(f"data.{f.name}" for f in fields(DataConfig) if "list" in str(f.type))} == (
         _LISTS
     )
+
+
+@pytest.mark.parametrize(
+    ("option", "advice"),
+    [
+        ("--data.mean=.485,.456,.406", "as in --data.mean 123.7,116.3,103.5"),
+        ("--data.std=[.2,.2,.2]", "as in --data.std 51.0,51.0,51.0"),
+    ],
+)
+def test_channels_from_0_to_1_are_refused(option: str, advice: str) -> None:
+    with pytest.raises(InputError, match=f"multiply by 255, {advice}"):
+        parsed(option)
