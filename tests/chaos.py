@@ -11,20 +11,23 @@ Commands run in forks of this process, which start in no time and can be killed 
 
 import argparse
 import contextlib
+import errno
 import hashlib
 import itertools
 import json
 import os
 import pickle
 import random
+import re
 import resource
 import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -33,7 +36,7 @@ import sklearn.datasets  # noqa: F401  so that forks need not import it
 import torch
 import torch._dynamo
 import yaml
-from photo_fakes import write_classes
+from data_fakes import make_fake, write_class_folders, write_extracted, write_parquet
 from safetensors.torch import load_file
 
 import codistill.clock
@@ -47,6 +50,8 @@ from codistill.tensor_files import write_weights
 METHODS = ("dml", "ffl", "afd", "pcl", "okddip")
 SECONDS_AFTER = 60.0
 """How long a command may take to end when it should; a worker whose parent was killed, too."""
+CACHED = ("cifar10", "parquet", "webdataset")
+"""Forms of data of which codistill keeps something in its cache."""
 _TINY = "--data digits --network resnet8 --peers 3 --epochs 2 --batch_size 256 --threads 1"
 _ENOUGH = 5  # losses of one attack
 TINY = [*_TINY.split(), "--loggers", "none", "--checkpoint_seconds", "0"]
@@ -54,6 +59,10 @@ TINY = [*_TINY.split(), "--loggers", "none", "--checkpoint_seconds", "0"]
 
 class Lost(Exception):
     """An attack succeeded: what was lost, or accepted although it is wrong."""
+
+
+class Skipped(Exception):
+    """An attack cannot be tried here: why."""
 
 
 @dataclass
@@ -71,6 +80,10 @@ class Ended:
     def but_notes(self) -> str:
         """What it printed, without the lines in which codistill says what it did."""
         return "".join(x for x in self.text.splitlines(True) if not x.startswith("codistill: "))
+
+    def numbers(self) -> list[str]:
+        """The numbers with a point that it printed, which no name of a folder has."""
+        return re.findall(r"\d+\.\d+", self.but_notes())
 
     def said_it(self) -> "Ended":
         """No traceback, and one line where the command did not do what was asked."""
@@ -135,11 +148,17 @@ def run(*arguments: object, log: Path, before: Callable[[], object] = lambda: No
     return start(*arguments, log=log, before=before).ended()
 
 
-class KillAt:
-    """Kills this process at the n-th operation that changes files of a folder."""
+class AtOperation:
+    """Does something at the n-th operation that changes files of a folder, and at all after it.
 
-    def __init__(self, folder: Path, n: int):
-        self.folder, self.n, self.seen = str(folder), n, 0
+    Args:
+        folder: the folder.
+        n: number of the operation, from 1.
+        act: called with the name of the file. What it raises is what the operation raises.
+    """
+
+    def __init__(self, folder: Path, n: int, act: Callable[[str], None]):
+        self.folder, self.n, self.act, self.seen = str(folder), n, act, 0
 
     def __call__(self) -> None:
         sys.addaudithook(self._hook)
@@ -152,8 +171,28 @@ class KillAt:
             return  # it is only read
         if str(args[0]).startswith(self.folder):
             self.seen += 1
-            if self.seen == self.n:
-                os.kill(os.getpid(), signal.SIGKILL)
+            if self.seen >= self.n:
+                self.act(str(args[0]))
+
+
+def kill_at(folder: Path, n: int) -> AtOperation:
+    """Kills this process at the n-th operation that changes files of a folder."""
+    return AtOperation(folder, n, lambda _: os.kill(os.getpid(), signal.SIGKILL))
+
+
+def fail_at(folder: Path, n: int, number: int) -> AtOperation:
+    """Lets the n-th operation and all after it fail, as a disk does.
+
+    Args:
+        folder: the folder.
+        n: number of the operation.
+        number: number of the error, such as errno.EIO.
+    """
+
+    def fail(file: str) -> None:
+        raise OSError(number, os.strerror(number), file)
+
+    return AtOperation(folder, n, fail)
 
 
 def contents(path: Path) -> str:
@@ -243,6 +282,68 @@ class Attacks:
             if forked.ended().status == -signal.SIGKILL:
                 return
 
+    @contextlib.contextmanager
+    def disk(self, size: int) -> Iterator[Path]:
+        """A file system of its own, of so many bytes; skipped where this user may not make one."""
+        path = self.folder / "disk"
+        path.mkdir(exist_ok=True)
+        mount("-t", "tmpfs", "-o", f"size={size}", "none", path)
+        try:
+            yield path
+        finally:
+            subprocess.run(["umount", "-l", path], check=True)
+
+    def start_cached(
+        self,
+        kind: str,
+        out: Path,
+        cache: Path,
+        before: Callable[[], object] = lambda: None,
+        log: Path | None = None,
+    ) -> Forked:
+        """Starts a short training on data of which codistill keeps something in a cache.
+
+        Args:
+            kind: one of CACHED.
+            out: the folder of the run.
+            cache: the folder of the cache.
+            before: called in the process first.
+            log: file of its output.
+        """
+        root = self.folder / kind
+        if not root.exists():
+            _write_data(kind, root)
+        options = "--network resnet8 --peers 2 --method dml --epochs 1 --batch_size 8 --threads 1"
+        options += f" --loggers none --data {kind} --data.root {root}"
+        options += "" if kind == "cifar10" else " --data.image_size 16 --data.workers 0"
+
+        def prepare() -> None:
+            os.environ["CODISTILL_CACHE"] = str(cache)
+            before()
+
+        arguments = "train", *options.split(), "--out", out
+        return start(*arguments, log=log or self.log(), before=prepare)
+
+    def train_cached(
+        self, kind: str, out: Path, cache: Path, before: Callable[[], object] = lambda: None
+    ) -> Ended:
+        return self.start_cached(kind, out, cache, before).ended()
+
+    def cached_reference(self, kind: str) -> None:
+        """Trains once with a cache of its own, which is kept, and remembers the result."""
+        if kind not in self.memory:
+            out, cache = self.folder / f"run_{kind}", self.folder / f"cache_{kind}"
+            self.train_cached(kind, out, cache).went_well()
+            assert list(cache.iterdir()), f"{kind} keeps nothing in the cache"
+            self.memory[kind] = contents(out)
+
+    def goes_on_cached(self, kind: str, out: Path, cache: Path) -> None:
+        """Trains with this cache, whatever is in it, which has to give the same result."""
+        shutil.rmtree(out, ignore_errors=True)
+        self.train_cached(kind, out, cache).went_well()
+        if contents(out) != self.memory[kind]:
+            raise Lost(f"{kind}: other images were trained on")
+
     # Kills
 
     def kill_at_a_file_operation(self, rng: random.Random) -> str:
@@ -256,7 +357,7 @@ class Attacks:
             again = ["--resume", path] if begun else [*TINY, "--method", method, "--out", path]
             if not begun:
                 shutil.rmtree(path, ignore_errors=True)
-            ended = run("train", *again, log=self.log(), before=KillAt(path, numbers[-1]))
+            ended = run("train", *again, log=self.log(), before=kill_at(path, numbers[-1]))
             if ended.status not in (0, -signal.SIGKILL):
                 ended.said_it()
         self.goes_on(method, path)
@@ -353,7 +454,7 @@ class Attacks:
             self.memory["report"] = _bytes_of(out)
             shutil.rmtree(out)
         number = rng.randint(1, 12)
-        run(*arguments, log=self.log(), before=KillAt(out, number))
+        run(*arguments, log=self.log(), before=kill_at(out, number))
         run(*arguments, log=self.log()).went_well()
         if _bytes_of(out) != self.memory["report"]:
             raise Lost(f"killed at operation {number}: the report has other files or content")
@@ -387,6 +488,118 @@ class Attacks:
             raise Lost(f"exit status {ended.status}: {ended.text[-300:]}")
         self.goes_on(method, path)
         return f"{method}, {limit} bytes a file"
+
+    def really_full_disk(self, rng: random.Random) -> str:
+        """A small file system, for a run or for the cache: the same, and with room it goes on."""
+        size, cache = int(10 ** rng.uniform(4, 6.8)), rng.random() < 0.5
+        method, kind = rng.choice(METHODS), rng.choice(CACHED)
+        self.reference(method)
+        self.cached_reference(kind)
+        with self.disk(size) as disk:
+            out = self.place() / "run" if cache else disk / "run"
+            if cache:
+                ended = self.train_cached(kind, out, disk)
+            else:
+                ended = run("train", *TINY, "--method", method, "--out", out, log=self.log())
+            ended.said_it()
+            if ended.status not in (0, 2):
+                raise Lost(f"exit status {ended.status}: {ended.text[-300:]}")
+            if ended.status and os.strerror(errno.ENOSPC) not in ended.text:
+                raise Lost(f"it does not say that the disk is full: {ended.text[-300:]}")
+            mount("-o", "remount,size=64m", disk)
+            if not cache:
+                self.goes_on(method, out)
+            else:
+                if ended.status == 0:
+                    shutil.rmtree(out)
+                self.goes_on_cached(kind, out, disk)
+        return f"{kind}'s cache, {size} bytes" if cache else f"{method}, {size} bytes"
+
+    def read_only_disk(self, rng: random.Random) -> str:
+        """A run, or the cache, on a disk that only reads: one line, or the same result."""
+        method, kind = rng.choice(METHODS), rng.choice(CACHED)
+        what = rng.choice(["no run", "unfinished run", "finished run", "cache"])
+        reference = self.reference(method)
+        self.cached_reference(kind)
+        with self.disk(64 << 20) as disk:
+            path = disk / "run"
+            if what == "unfinished run":
+                self.interrupted(method, path, rng)
+            elif what == "finished run":
+                shutil.copytree(reference.path, path)
+            before = _bytes_of(disk)
+            mount("-o", "remount,ro", disk)
+            if what == "finished run":
+                for arguments in (["evaluate", path], ["report", path]):
+                    shown, wanted = (
+                        run(*[x if x != path else at for x in arguments], log=self.log())
+                        .went_well()
+                        .numbers()
+                        for at in (path, reference.path)
+                    )
+                    if shown != wanted:
+                        raise Lost(f"{arguments[0]} showed something else")
+            elif what == "cache":
+                ended = self.train_cached(kind, self.place() / "run", disk).said_it()
+                if ended.status == 0 and contents(self.folder / "try" / "run") != self.memory[kind]:
+                    raise Lost(f"{kind}: other images were trained on")
+            else:
+                new = [*TINY, "--method", method, "--out", path]
+                begun = (path / "config.yaml").exists()
+                ended = run("train", *(["--resume", path] if begun else new), log=self.log())
+                if ended.said_it().status != 2 or os.strerror(errno.EROFS) not in ended.text:
+                    raise Lost(f"it does not say that the disk is read-only: {ended.text[-300:]}")
+            if _bytes_of(disk) != before:
+                raise Lost("files have changed")
+            mount("-o", "remount,rw", disk)
+            if what != "cache":
+                self.goes_on(method, path)
+        return f"{what}, {kind if what == 'cache' else method}"
+
+    def failing_disk(self, rng: random.Random) -> str:
+        """From some operation on every change of a file fails: one line, and later it goes on."""
+        method, path = rng.choice(METHODS), self.place() / "run"
+        self.reference(method)
+        number = rng.choice([errno.EIO, errno.EROFS, errno.ENOSPC, errno.EACCES, errno.ESTALE])
+        n = rng.randint(1, 60)
+        ended = run(
+            *("train", *TINY, "--method", method, "--out", path),
+            log=self.log(),
+            before=fail_at(path, n, number),
+        ).said_it()
+        if ended.status not in (0, 2):
+            raise Lost(f"exit status {ended.status}: {ended.text[-300:]}")
+        if ended.status and os.strerror(number) not in ended.text:
+            raise Lost(f"it does not say {os.strerror(number)!r}: {ended.text[-300:]}")
+        self.goes_on(method, path)
+        return f"{method}, {errno.errorcode[number]} from operation {n} on"
+
+    def removed_folder(self, rng: random.Random) -> str:
+        """The folder of a run in training is removed or moved, or its checkpoints are."""
+        method, path = rng.choice(METHODS), self.place() / "run"
+        what = rng.choice(["removed", "moved", "checkpoints removed", "checkpoints moved"])
+        folder = path / "checkpoints" if "checkpoints" in what else path
+        reference, away = self.reference(method), path.parent / "away"
+        forked = start("train", *TINY, "--method", method, "--out", path, log=self.log())
+        while not folder.exists() and time.monotonic() < forked.begun + 60:
+            time.sleep(0.002)
+        time.sleep(rng.uniform(0, reference.seconds))
+        if "removed" in what:
+            shutil.rmtree(folder, ignore_errors=True)
+        else:
+            folder.rename(away)
+        ended = forked.ended().said_it()
+        if ended.status not in (0, 2):
+            raise Lost(f"{what}: exit status {ended.status}: {ended.text[-300:]}")
+        if not path.exists() and f"--resume {path}" in ended.text:
+            raise Lost(f"{what}: it advises to continue what is gone: {ended.text[-300:]}")
+        if what == "checkpoints moved" and not (path / "checkpoints").exists():
+            away.rename(path / "checkpoints")
+        if what == "moved" and list(away.glob("checkpoints/epoch*.pt")):
+            self.goes_on(method, away)
+        else:
+            self.goes_on(method, path)
+        return f"{method}, {what}"
 
     def two_at_once(self, rng: random.Random) -> str:
         """Two trainings into one folder: one trains, and config.yaml is its own; one is refused."""
@@ -481,26 +694,48 @@ class Attacks:
 
     def damaged_cache(self, rng: random.Random) -> str:
         """A file of the cache is damaged: it is made anew, and nothing else changes."""
-        place = self.place()
-        photos, cache = self.folder / "photos", place / "cache"
-        if not photos.exists():
-            for split in ("train", "test"):
-                write_classes(photos / split, {"cat": 6, "dog": 6}, seed=len(split))
-        options = "--data folder --network resnet8 --peers 2 --epochs 1 --batch_size 8 --threads 1"
-        options += f" --data.image_size 16 --data.workers 0 --loggers none --data.root {photos}"
-        cached = lambda: os.environ.__setitem__("CODISTILL_CACHE", str(cache))  # noqa: E731
-        out = place / "first"
-        run("train", *options.split(), "--out", out, log=self.log(), before=cached).went_well()
-        files = [p for p in cache.rglob("*") if p.is_file() and p.suffix != ".lock"]
-        if not files:
-            return "no cache was written"
-        file = rng.choice(files)
+        kind = rng.choice(CACHED)
+        self.cached_reference(kind)
+        cache = self.place() / "cache"
+        shutil.copytree(self.folder / f"cache_{kind}", cache)
+        file = rng.choice([p for p in cache.rglob("*") if p.is_file() and p.suffix != ".lock"])
         what = f"{file.name}: {damage(file, rng)}"
-        again = place / "again"
-        run("train", *options.split(), "--out", again, log=self.log(), before=cached).went_well()
-        if contents(out) != contents(again):
+        ended = self.train_cached(kind, cache.parent / "run", cache).said_it()
+        if ended.status == 0 and contents(cache.parent / "run") != self.memory[kind]:
             raise Lost(f"{what}: other images were trained on")
+        self.goes_on_cached(kind, cache.parent / "again", cache)
         return what
+
+    def kill_while_a_cache_is_built(self, rng: random.Random) -> str:
+        """Kills a training at an operation on the cache; the next one makes the cache."""
+        kind, cache = rng.choice(CACHED), self.place() / "cache"
+        self.cached_reference(kind)
+        n = rng.randint(1, 9)
+        self.train_cached(kind, cache.parent / "killed", cache, kill_at(cache, n))
+        self.goes_on_cached(kind, cache.parent / "run", cache)
+        return f"{kind}, operation {n}"
+
+    def two_build_a_cache(self, rng: random.Random) -> str:
+        """Two trainings make the same cache at once, and one may be killed: all have the images."""
+        kind, place = rng.choice(CACHED), self.place()
+        cache, killed = place / "cache", rng.random() < 0.5
+        self.cached_reference(kind)
+        other = self.folder / "log2"
+        first = self.start_cached(kind, place / "first", cache)
+        time.sleep(rng.choice([0.0, rng.uniform(0, 0.1), rng.uniform(0, 1)]))
+        second = self.start_cached(kind, place / "second", cache, log=other)
+        if killed:
+            time.sleep(rng.uniform(0, 0.5))
+            first.kill()
+        ends = {"first": first.ended(), "second": second.ended()}
+        for name, ended in ends.items():
+            if name == "first" and killed and ended.status:
+                continue
+            ended.went_well()
+            if contents(place / name) != self.memory[kind]:
+                raise Lost(f"{kind}: the {name} trained on other images")
+        self.goes_on_cached(kind, place / "third", cache)
+        return f"{kind}{', one killed' if killed else ''}"
 
     # What others put there
 
@@ -580,6 +815,34 @@ def damage(file: Path, rng: random.Random) -> str:
     return f"{how} at {at} of {len(content)}"
 
 
+def mount(*arguments: object) -> None:
+    """Calls `mount`; skips what needs it where it may not be called."""
+    try:
+        subprocess.run(["mount", *map(str, arguments)], check=True, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        why = getattr(error, "stderr", None) or error
+        raise Skipped(f"file systems cannot be mounted: {str(why).strip()}") from error
+
+
+def _write_data(kind: str, root: Path) -> None:
+    """Writes 30 images of ten classes in a form of CACHED."""
+    fake = make_fake("cifar10")
+    root.mkdir()
+    if kind == "cifar10":
+        write_extracted(root, fake)
+    elif kind == "parquet":
+        write_parquet(root, fake)
+    else:
+        folders = write_class_folders(root.parent / "as_folders", fake)
+        for split in ("train", "test"):
+            with tarfile.open(root / f"{split}.tar", "w") as tar:
+                for i, image in enumerate(sorted((folders / split).glob("*/*.png"))):
+                    label = root.parent / "label"
+                    label.write_text(str(fake.classes.index(image.parent.name)))
+                    tar.add(image, f"{i:05d}.png")
+                    tar.add(label, f"{i:05d}.cls")
+
+
 def _bytes_of(folder: Path) -> dict[str, str]:
     """The files of a folder but for hidden ones, which are what a kill may leave."""
     files = (p for p in sorted(folder.rglob("[!.]*")) if p.is_file())
@@ -614,12 +877,12 @@ def _processes_about(text: str) -> list[int]:
     return [pid for pid in found if pid != os.getpid()]
 
 
+_NO_ATTACKS = ("place", "log", "reference", "goes_on", "interrupted", "disk", "start_cached")
+_NO_ATTACKS += ("train_cached", "cached_reference", "goes_on_cached")
 ATTACKS = [
     name
     for name, f in vars(Attacks).items()
-    if not name.startswith("_")
-    and callable(f)
-    and name not in ("place", "log", "reference", "goes_on", "interrupted")
+    if not name.startswith("_") and callable(f) and name not in _NO_ATTACKS
 ]
 
 
@@ -644,6 +907,10 @@ def attack(names: list[str], minutes: float, seed: int, tries: int | None) -> in
                 try:
                     getattr(attacks, name)(random.Random(number))
                     held += 1
+                except Skipped as why:
+                    count -= 1
+                    print(f"{name} is skipped: {why}", flush=True)
+                    break
                 except Lost as error:
                     lost.append(f"{name} --seed {number}: {error}")
                     print(f"LOST: {lost[-1]}", flush=True)
