@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from runs_of import found_in, plus, result_of
 
-from codistill.analysis.differences import differences, missing_seeds
+from codistill.analysis.differences import conclusion, differences, missing_seeds
 from codistill.reporting.difference_tables import print_differences, write_differences
 
 ALONE = {"peer0": 60.0, "peer1": 62.0, "ensemble": 66.0}
@@ -154,3 +154,40 @@ def test_one_pair_shows_no_interval(tmp_path: Path) -> None:
     text = (tmp_path / "differences.md").read_text()
     assert "| own | peer0 | peer0 | 1 | +1.00 | - | - | - | - | - | - | - | - | - |" in text
     assert json.dumps(text).count("nan") == 0
+
+
+def of_peers(**means: list[float]) -> list:
+    alone = {s: result_of(ALONE, seed=s) for s in range(3)}
+    rows = {
+        label: {s: result_of(plus(ALONE, d), seed=s) for s, d in enumerate(values)}
+        for label, values in means.items()
+    }
+    return list(found_in(independent=alone, **rows).values())
+
+
+def test_the_conclusion_says_what_is_shown_and_what_could_not_have_been() -> None:
+    found = of_peers(good=[5.0, 5.1, 4.9], bad=[-5.0, -5.1, -4.9], open=[1.0, -1.0, 0.0])
+    text = conclusion(found, 1234)
+    assert text.startswith("good (+5.00) helped the peers and bad (-5.00) hurt the peers; of open ")
+    # t(1 - 0.05 / 6, 2) = 7.6488, common sd = sqrt((0.01 + 0.01 + 1) / 3) = 0.58310:
+    # 7.6488 * 0.58310 / sqrt(3) = 2.575
+    assert "With 3 seeds on 1,234 test images, a mean difference below about 2.6 points" in text
+
+
+def test_the_conclusion_of_nothing_shown_is_plain() -> None:
+    text = conclusion(of_peers(open=[1.0, -1.0, 0.0]))
+    assert text.startswith("No method is shown to help or to hurt the peers. With 3 seeds, a mean")
+    # t(0.975, 2) = 4.3027
+    assert f"below about {4.3027 / 3**0.5:.1f} points" in text
+    one = conclusion(of_peers(one=[1.0]))
+    assert one.endswith("One seed, or seeds without spread, cannot show a difference.")
+
+
+def test_the_conclusion_is_first_in_the_file_and_last_on_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = of_peers(open=[1.0, -1.0, 0.0])
+    write_differences(found, ["a note"], [], tmp_path, "In short.")
+    assert (tmp_path / "differences.md").read_text().startswith("In short.\n\n| setting")
+    print_differences({}, found, ["a note"], "In short.")
+    assert capsys.readouterr().out.endswith("note: a note\nIn short.\n")

@@ -4,16 +4,16 @@ import fcntl
 import json
 import os
 import re
-import threading
 from pathlib import Path
 
 import pytest
 import yaml
-from comparisons import TREE, InThisProcess, compare
+from comparisons import TREE, Ended, InThisProcess, compare
 from runs_of import undrawn, untimed
 
 from codistill import seals
 from codistill.comparing.comparison import read_comparison
+from codistill.comparing.planned_runs import PlannedRun
 
 ROOT = Path(__file__).parents[2]
 
@@ -255,17 +255,25 @@ def test_two_calls_do_not_work_in_one_folder(
 
 
 def test_a_run_that_another_process_trains_is_waited_for(
-    tmp_path: Path, launcher: InThisProcess, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    launcher: InThisProcess,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As the workers of a call that was killed, which take moments to end."""
     folder = tmp_path / "out" / "runs" / "independent_resnet8_seed0"
     folder.mkdir(parents=True)
     held = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT)
     fcntl.flock(held, fcntl.LOCK_EX)
-    letting_go = threading.Timer(1.5, os.close, [held])
-    letting_go.start()
+    start = launcher.start
+
+    def let_go_and_start(run: PlannedRun, place: int) -> Ended:
+        if run.name.startswith("dml"):
+            os.close(held)
+        return start(run, place)
+
+    monkeypatch.setattr(launcher, "start", let_go_and_start)
     assert compare(tmp_path, TREE | {"seeds": [0]}) == 0
-    letting_go.join()
     assert launcher.started == ["dml_resnet8_seed0", "independent_resnet8_seed0"]
     said = capsys.readouterr().err
     assert said.count("independent_resnet8_seed0 waits: another process trains it") == 1

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from codistill.analysis.paired import SIGNIFICANT, Paired, holm, paired
+from codistill.analysis.paired import SIGNIFICANT, Paired, holm, paired, smallest_shown
 from codistill.runs.finished import Result
 
 Epoch = Literal["last", "best_by_validation"]
@@ -77,6 +77,33 @@ def differences(results: Mapping[str, BySeed], baselines: Mapping[str, str]) -> 
         for i, p in zip(places, corrected, strict=True):
             found[i] = replace(found[i], p=p, comparisons=count)
     return found
+
+
+def conclusion(found: Sequence[Difference], test_images: int | None = None) -> str:
+    """What a comparison shows of the mean peer after the last epoch, in two or three sentences.
+
+    Args:
+        found: all comparisons, corrected.
+        test_images: number of images that were tested on, if it is known.
+    """
+    of_peers = [d for d in found if d.kind == "mean peer" and d.epoch == "last"]
+    said = []
+    for verdict in ("helped", "hurt"):
+        those = [f"{d.label} ({d.statistics.mean:+.2f})" for d in of_peers if d.verdict == verdict]
+        if those:
+            said.append(f"{', '.join(those)} {verdict} the peers")
+    shown = " and ".join(said) if said else "No method is shown to help or to hurt the peers"
+    others = [d.label for d in of_peers if d.verdict not in ("helped", "hurt")]
+    if said and others:
+        shown += f"; of {', '.join(others)} neither is shown"
+    if (smallest := smallest_shown([d.statistics for d in of_peers])) is None:
+        return f"{shown}. One seed, or seeds without spread, cannot show a difference."
+    n = min(d.statistics.n for d in of_peers if d.statistics.n > 1)
+    images = f" on {test_images:,} test images" if test_images else ""
+    return (
+        f"{shown}. With {n} seeds{images}, a mean difference below about {smallest:.1f} points "
+        "could not have been shown."
+    )
 
 
 def missing_seeds(results: Mapping[str, BySeed], seeds: Sequence[int]) -> list[str]:

@@ -8,6 +8,7 @@ from statistics import mean, stdev
 from codistill.importing import optional
 
 LEVEL = 0.95
+SIGNIFICANT = 0.05
 _EQUAL = 1e-9
 """Differences of accuracies in % that vary by less are equal: the rest is rounding."""
 
@@ -72,10 +73,25 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return corrected
 
 
+def smallest_shown(comparisons: Sequence[Paired]) -> float | None:
+    """The smallest mean difference that m comparisons could have shown; None without a spread.
+
+    It is t sd / sqrt(n), with the quantile t of the first step of Holm's correction and the common
+    standard deviation of all comparisons. n is the smallest number of pairs.
+
+    Args:
+        comparisons: m comparisons. Those of one pair, or of equal differences, do not count.
+    """
+    spread = [c for c in comparisons if c.sd]
+    if not spread:
+        return None
+    n = min(c.n for c in spread)
+    sd = mean([(c.sd or 0.0) ** 2 for c in spread]) ** 0.5
+    t = optional("scipy.stats", "comparing runs").t.ppf(1 - SIGNIFICANT / 2 / len(spread), n - 1)
+    return float(t) * sd / n**0.5
+
+
 def _hedges_correction(n: int) -> float:
     """The factor that removes the bias of Cohen's d_z for n pairs (Hedges 1981, exact)."""
     df = n - 1
     return exp(lgamma(df / 2) - lgamma((df - 1) / 2) - log(df / 2) / 2)
-
-
-SIGNIFICANT = 0.05

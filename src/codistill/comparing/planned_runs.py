@@ -115,7 +115,7 @@ def _checked(row: Row, data: Data) -> Row:
     try:
         config = dataclasses.replace(resolve(row.config, data), threads=row.config.threads)
         method = build_method(config, len(data.classes), data.image_size, data.classes)
-        require_held_out(method, config.method["name"], data)
+        require_held_out(method, config, data)
     except InputError as error:
         raise InputError(f"methods: {row.label}: {error}") from error
     scaled = scaling_notes(method, row.config.method, length_of(config, data))

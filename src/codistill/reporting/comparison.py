@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from codistill.analysis.differences import Difference, differences, missing_seeds
+from codistill.analysis.differences import Difference, conclusion, differences, missing_seeds
 from codistill.comparing.comparison import Comparison
 from codistill.comparing.planned_runs import PlannedRun, strangers
 from codistill.comparing.sections import NOT_AT_HAND
@@ -43,9 +43,11 @@ def report_comparison(
     if comparison.note:
         notes.insert(0, comparison.note)
     written = write_report(settings, folder, published, comparison.note)
-    written += write_differences(found, notes, sources, folder)
+    some = next(iter(settings.values()))[0]
+    in_short = conclusion(found, some.manifest.images.get("test"))
+    written += write_differences(found, notes, sources, folder, in_short)
     alone = {row.label for row in comparison.rows if row.baseline == row.label}
-    print_differences({k: v for k, v in settings.items() if k in alone}, found, notes)
+    print_differences({k: v for k, v in settings.items() if k in alone}, found, notes, in_short)
     written += write_page(
         settings,
         folder,
@@ -53,7 +55,7 @@ def report_comparison(
         differences=found,
         published=published,
         sources=sources,
-        notes=notes,
+        notes=[in_short, *notes],
     )
     for path in written:
         print(path)

@@ -7,7 +7,7 @@ from pathlib import Path
 from codistill import files
 from codistill.analysis.differences import EPOCHS, Difference, Epoch
 from codistill.reporting.tables import spread_of
-from codistill.reporting.text import csv_table, markdown_table, text_table
+from codistill.reporting.text import csv_table, markdown_table, text_table, wrapped
 from codistill.runs.finished import Result
 
 _HALF = ("difference [95 % CI]", "sd", "g", "p", "verdict")
@@ -38,7 +38,10 @@ _SHORT_CAPTION = (
 
 
 def print_differences(
-    alone: Mapping[str, Sequence[Result]], found: Sequence[Difference], notes: Iterable[str]
+    alone: Mapping[str, Sequence[Result]],
+    found: Sequence[Difference],
+    notes: Iterable[str],
+    in_short: str = "",
 ) -> None:
     """Prints the table for a terminal of 80 columns.
 
@@ -46,6 +49,7 @@ def print_differences(
         alone: the runs of the networks alone, by label; their accuracies come first.
         found: all comparisons.
         notes: notes for the reader.
+        in_short: the `conclusion`, which comes last.
     """
     rows: list[list[str]] = []
     for label, results in alone.items():
@@ -64,10 +68,16 @@ def print_differences(
     print(text_table(head, rows, _SHORT_CAPTION))
     for note in notes:
         print(f"note: {note}")
+    if in_short:
+        print(wrapped(in_short))
 
 
 def write_differences(
-    found: Sequence[Difference], notes: Sequence[str], published: Sequence[str], folder: Path
+    found: Sequence[Difference],
+    notes: Sequence[str],
+    published: Sequence[str],
+    folder: Path,
+    in_short: str = "",
 ) -> list[Path]:
     """Writes differences.md and differences.csv; returns their paths.
 
@@ -76,8 +86,10 @@ def write_differences(
         notes: notes for the reader, such as seeds that are missing.
         published: lines on figures of others.
         folder: folder to write to.
+        in_short: the `conclusion`, which comes first.
     """
-    text = f"{markdown_table(HEAD, difference_rows(found))}\n\n{CAPTION}\n"
+    first = f"{in_short}\n\n" if in_short else ""
+    text = f"{first}{markdown_table(HEAD, difference_rows(found))}\n\n{CAPTION}\n"
     for title, lines in (("Notes", notes), ("Published", published)):
         if lines:
             text += f"\n**{title}**\n\n" + "".join(f"- {line}\n" for line in lines)
