@@ -5,7 +5,7 @@ ON_ALL_CORES = -n auto --dist worksteal
 # Python keeps what it compiled of the tests, which takes 5 s of every worker's start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-all mutate chaos bench lint check format clean
+.PHONY: demo test test-all mutate chaos soak bench lint check format clean
 
 demo: .venv/installed
 	.venv/bin/codistill demo
@@ -22,6 +22,10 @@ mutate: .venv-test/installed
 # Kills, damage, full disks, signals: 10 minutes, or CHAOS_MINUTES=60.
 chaos: .venv-test/installed
 	.venv-test/bin/python tests/chaos.py
+
+# An hour of training in one process: memory, open files, threads and processes have to stay flat.
+soak: .venv-test/installed
+	.venv-test/bin/python tests/soak.py
 
 # Short versions of all benchmarks, compared with benchmarks/ratios.json: about 10 minutes.
 bench: .venv-test/installed benchmarks/.venv-libraries/installed

@@ -713,6 +713,8 @@ class Attacks:
         n = rng.randint(1, 9)
         self.train_cached(kind, cache.parent / "killed", cache, kill_at(cache, n))
         self.goes_on_cached(kind, cache.parent / "run", cache)
+        if left := [p.name for p in cache.rglob("*.tmp*")]:
+            raise Lost(f"{kind}, operation {n}: what the killed one wrote stays: {left}")
         return f"{kind}, operation {n}"
 
     def two_build_a_cache(self, rng: random.Random) -> str:

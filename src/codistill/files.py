@@ -192,7 +192,7 @@ def writing_alone(stem: Path) -> Iterator[None]:
     """
     with refusing_writes(stem.parent):
         stem.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(stem.with_suffix(".lock"))  # the system lets go of it when a process dies
+        lock = FileLock(f"{stem}.lock")  # the system lets go of it when a process dies
         lock.acquire()
     try:
         for leftover in stem.parent.glob(f".{stem.name}.*.tmp*"):
@@ -207,8 +207,9 @@ def refusing_writes(folder: Path) -> Iterator[None]:
     """Turns an OSError inside into an InputError that blames the cache, not the data."""
     try:
         yield
-    except OSError as error:
+    except (OSError, NotImplementedError) as error:  # the latter where a folder knows no locks
+        why = getattr(error, "strerror", None) or error
         raise InputError(
-            f"the cache {folder} cannot be written ({error.strerror or error}): give another "
+            f"the cache {folder} cannot be written ({why}): give another "
             "folder by the environment variable CODISTILL_CACHE"
         ) from error

@@ -56,7 +56,7 @@ def test_an_image_that_was_added_is_noticed(tmp_path):
 @pytest.mark.parametrize("damage", ["empty", "cut", "text", "bit"])
 def test_a_damaged_cache_file_is_made_again(archive, cache, damage, caplog):
     expected = load_dataset("cifar10", archive)
-    (file,) = cache.iterdir()
+    (file,) = cache.glob("*.safetensors")
     data = bytearray(file.read_bytes())
     data[-1000] ^= 1
     file.write_bytes({"empty": b"", "cut": data[:9000], "text": b"hello", "bit": data}[damage])
@@ -80,7 +80,7 @@ def test_a_cache_that_cannot_be_written_is_one_line_of_warning(archive, cache, c
 
 def test_names_and_fingerprint_are_in_the_cache_files_metadata(archive, cache):
     dataset = load_dataset("cifar10", archive)
-    (file,) = cache.iterdir()
+    (file,) = cache.glob("*.safetensors")
     assert file.suffix == ".safetensors"
     about = read_weights(file)[1]
     assert about["fingerprint"] == dataset.fingerprint
@@ -99,25 +99,32 @@ def test_two_at_once_both_get_the_data_and_leave_one_file(archive, cache):
         thread.join()
     assert len({dataset.fingerprint for dataset in found}) == 1
     assert len(found) == 4
-    assert len(list(cache.iterdir())) == 1
+    assert len(list(cache.glob("*.safetensors"))) == 1
 
 
-def test_two_writers_at_once_write_two_files(archive, cache, monkeypatch):
-    both_have_written = threading.Barrier(2, timeout=20)
-    unfinished = []
+def test_writers_take_turns_and_remove_what_a_killed_one_left(archive, cache, monkeypatch):
+    cache.mkdir(parents=True)
+    load_dataset("cifar10", archive)
+    (file,) = cache.glob("*.safetensors")
+    file.unlink()
+    leftover = cache / f".{file.name}.of_a_killed_process.tmp"
+    leftover.write_bytes(b"half")
+    written, alone = [], threading.Lock()
 
-    def wait_for_the_other(_):
-        both_have_written.wait()
-        unfinished.append(len(list(cache.glob("*.tmp"))))
-        both_have_written.wait()
+    def fsync(_):
+        assert alone.acquire(blocking=False)  # no other writer is at work
+        written.append(len(list(cache.glob(".*.tmp*"))))
+        alone.release()
 
-    monkeypatch.setattr("codistill.files.os.fsync", wait_for_the_other)
+    monkeypatch.setattr("codistill.files.os.fsync", fsync)
     threads = [threading.Thread(target=load_dataset, args=("cifar10", archive)) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert unfinished == [2, 2, 0, 0]  # flushing the files, then their folder
+    assert file.exists()
+    assert not leftover.exists()
+    assert max(written) == 1
 
 
 def test_what_is_done_to_the_tensors_does_not_reach_the_cache(archive):

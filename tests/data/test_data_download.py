@@ -76,7 +76,7 @@ def names(folder):
 def test_a_download_is_whole_and_leaves_no_part(server, target):
     download(server.url, target, MD5)
     assert target.read_bytes() == CONTENT
-    assert names(target.parent) == ["data.bin", "data.lock"]
+    assert names(target.parent) == ["data.bin", "data.bin.lock"]
 
 
 def test_what_is_there_is_not_asked_for(server, target):
@@ -102,7 +102,7 @@ def test_a_download_that_is_cut_off_is_deleted_and_the_next_call_fetches_it(serv
     with pytest.raises(InputError, match="damaged or cut off, and was deleted") as caught:
         download(server.url, target, MD5)
     assert "\n" not in str(caught.value)
-    assert names(target.parent) == ["data.lock"]
+    assert names(target.parent) == ["data.bin.lock"]
     server.cut = None
     download(server.url, target, MD5)
     assert target.read_bytes() == CONTENT
@@ -114,7 +114,7 @@ def test_what_a_killed_download_left_is_removed(server, target):
     for name in left:
         (target.parent / name).write_bytes(CONTENT[:1000])
     download(server.url, target, MD5)
-    assert names(target.parent) == ["data.bin", "data.lock"]
+    assert names(target.parent) == ["data.bin", "data.bin.lock"]
 
 
 def test_a_wrong_checksum_deletes_the_file_and_says_so_in_one_line(server, target):
@@ -122,7 +122,7 @@ def test_a_wrong_checksum_deletes_the_file_and_says_so_in_one_line(server, targe
     with pytest.raises(InputError, match=f"was deleted: .* MD5 .* instead of {MD5}") as caught:
         download(server.url, target, MD5)
     assert "\n" not in str(caught.value)
-    assert names(target.parent) == ["data.lock"]
+    assert names(target.parent) == ["data.bin.lock"]
     assert server.asked == 1
 
 

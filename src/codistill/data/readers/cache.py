@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from codistill import seals
 from codistill.data.dataset import Dataset, Split
 from codistill.errors import InputError
-from codistill.files import cache_folder, written
+from codistill.files import cache_folder, writing_alone, written
 from codistill.messages import note
 from codistill.tensor_files import read_weights, sealed_metadata
 
@@ -70,9 +70,8 @@ def save_cached(path: Path, dataset: Dataset) -> None:
     }
     facts = {k: getattr(dataset, k) for k in ("name", "classes", "fingerprint")}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with written(path) as temporary:  # of two writers at once the last one wins: both are right
+        with writing_alone(path), written(path) as temporary:
             save_file(tensors, temporary, metadata=sealed_metadata(facts))
             seals.seal(temporary)
-    except (OSError, SafetensorError) as error:
+    except (InputError, OSError, SafetensorError) as error:
         note(f"{path} cannot be written, so the data is decoded again next time: {error}")

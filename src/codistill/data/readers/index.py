@@ -18,8 +18,8 @@ from codistill.data.encoded import (
     Store,
     make_dataset,
 )
-from codistill.errors import reason
-from codistill.files import cache_folder, written
+from codistill.errors import InputError, reason
+from codistill.files import cache_folder, writing_alone, written
 from codistill.messages import note, shorten
 
 LAYOUT = 4  # raise it when the index changes
@@ -89,11 +89,10 @@ def kept_index(path: Path, build: Callable[[], Index]) -> Index:
     index = build()
     about = {k: getattr(index, k) for k in _ABOUT}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with written(path) as temporary, open(temporary, "wb") as file:
+        with writing_alone(path), written(path) as temporary, open(temporary, "wb") as file:
             arrays = {k: getattr(index, k) for k in _ARRAYS if getattr(index, k) is not None}
             np.savez(file, about=np.frombuffer(json.dumps(about).encode(), np.uint8), **arrays)
-    except OSError as error:
+    except (InputError, OSError) as error:
         note(f"{path} cannot be written, so it is made again next time: {error}")
     return index
 
