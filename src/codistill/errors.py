@@ -24,6 +24,28 @@ def reason(error: BaseException) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
+_OF_OTHER_TOOLS = {
+    "predict": "load_student of Python: student = load_student('RUN/student.safetensors')",
+    **dict.fromkeys(("fit", "finetune", "fine_tune"), "train"),
+    **dict.fromkeys(("val", "validate", "test", "eval"), "evaluate"),
+    **dict.fromkeys(("learning_rate", "lr0", "base_lr"), "lr"),
+    **dict.fromkeys(("lr_scheduler", "scheduler", "sched", "lr_schedule"), "schedule"),
+    **dict.fromkeys(("opt", "optim"), "optimizer"),
+    **dict.fromkeys(("batch", "bs", "train_batch_size"), "batch_size"),
+    **dict.fromkeys(("arch", "model", "backbone", "net"), "network"),
+    **dict.fromkeys(("imgsz", "img_size", "input_size", "resolution"), "data.image_size"),
+    **dict.fromkeys(("data_dir", "data_path", "dataset_dir"), "data.root"),
+    **dict.fromkeys(("num_workers", "workers"), "data.workers"),
+    **dict.fromkeys(("output", "output_dir", "save_dir"), "out"),
+    **dict.fromkeys(("num_epochs", "num_train_epochs", "max_epochs"), "epochs"),
+    **dict.fromkeys(("wd", "decay"), "weight_decay"),
+    **dict.fromkeys(("warmup", "warm_up"), "warmup_epochs"),
+    **dict.fromkeys(("amp", "fp16", "bf16", "half"), "precision"),
+    **dict.fromkeys(("smoothing", "label_smooth"), "label_smoothing"),
+}
+"""What commands and options of other tools are called here; dashes count as underscores."""
+
+
 def did_you_mean(word: str, known: Iterable[str], shown_by: str = "") -> str:
     """A hint at the known name that is a letter or two away; if there is none, the known names.
 
@@ -33,6 +55,12 @@ def did_you_mean(word: str, known: Iterable[str], shown_by: str = "") -> str:
         shown_by: command that shows all of them, where they are too many for a line.
     """
     known = sorted(known)
+    plain = word.replace("-", "_")
+    meant = _OF_OTHER_TOOLS.get(plain, plain)
+    if meant in known:
+        return f"did you mean {meant!r}?"
+    if " " in meant and "train" in known:  # a command
+        return f"there is {meant}"
     near = [name for name in known if word and (name.startswith(word) or name.endswith(f".{word}"))]
     if not near:
         ends = {name.rpartition(".")[2].casefold(): name for name in reversed(known)}

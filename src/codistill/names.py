@@ -66,19 +66,27 @@ class KnownDataset(NamedTuple):
         about: one line.
         num_classes: C.
         image_size: height and width in pixels.
+        images: number of images as published.
     """
 
     about: str
     num_classes: int | None
     image_size: tuple[int, int] | None
+    images: int | None = None
 
 
 DATASETS: dict[str, KnownDataset] = {
-    "digits": KnownDataset("1,797 handwritten digits that come with scikit-learn", 10, (8, 8)),
-    "cifar10": KnownDataset("60,000 photographs; downloaded, or from data.root", 10, (32, 32)),
-    "cifar100": KnownDataset("60,000 photographs; downloaded, or from data.root", 100, (32, 32)),
-    "cinic10": KnownDataset("270,000 photographs, as published", 10, (32, 32)),
-    "tiny_imagenet": KnownDataset("110,000 photographs, as published", 200, (64, 64)),
+    "digits": KnownDataset(
+        "1,797 handwritten digits that come with scikit-learn", 10, (8, 8), 1_797
+    ),
+    "cifar10": KnownDataset(
+        "60,000 photographs; downloaded, or from data.root", 10, (32, 32), 60_000
+    ),
+    "cifar100": KnownDataset(
+        "60,000 photographs; downloaded, or from data.root", 100, (32, 32), 60_000
+    ),
+    "cinic10": KnownDataset("270,000 photographs, as published", 10, (32, 32), 270_000),
+    "tiny_imagenet": KnownDataset("110,000 photographs, as published", 200, (64, 64), 110_000),
     "imagenet": KnownDataset("ILSVRC 2012, 1.3 million photographs, as published", 1000, None),
     "folder": KnownDataset("your photographs, one folder per class", None, None),
     "csv": KnownDataset("your photographs, listed in a table of paths and labels", None, None),

@@ -1,6 +1,7 @@
 """The command line: what it answers to good and to bad input."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -81,6 +82,23 @@ def test_the_help_of_a_method_shows_its_options(capsys: pytest.CaptureFixture[st
     assert "--method.temperature" in capsys.readouterr().out
 
 
+def test_the_help_of_a_training_begins_with_what_matters(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    text = capsys.readouterr().out
+    assert "Example: codistill train photos " in text
+    options = re.findall(r"^  (?:-h, )?(\S+)", text, re.MULTILINE)
+    six = ["DATA", "--network", "--student", "--method", "--epochs", "--batch_size", "--out"]
+    assert options[:7] == six
+    assert {*options} >= {"--help", "--data", "--data.root", "--lr", "--mixup", "--threads"}
+    assert len(options) == len({*options})
+    known = {f"--{name}" for name in Config.__dataclass_fields__}
+    assert {*options} >= known, "an option of the training is not in the help"
+
+
 def test_options_win_over_the_recipe() -> None:
     config = parsed("--config", "ffl_resnet20_cifar100_short", "--epochs", "7", "--lr=0.2")
     assert (config.epochs, config.lr, config.network) == (7, 0.2, "resnet20")
@@ -145,6 +163,16 @@ def test_every_recipe_is_understood(name: str) -> None:
     ("arguments", "answer"),
     [
         (["trian"], "did you mean 'train'?"),
+        (["fit"], "did you mean 'train'?"),
+        (["val"], "did you mean 'evaluate'?"),
+        (["predict"], "there is load_student of Python"),
+        (["train", "--batch-size", "4"], "did you mean 'batch_size'?"),
+        (["train", "--learning-rate", "1"], "did you mean 'lr'?"),
+        (["train", "--lr-scheduler", "cosine"], "did you mean 'schedule'?"),
+        (["train", "--arch", "resnet8"], "did you mean 'network'?"),
+        (["train", "--imgsz", "64"], "did you mean 'data.image_size'?"),
+        (["train", "--network", "resnet18"], "did you mean 'timm/resnet18'?"),
+        (["train", "--network", "alexnet"], "did you mean 'torchvision/alexnet'?"),
         (["train", "--metod", "ffl"], "did you mean 'method'?"),
         (["train", "--method.temprature", "4"], "did you mean 'method.temperature'?"),
         (["train", "--method", "fll"], "did you mean 'ffl'?"),
@@ -153,9 +181,9 @@ def test_every_recipe_is_understood(name: str) -> None:
         (["train", "--config", "ffl_resnet20"], "did you mean 'ffl_resnet20_cifar100_short'?"),
         (["train", "--method", "independent", "--method.temperature", "4"], "has no option"),
         (["train", "--epochs", "many"], "epochs"),
-        (["train", "--epochs", "0"], "epochs is 0: it has to be above 0"),
+        (["train", "--epochs", "-1"], "epochs is -1: it has to be at least 0"),
         (["train", "--lr", "-1"], "lr is -1.0: it has to be above 0"),
-        (["train", "--batch_size", "1"], "batch_size is 1: it has to be at least 2"),
+        (["train", "--batch_size", "1"], "batch_size is 1: give 2 or more"),
         (["train", "--data.val_fraction", "1"], "data.val_fraction is 1.0"),
         (["train", "--method.temperature", "0"], "temperature is 0.0: it has to be above 0"),
         (["train", "--peers", "1", "--network", "resnet8"], "needs at least 2 peers, not 1"),
@@ -170,7 +198,7 @@ def test_every_recipe_is_understood(name: str) -> None:
         (["report", "/nowhere"], "/nowhere holds no run"),
         (["list", "method"], "did you mean 'methods'?"),
         (["train", "--flip", "true"], "did you mean 'data.flip'?"),
-        (["train", "--optimizer", "adam"], "'optimizer' is not known: `codistill train --help` s"),
+        (["train", "--zzz", "adam"], "'zzz' is not known: `codistill train --help` s"),
         (["train", "--Batch-Size", "8"], "did you mean 'batch_size'?"),
         (["train", "--image_sise", "8"], "did you mean 'data.image_size'?"),
         (["train", "--method", "mean"], "there are 'afd', 'cl_ilr', 'codistillation', 'dml', "),
@@ -264,7 +292,7 @@ def test_evaluate_measures_what_training_reported(
     assert main(["evaluate", str(run)]) == 0
     table = capsys.readouterr().out
     for name, metrics in result["last"].items():
-        (line,) = [x for x in table.splitlines() if x.split()[:1] == [name]]
+        (line,) = [x for x in table.splitlines() if re.match(rf"{name} +\d", x)]
         assert f"{metrics['test/top1']:.2f}" in line
         assert f"{metrics['test/nll']:.4f}" in line
 
@@ -306,10 +334,18 @@ def test_a_run_can_be_evaluated_where_its_images_are_now(
 
 def test_training_without_a_terminal_prints_a_line_per_epoch(tmp_path: Path) -> None:
     done = codistill("train", *TINY, "--epochs", "2", "--out", tmp_path / "run")
-    assert [f"epoch {e}/2" in line for e, line in enumerate(done.stderr.splitlines(), 1)] == [
-        True,
-        True,
+    *header, folder, first, second = done.stderr.splitlines()
+    assert folder == f"folder    {tmp_path / 'run'}"
+    assert header == [
+        "images    digits: 1,797 images, 10 classes",
+        "          808 to train on, 90 held out, 899 to test on, at 8x8",
+        "networks  resnet8: peer0, peer1, 0.08 M parameters",
+        "method    ffl",
+        "training  2 epochs, 13 steps each, 64 images a step, sgd at lr 0.1",
+        "          on cpu, 1 threads, in fp32",
     ]
+    assert all(f"epoch {e}/2  val top-1 peer0" in x for e, x in ((1, first), (2, second)))
+    assert re.search(r"; loss \d+\.\d+; .*; best so far peer[01] [\d.]+ in epoch 1$", first)
     assert str(tmp_path / "run" / "student.safetensors") in done.stdout
 
 
@@ -391,7 +427,7 @@ def test_the_configuration_survives_yaml(tmp_path: Path) -> None:
         ({"epochs": 4, "milestones": [0.5, 0.75]}, [1, 1, 0.1, 0.01]),
         ({"epochs": 4, "milestones": [1.0, 3.0], "lr_decay": 0.5}, [1, 0.5, 0.5, 0.25]),
         ({"epochs": 4, "schedule": "cosine"}, [1, 0.853553, 0.5, 0.146447]),
-        ({"epochs": 4, "milestones": [], "warmup_epochs": 2}, [1 / 3, 2 / 3, 1, 1]),
+        ({"epochs": 4, "milestones": [], "warmup_epochs": 2.0}, [1 / 3, 2 / 3, 1, 1]),
     ],
 )
 def test_the_learning_rate_follows_its_schedule(settings: dict, factors: list[float]) -> None:

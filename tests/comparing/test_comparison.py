@@ -137,7 +137,7 @@ def test_a_run_keeps_its_folder_when_a_network_is_added(tmp_path: Path) -> None:
         ({"settings": {"network": "resnet8"}}, "'network' has a place of its own: networks"),
         ({"settings": {"method": "ffl"}}, "'method' has a place of its own: methods"),
         ({"settings": {"epocks": 3}}, "did you mean 'epochs'?"),
-        ({"settings": {"epochs": 0}}, "epochs is 0"),
+        ({"settings": {"epochs": -1}}, "epochs is -1"),
         ({"settings": [3]}, "settings is [3]"),
         ({"recipe": "ffl_resnet"}, "there is no recipe file 'ffl_resnet'"),
         ({"published": {"dlm": {}}}, "'dlm' is no row: did you mean 'dml'?"),

@@ -181,7 +181,7 @@ def test_other_data_sets_are_checked_by_name(tmp_path, capsys):
     ("arguments", "answer"),
     [
         (["chek"], "did you mean 'check'?"),
-        (["check"], "the following arguments are required: DIR"),
+        (["check"], "the following arguments are required: DATA"),
         (["check", "DIR", "--data", "digits"], "digits is held in memory"),
         (["check", "DIR", "--data", "foldr"], "did you mean 'folder'?"),
         (["check", "/nowhere"], "/nowhere does not exist"),

@@ -168,8 +168,9 @@ def test_weights_that_cannot_be_downloaded_are_told(monkeypatch):
     def offline(*_, **__):
         raise OSError("no way out")
 
+    monkeypatch.setattr("codistill.networks.cutting.libraries.timm_weights", lambda *_: {})
     monkeypatch.setattr(timm, "create_model", offline)
-    with pytest.raises(InputError, match=r"cannot be downloaded \(no way out\).*--weights"):
+    with pytest.raises(InputError, match=r"cannot be fetched \(no way out\).*--weights"):
         build_network("timm/resnet18", 5, image_size=SIZE, pretrained=True)
     with pytest.raises(InputError, match="no published weights of network 'resnet8'"):
         build_network("resnet8", 5, pretrained=True)
@@ -179,6 +180,8 @@ def test_published_weights_of_torchvision_keep_all_but_the_last_layer(monkeypatc
     models = torchvision.models
     published = models.get_model("mobilenet_v3_small").state_dict()
     weights = models.MobileNet_V3_Small_Weights
+    libraries = "codistill.networks.cutting.libraries"
+    monkeypatch.setattr(f"{libraries}.require_torchvision_weights", lambda *_: None)
     monkeypatch.setattr(weights, "get_state_dict", lambda *_, **__: dict(published))
     network = build_network("torchvision/mobilenet_v3_small", 5, image_size=SIZE, pretrained=True)
     own = network.original_state_dict()

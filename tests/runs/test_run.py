@@ -64,7 +64,6 @@ def test_a_run_holds_all_that_is_promised(finished: Path) -> None:
         "weights.safetensors",
         "weights_best.safetensors",
         "student.safetensors",
-        "student_best.safetensors",
         "result.json",
         "tensorboard",
     }
@@ -494,7 +493,7 @@ def test_without_held_out_images_the_last_epoch_counts(tmp_path: Path) -> None:
     assert not (run.path / "weights_best.safetensors").exists()
     result = json.loads((run.path / "result.json").read_text())
     assert result["best_by_validation"] == {}
-    assert result["student"] == {"last": "peer0", "best": None, "best_epoch": None}
+    assert result["student"] == {"last": "peer0", "best": None, "best_epoch": None, "epoch": 1}
 
 
 def record(val: list[float], test: list[float]) -> dict[str, float]:
@@ -515,8 +514,12 @@ def test_the_test_set_never_chooses() -> None:
     assert best_epoch(history, students) == 1
     assert preferred(history[0], students) == "peer1"
     assert preferred(history[2], students) == "peer0"
-    scores = RunScores.of(history, students)
-    assert scores.student == Kept(last="peer0", best="peer1", best_epoch=1)
+    scores = RunScores.of(history, students, 100)
+    assert scores.student == Kept(last="peer0", best="peer1", best_epoch=1, epoch=1)
+    assert (scores.kept, scores.kept_top1) == (("peer1", "best"), 10.0)
+    few = RunScores.of(history, students, 99)
+    assert few.student == Kept(last="peer0", best="peer1", best_epoch=1, epoch=3)
+    assert (few.kept, few.kept_top1) == (("peer0", "last"), 0.0)
     best = scores.best_by_validation
     assert [best[f"peer{k}"]["test/top1"] for k in range(2)] == [99, 10]  # of epoch 1
 

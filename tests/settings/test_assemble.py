@@ -148,7 +148,7 @@ def test_the_speed_of_a_run_is_the_median_over_its_epochs() -> None:
         {"test/top1/peer0": 1.0, "images_per_second": speed, "seconds": 1.0}
         for speed in (5.0, 100.0, 1.0)
     ]
-    assert RunScores.of(history, ["peer0"]).images_per_second == 5.0
+    assert RunScores.of(history, ["peer0"], 0).images_per_second == 5.0
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ _LINES = 20  # of one kind of finding
 
 
 def main(argv: list[str]) -> int:
-    """`codistill data check DIR`; 1 where something has to be repaired."""
+    """`codistill data check DATA`; 1 where something has to be repaired."""
     parser = Parser(prog="codistill data", description="Checks images before training.")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     check = commands.add_parser(
@@ -27,9 +27,9 @@ def main(argv: list[str]) -> int:
         help="read every image of a data set once",
         description="Reads every image once, and reports what has to be repaired.",
     )
-    check.add_argument("dir", metavar="DIR", help="folder or file, as for --data.root")
+    check.add_argument("place", metavar="DATA", help="folder, file or name, as for train")
     check.add_argument(
-        "--data", metavar="NAME", default="folder", help="name of the data set (default: folder)"
+        "--data", metavar="NAME", help="name of the data set (default: found by what is there)"
     )
     add_reading(check)
     add_workers(check, default="one for each core")
@@ -44,12 +44,13 @@ def main(argv: list[str]) -> int:
 
     from codistill.data.batches.workers import available_cores
     from codistill.data.check import check_dataset
+    from codistill.data.recognise import Place, recognise
     from codistill.settings.build_data import open_with
     from codistill.settings.data_config import DataConfig
 
-    dataset = open_with(
-        DataConfig(options.data, options.dir, **{name: getattr(options, name) for name in READING})
-    )
+    place = Place(options.data, options.place) if options.data else recognise(options.place)
+    given = {name: getattr(options, name) for name in READING}
+    dataset = open_with(DataConfig(*place, **given))
     workers = available_cores() if options.workers is None else options.workers
     console = Console(stderr=True)
     columns = (TextColumn("reading"), BarColumn(), MofNCompleteColumn())

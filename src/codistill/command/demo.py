@@ -43,7 +43,7 @@ def run_demo(folder: Path, seeds: int, epochs: int) -> int:
 
     from codistill.reporting.page.measure import MeasureOptions
     from codistill.reporting.page.write import write_page
-    from codistill.reporting.tables import print_table, write_report
+    from codistill.reporting.tables import print_table, student_lines, write_report
     from codistill.runs.finished import load_results
     from codistill.runs.progress import follow
     from codistill.runs.run import Run
@@ -73,7 +73,7 @@ def run_demo(folder: Path, seeds: int, epochs: int) -> int:
     print("independent, peer0: the network alone. Every peer is as large and as fast as it.")
     for file in [*write_report(results, folder), *write_page(results, folder, MeasureOptions())]:
         print(file)
-    print(f"runs:    {folder}\nstudent: {paths[0] / 'student.safetensors'}")
+    print(f"runs:    {folder}\n{student_lines(next(iter(results.values()))[0])}")
     return 0
 
 

@@ -26,10 +26,10 @@ def main(argv: list[str]) -> int:
     parser.add_argument("run", help="folder of the run")
     parser.add_argument(
         "--weights",
-        choices=["last", "best"],
-        default="last",
-        help="weights after the last epoch (default), or after the epoch with the best "
-        "validation accuracy",
+        choices=["student", "last", "best"],
+        default="student",
+        help="weights of the epoch of student.safetensors (default), of the last epoch, or of the "
+        "epoch with the best validation accuracy",
     )
     parser.add_argument(
         "--split",
@@ -56,20 +56,23 @@ def main(argv: list[str]) -> int:
 
     from codistill.data.batches.streamed import StreamedEvalBatches
     from codistill.reporting.text import text_table
+    from codistill.runs.finished import load_result
     from codistill.training.evaluate import evaluate
 
     run = open_run(options.run, options)
-    run.load_weights(options.weights)
+    student, of_student = load_result(run.path).scores.kept if run.finished() else ("", "last")
+    weights = of_student if options.weights == "student" else options.weights
+    run.load_weights(weights)
     batches, name = _images(run, options)
     metrics = evaluate(run.method, batches, options.precision)
     broken = len(batches.broken.found) if isinstance(batches, StreamedEvalBatches) else 0
     count = f"{batches.images - broken:,} images of {name}"
     count += f", without {broken:,} broken ones" if broken else ""
-    title = f"{run.path}: {options.weights} weights, {count}"
+    title = f"{run.path}: {weights} weights, {count}"
     title += ", in bf16" if options.precision == "bf16" else ""
-    print(
-        title, text_table(("classifier", "top-1 %", "top-5 %", "NLL"), _rows(metrics)), sep="\n\n"
-    )
+    caption = f"{student} is the network in student.safetensors." if weights == of_student else ""
+    table = text_table(("classifier", "top-1 %", "top-5 %", "NLL"), _rows(metrics), caption)
+    print(title, table, sep="\n\n")
     return 0
 
 

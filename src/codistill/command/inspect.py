@@ -1,28 +1,42 @@
 """`codistill inspect`: what `train` would build, as tables."""
 
+import dataclasses
 import math
+import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from codistill.command.options import TRUST_CODE
 from codistill.reporting.text import text_table, wrapped
 from codistill.settings.arguments import parse_config
+from codistill.settings.data_word import with_data
+from codistill.settings.fitting import fitting_batch_size
 
 if TYPE_CHECKING:
     from codistill.analysis.cost.summary import PeerSummary, Summary
 
 
 def main(argv: list[str]) -> int:
-    """`codistill inspect [--config RECIPE] [options]`."""
+    """`codistill inspect [DATA] [--config RECIPE] [options]`."""
+    argv, said = with_data(argv)
+    if said:
+        print(f"codistill: {said}", file=sys.stderr)
     config = parse_config(argv, "codistill inspect", {"--trust_code": TRUST_CODE})
 
     from codistill.analysis.cost.overview import additions
     from codistill.analysis.cost.summary import summarise_method
     from codistill.settings.build_data import describe_data
-    from codistill.settings.build_method import build_method, make_optimizer, update_options
+    from codistill.settings.build_method import (
+        build_with_student,
+        make_optimizer,
+        update_options,
+    )
 
+    # Sizes do not depend on published weights, and no batch is larger than those of many images.
+    batch_size = config.batch_size or fitting_batch_size(10**9)
+    config = dataclasses.replace(config, pretrained=False, batch_size=batch_size)
     num_classes, image_size = describe_data(config.data)
-    method = build_method(config, num_classes, image_size)
+    method, config = build_with_student(config, num_classes, image_size)
     summary = summarise_method(
         method,
         image_size,

@@ -3,15 +3,18 @@
 import argparse
 import contextlib
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from codistill.command.header import header
 from codistill.command.options import MAX_TIME, TRUST_CODE, Parser, add_places, add_trust, open_run
-from codistill.command.stopping import CALL_AGAIN, Stopping
+from codistill.command.stopping import CALL_AGAIN, EndedAtOnce, Stopping
 from codistill.errors import InputError, reason
 from codistill.messages import note, say
 from codistill.settings.arguments import parse_config
 from codistill.settings.config import Config
+from codistill.settings.data_word import with_data
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,7 +34,7 @@ _OWN = {
 
 
 def main(argv: list[str]) -> int:
-    """`codistill train [--config RECIPE] [options] [--resume auto] | --resume RUN`."""
+    """`codistill train [DATA] [--config RECIPE] [options] [--resume auto] | --resume RUN`."""
     stop = Stopping()
     parser = Parser(prog="codistill train", add_help=False, allow_abbrev=False)
     for name in _OWN:
@@ -40,6 +43,9 @@ def main(argv: list[str]) -> int:
     stop.end_in_time(own.max_time)
     if own.resume not in (None, "auto"):
         return train_with_display(open_run(own.resume, _resume_options(own.resume, rest)), stop)
+    rest, said = with_data(rest)
+    if said:
+        print(f"codistill: {said}", file=sys.stderr)
     config = parse_config(rest, "codistill train", _OWN | {"--trust_code": TRUST_CODE})
 
     from codistill.runs.run import Run
@@ -77,7 +83,7 @@ def train_with_display(run: "Run", stop: Stopping) -> int:
     """
     from rich.console import Console
 
-    from codistill.reporting.tables import print_table
+    from codistill.reporting.tables import print_table, student_lines
     from codistill.runs.checkpoints import newest
     from codistill.runs.finished import load_results
     from codistill.runs.folder import CONFIG
@@ -87,6 +93,8 @@ def train_with_display(run: "Run", stop: Stopping) -> int:
     console = Console(stderr=True)
     for line in run.data().taken:
         say(console, f"codistill: {line}")
+    for line in header(run):
+        say(console, line)
     for warning in warnings_about(run):
         note(warning, console)
     before = newest(run.path)
@@ -101,14 +109,16 @@ def train_with_display(run: "Run", stop: Stopping) -> int:
                 f"{run.path} is no longer there ({error.strerror or reason(error)}): if it was "
                 "moved, continue with: codistill train --resume NEW/PLACE"
             ) from error
-        resume = f"codistill: stopped; continue with: codistill train --resume {run.path}"
-        say(console, resume)
+        say(console, f"codistill: stopped; continue with: codistill train --resume {run.path}")
+        if isinstance(error, EndedAtOnce):
+            return error.status
         raise
     if not run.finished():
         return _stopped(run.path, stop, before, console)
-    print_table(load_results([run.path]))
-    print(f"run:     {run.path}")
-    print(f"student: {run.path / 'student.safetensors'}")
+    results = load_results([run.path])
+    print_table(results)
+    ((result,),) = results.values()
+    print(f"\nrun:     {run.path}\n{student_lines(result)}")
     return 0
 
 

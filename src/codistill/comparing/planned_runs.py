@@ -19,7 +19,7 @@ from codistill.runs.remarks import remarks
 from codistill.runs.results import RESULT
 from codistill.settings.build_data import Data, build_data
 from codistill.settings.build_method import (
-    build_method,
+    build_with_student,
     length_of,
     require_held_out,
     resolve,
@@ -114,7 +114,8 @@ def _checked(row: Row, data: Data) -> Row:
     """The row with every default written out, after a check that its method can be built."""
     try:
         config = dataclasses.replace(resolve(row.config, data), threads=row.config.threads)
-        method = build_method(config, len(data.classes), data.image_size, data.classes)
+        size, classes = data.image_size, data.classes
+        method, config = build_with_student(config, len(classes), size, classes)
         require_held_out(method, config, data)
     except InputError as error:
         raise InputError(f"methods: {row.label}: {error}") from error

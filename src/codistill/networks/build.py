@@ -6,8 +6,8 @@ import inspect
 import torch
 from torch import nn
 
-from codistill.errors import InputError, did_you_mean
-from codistill.importing import import_object
+from codistill.errors import InputError, MissingExtraError, did_you_mean
+from codistill.importing import import_object, optional
 from codistill.names import NETWORKS
 from codistill.networks.cutting.from_module import from_module
 from codistill.networks.cutting.libraries import timm_network, torchvision_network
@@ -47,11 +47,23 @@ def build_network(
         return _of_callable(name, num_classes, image_size)
     if name not in NETWORKS:
         raise InputError(
-            f"network {name!r} is not known: {did_you_mean(name, NETWORKS)} Or give timm/NAME, "
-            "torchvision/NAME, package.module:callable"
+            f"network {name!r} is not known: {_near(name)} Or give timm/NAME, torchvision/NAME, "
+            "package.module:callable"
         )
     family, arguments = NETWORKS[name]
     return import_object(f"codistill.networks:{family}")(*arguments, num_classes=num_classes)
+
+
+def _near(name: str) -> str:
+    """A hint at the network of a library that has this name, or else at one of ours."""
+    for library, has in (
+        ("timm", lambda timm: timm.is_model(name.partition(".")[0])),
+        ("torchvision", lambda vision: name in vision.models.list_models(module=vision.models)),
+    ):
+        with contextlib.suppress(MissingExtraError):
+            if has(optional(library, f"network {name}")):
+                return f"did you mean '{library}/{name}'?"
+    return did_you_mean(name, NETWORKS)
 
 
 def _of_callable(name: str, num_classes: int, image_size: tuple[int, int]) -> Network:

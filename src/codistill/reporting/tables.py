@@ -16,7 +16,7 @@ from codistill.reporting.curves import draw_curves
 from codistill.reporting.page.setting import settings_of
 from codistill.reporting.text import csv_table, markdown_table, text_table
 from codistill.runs.finished import Result, version_notes
-from codistill.runs.results import Metrics
+from codistill.runs.results import EPOCH_THAT_SHIPS, Metrics
 
 
 def rows(settings: dict[str, list[Result]]) -> Iterator[list[str]]:
@@ -47,8 +47,8 @@ CAPTION = (
 COMPARED = ("setting", "mean peer", "kept", "ensemble", "its own", "adds", "img/s", "n")
 COMPARED_CAPTION = (
     "Test top-1 in %: mean ± standard deviation over n seeds. mean peer, ensemble, its own "
-    "(classifiers that the method adds): after the last epoch. kept: the exported student, after "
-    "the epoch that the held-out images chose, or after the last epoch if there are none. adds: "
+    "(classifiers that the method adds): after the last epoch. kept: the network in "
+    f"student.safetensors, {EPOCH_THAT_SHIPS}. adds: "
     "parameters of the method beside the peers, trained (+ not trained). img/s: training speed."
 )
 
@@ -98,6 +98,21 @@ def print_table(settings: dict[str, list[Result]]) -> None:
     print(text_table(head, lines, CAPTION))
     for note in version_notes(settings):
         print(f"note: {note}")
+
+
+def student_lines(result: Result) -> str:
+    """The file of the network that ships, its name, parameters, size and test accuracy."""
+    scores, manifest = result.scores, result.manifest
+    name, file = scores.kept[0], result.path / "student.safetensors"
+    k = manifest.students[name]
+    which = name if name == f"peer{k}" else f"{name} (peer{k})"
+    facts = [
+        f"{manifest.parameters[f'peer{k}'] / 1e6:.2f} M parameters",
+        f"{file.stat().st_size / 1e6:.1f} MB",
+        f"test top-1 {scores.kept_top1:.2f} % in epoch {scores.student.epoch}",
+    ]
+    network = f"{which}, {result.config.networks()[k]}: {', '.join(facts)}"
+    return f"student: {file}\n         {network}"
 
 
 def write_report(

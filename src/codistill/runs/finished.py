@@ -20,6 +20,7 @@ from codistill.runs.manifest import Manifest
 from codistill.runs.results import RESULT, RunScores
 from codistill.settings.build_method import network_files
 from codistill.settings.config import Config
+from codistill.settings.keeping import names_kept
 from codistill.settings.start_files import start_fingerprints
 from codistill.training.record import Record
 
@@ -196,7 +197,8 @@ def _results_again(
     if len(history) != read_config(path).epochs or not manifest.students:
         raise error
     with reading(path, "folder of a run"):
-        scores = RunScores.of(history, manifest.students)
+        names = names_kept(read_config(path), manifest.students, manifest.parameters)
+        scores = RunScores.of(history, names, manifest.images.get("val", 0))
     note(f"{error}; it is made anew from the last checkpoint")
     with contextlib.suppress(OSError):  # a folder that is not ours to write in
         write_history(path, history)

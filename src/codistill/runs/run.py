@@ -8,7 +8,7 @@
     RUN/checkpoints/*.pt       the last N, for --resume
     RUN/weights.safetensors    the method after the last epoch
     RUN/weights_best.safetensors   and after the epoch that the validation images chose
-    RUN/student.safetensors, student_best.safetensors   the exported network of each
+    RUN/student.safetensors    the network that ships: see `RunScores.kept`
     RUN/result.json            scores of every classifier
     RUN/broken_images.txt      images that cannot be read, and why, if there are any
     RUN/loggers.json           how far each logger has got
@@ -51,6 +51,7 @@ from codistill.runs.history import read_history, write_history
 from codistill.runs.loggers import SENT, logging_to, require_loggers
 from codistill.runs.manifest import MANIFEST, Manifest, Process
 from codistill.runs.results import (
+    ENOUGH_TO_CHOOSE,
     RESULT,
     RunScores,
     best_epoch,
@@ -60,6 +61,7 @@ from codistill.runs.results import (
 from codistill.settings.build_data import Data, build_data, mix_labels
 from codistill.settings.build_method import (
     build_method,
+    build_with_student,
     length_of,
     make_optimizer,
     network_files,
@@ -68,6 +70,7 @@ from codistill.settings.build_method import (
     update_options,
 )
 from codistill.settings.config import Config
+from codistill.settings.keeping import names_kept
 from codistill.tensor_files import load_into, read_weights, write_weights
 from codistill.training.device import bf16_notes, deterministic, use_device
 from codistill.training.fit import epochs
@@ -76,6 +79,7 @@ from codistill.training.state import TrainingState
 from codistill.training.stopping import Stop, never
 from codistill.training.updates import frozen_stages
 
+STUDENT = "student.safetensors"
 WEIGHTS = {"last": "weights.safetensors", "best": "weights_best.safetensors"}
 
 Watch = Callable[[Iterable[Batch]], Iterable[Batch]]
@@ -157,19 +161,22 @@ class Run:
         device = use_device(config.device, config.threads)
         data = build_data(config, device)
         given = config.method
-        config = resolve(config, data)
-        method = build_method(config, len(data.classes), data.image_size, data.classes)
+        asked, config = config, resolve(config, data)
+        classes = data.classes
+        method, config = build_with_student(config, len(classes), data.image_size, classes)
         notes = [*scaling_notes(method, given, length_of(config, data))]
         notes += bf16_notes(device, config.precision)
         for file in network_files(config.method).values():
             notes += notes_on_teacher(file, data.classes, data.normalisation, data.image_size)
-        data = dataclasses.replace(data, notes=(*data.notes, *notes))
+        taken = (*data.taken, *_fitted(asked, config, data))
+        data = dataclasses.replace(data, notes=(*data.notes, *notes), taken=taken)
         require_held_out(method, config, data)
         frozen_stages(method, config.freeze)
+        manifest = Manifest.of(config, method, data)
         path.mkdir(parents=True, exist_ok=True)
         lock = lock_folder(path)
         try:
-            _write_new_run(path, config, method, Manifest.of(config, method, data))
+            _write_new_run(path, config, method, manifest)
             run = cls(path, trust_code=True, _made=method)  # the caller named the code
         except BaseException:
             lock.release()
@@ -225,14 +232,17 @@ class Run:
                 state=state,
                 stop=stop,
             )
-            students = state.result.students()
+            students = self.names_kept()
+            enough = self.manifest.images.get("val", 0) >= ENOUGH_TO_CHOOSE
             write_history(self.path, state.history)
             with logging_to(self.path, config, state.history) as send:
                 while not (over := out_of_patience(state.history, students, config.patience)):
                     if (record := next(records, None)) is None:
                         break
                     if best_epoch(state.history, students) == state.epoch:
-                        self._write_weights("_best", state, data)
+                        self._write_weights("best", state.result, state.epoch)
+                        if enough:
+                            self._write_student(state.result, state.history[-1], data)
                     self._save(state)
                     write_history(self.path, state.history)
                     send(record)
@@ -241,8 +251,12 @@ class Run:
                     if state.step:
                         self._save(state)
                     return
-                self._write_weights("", state, data)
-                RunScores.of(state.history, students).write(self.path)
+                self._write_weights("last", state.result, state.epoch)
+                held_out = self.manifest.images.get("val", 0)
+                scores = RunScores.of(state.history, students, held_out)
+                epoch = scores.student.epoch or state.epoch
+                self._write_chosen_student(epoch, state, data)
+                scores.write(self.path)
 
     def _save(self, state: TrainingState) -> None:
         """Writes a checkpoint of the run, and removes those beyond `keep_checkpoints`."""
@@ -320,17 +334,40 @@ class Run:
             load_into(method, read_weights(start)[0], start)
         return method
 
-    def _write_weights(self, suffix: str, state: TrainingState, data: Data) -> None:
-        """Writes the whole method, and the student that the validation images prefer."""
-        record = state.history[-1]
-        about = {"epoch": state.epoch, "method": self.config.method["name"]}
-        weights = self.path / f"weights{suffix}.safetensors"
-        write_weights(weights, state.result.state_dict(), about)
+    def _write_weights(self, which: str, method: Method, epoch: int) -> None:
+        """Writes the whole method."""
+        about = {"epoch": epoch, "method": self.config.method["name"]}
+        write_weights(self.path / WEIGHTS[which], method.state_dict(), about)
 
-        students = state.result.students()
-        name = preferred(record, students)
-        kept = students[name]
-        about |= {
+    def _write_chosen_student(self, epoch: int, state: TrainingState, data: Data) -> None:
+        """Writes the student of an epoch after the last one, unless it is there and intact."""
+        history = state.history
+        if epoch == len(history):
+            self._write_student(state.result, history[-1], data)
+            return
+        try:
+            if read_weights(self.path / STUDENT)[1].get("epoch") == epoch:
+                return
+        except InputError:
+            pass
+        last = {name: x.cpu().clone() for name, x in self.method.state_dict().items()}
+        self.load_weights("best")
+        self._write_student(self.method, history[epoch - 1], data)
+        load_into(self.method, last, self.path)
+
+    def _write_student(self, method: Method, record: Record, data: Data) -> None:
+        """Writes the student that the held-out images prefer in an epoch.
+
+        Args:
+            method: has the weights of the epoch.
+            record: record of the epoch.
+            data: data of the run.
+        """
+        name = preferred(record, self.names_kept())
+        kept = method.students()[name]
+        about = {
+            "epoch": int(record["epoch"]),
+            "method": self.config.method["name"],
             "classifier": name,
             "peer": kept.k,
             "network": self.config.networks()[kept.k],
@@ -341,14 +378,26 @@ class Run:
             "crop": data.crop,
             "bits": data.settings.bits,
         }
-        student = self.path / f"student{suffix}.safetensors"
-        save_student(student, kept.network(), about)
+        save_student(self.path / STUDENT, kept.network(), about)
+
+    def names_kept(self) -> list[str]:
+        """The names of the classifiers of which one ships."""
+        students = {name: kept.k for name, kept in self.method.students().items()}
+        return names_kept(self.config, students, self.manifest.parameters)
 
     def _note_process(self, state: TrainingState) -> None:
         process = Process.now(self.device, state.epoch, state.step)
         self.manifest.processes.append(process)
         self.manifest.write(self.path)
         self._texts = {name: files.read_text(self.path / name) for name in (CONFIG, MANIFEST)}
+
+
+def _fitted(asked: Config, resolved: Config, data: Data) -> Iterator[str]:
+    """A line on the settings that were chosen to suit the number of images."""
+    found = {"epochs": resolved.epochs, "batch_size": resolved.batch_size}
+    chosen = [f"{name} {n}" for name, n in found.items() if not getattr(asked, name)]
+    if chosen:
+        yield f"{' and '.join(chosen)}: to suit {data.train.images:,} images to train on"
 
 
 def _write_new_run(path: Path, config: Config, method: Method, manifest: Manifest) -> None:

@@ -6,6 +6,7 @@ that `--method.temperature 4` is checked like `--epochs 300`. This file adds `--
 """
 
 import argparse
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, NoReturn
@@ -15,7 +16,8 @@ from jsonargparse import ArgumentParser, Namespace
 from codistill.checks import typed_arguments
 from codistill.errors import InputError, did_you_mean
 from codistill.importing import refuse_code
-from codistill.settings.config import Config, flatten
+from codistill.names import DATASETS
+from codistill.settings.config import Config, flatten, names_in
 from codistill.settings.data_config import DataConfig
 from codistill.settings.recipes import GROUPS, one_line, read_recipe
 
@@ -27,7 +29,47 @@ _DESCRIPTIONS = {
 }
 
 
+_DATA = "images: a folder of class folders, a table, Parquet, tars, a Hub name, or cifar100"
+_SECTIONS = {
+    "The first six": "network student method.name epochs batch_size out",
+    "Recipe and run": "help config resume max_time trust_code seed",
+    "Networks": "peers shared keep pretrained weights",
+    "Optimisation": "optimizer optimizer_options lr schedule schedule_unit warmup_epochs "
+    "milestones lr_decay momentum nesterov clip_norm accumulate layer_decay freeze freeze_epochs "
+    "patience limit_steps",
+    "Regularisation": "weight_decay decay_norms ema label_smoothing mixup cutmix class_weights",
+    "Speed and memory": "device threads precision eval_precision evaluate_every recompute compile "
+    "cuda_graphs",
+    "Folder and logging": "checkpoint_seconds keep_checkpoints loggers project",
+}
+"""Sections of the help, each with its options in order. Others come after those of their group."""
+
+
 class _Parser(ArgumentParser):
+    def format_help(self, formatter: Any = None) -> str:
+        """The help, the options that matter most first."""
+        actions = {action.dest: action for action in self._actions if action.dest not in GROUPS}
+        for group in GROUPS & {name.partition(".")[0] for name in actions}:
+            short = actions[f"{group}.name"] = copy.copy(actions[f"{group}.name"])
+            short.option_strings = [f"--{group}"]
+        listed = {title: names.split() for title, names in _SECTIONS.items()}
+        known = {name for names in listed.values() for name in names}
+        for title, group in (("Data", "data."), ("The method", "method."), ("Further", "")):
+            listed[title] = [n for n in actions if n not in known and n.startswith(group)]
+            known |= {*listed[title]}
+        formatter = formatter or self._get_formatter()
+        formatter.add_text(f"usage: {self.prog} DATA [options]")
+        formatter.add_text(self.description)
+        formatter.add_text(f"Example: {self.prog} photos --student timm/resnet18 --epochs 30")
+        for title, names in listed.items():
+            formatter.start_section(title)
+            if title == "The first six":
+                formatter.add_argument(argparse.Action([], "DATA", help=_DATA))
+            formatter.add_arguments([actions[name] for name in names if name in actions])
+            formatter.end_section()
+        formatter.add_text(self.epilog)
+        return str(formatter.format_help())
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         raise InputError(one_line(message))
 
@@ -41,13 +83,15 @@ def parse_config(argv: Sequence[str], prog: str, also: Mapping[str, str] | None 
         also: options that the command takes out of its arguments itself, with their help.
     """
     argv = list(_expand(argv))
-    path = _value(argv, "config")
+    path = last_value(argv, "config")
     recipe = {} if path is None else read_recipe(path)
-    if path is not None and _value(argv, "trust_code") != "true":
+    if path is not None and last_value(argv, "trust_code") != "true":
         refuse_code(_names_in(recipe, argv), path)
-    name = _value(argv, "method.name") or recipe.get("method", {}).get("name")
+    name = last_value(argv, "method.name") or recipe.get("method", {}).get("name")
     if name != recipe.get("method", {}).get("name"):
         recipe.pop("method", None)  # options of another method
+    if of_another_kind(recipe.get("data", {}).get("name"), last_value(argv, "data.name")):
+        recipe.pop("data", None)  # options that are not for these images
     asked_for_help = not {"-h", "--help"}.isdisjoint(argv)
     default = Config().method["name"]
     # Without a named method, help does without the method's options, and so without PyTorch.
@@ -149,6 +193,11 @@ def _to_config(parsed: Namespace, method: str, given: set[str]) -> Config:
     later = {name for name in method_class(method).scales if f"method.{name}" not in given}
     options = {k: v for k, v in (values.get("method") or {}).items() if k not in later}
     values["method"] = {"name": method} | options
+    if values["student"] is not None and "network" not in given:
+        values["network"] = values["student"]
+    named = names_in("network", values["network"])
+    if len(named) > 1 and "peers" not in given:
+        values["peers"] = len(named) + (values["student"] not in (None, *named))
     return Config.from_dict(values)
 
 
@@ -174,7 +223,15 @@ def _in_brackets(numbers: str) -> str:
     return numbers if numbers.lstrip().startswith("[") else f"[{numbers}]"
 
 
-def _value(argv: Sequence[str], name: str) -> str | None:
+def of_another_kind(recipe: str | None, given: str | None) -> bool:
+    """Whether one of two data sets is held in memory and the other is cut from larger images."""
+    if recipe not in DATASETS or given not in DATASETS:
+        return False
+    sizes = [DATASETS[name].image_size for name in (recipe, given)]
+    return None in sizes and sizes != [None, None]
+
+
+def last_value(argv: Sequence[str], name: str) -> str | None:
     """The last value given for an option."""
     found = None
     for i, argument in enumerate(argv):
@@ -190,7 +247,7 @@ def _names_in(recipe: dict[str, Any], argv: Sequence[str]) -> Iterator[str]:
     Without those for which the arguments give another, or the same.
     """
     for key, value in flatten(recipe):
-        if key in ("method.name", "network", "loggers") and _value(argv, key) is None:
+        if key in ("method.name", "network", "loggers") and last_value(argv, key) is None:
             yield from str(value).split(",")
 
 

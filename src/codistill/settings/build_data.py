@@ -28,6 +28,7 @@ from codistill.errors import InputError, did_you_mean
 from codistill.files import place_of
 from codistill.settings.config import Config
 from codistill.settings.data_config import DataConfig
+from codistill.settings.fitting import fitting_batch_size
 
 IMAGE_SIZE = 224  # of streamed images, where nothing is said
 
@@ -180,7 +181,7 @@ def _build_in_memory(config: Config, device: torch.device) -> Data:
     return Data(
         train=TrainBatches(
             images,
-            config.batch_size,
+            batch_size_of(config, len(division.train)),
             normalisation,
             Augmentation(pad, c.pad_mode, flip, c.rand_augment),
             seed=config.seed,
@@ -216,7 +217,7 @@ def _build_streamed(config: Config, device: torch.device) -> Data:
     return Data(
         train=StreamedTrainBatches(
             division.train,
-            config.batch_size,
+            batch_size_of(config, len(division.train)),
             normalisation,
             CropAugmentation(size, min_scale, flip, c.rand_augment),
             seed=config.seed,
@@ -250,6 +251,11 @@ def _build_streamed(config: Config, device: torch.device) -> Data:
         broken=broken,
         crop=EVAL_CROP,
     )
+
+
+def batch_size_of(config: Config, images: int) -> int:
+    """Images per step: as set, or what suits the number of training images."""
+    return config.batch_size or fitting_batch_size(images)
 
 
 def open_with(c: DataConfig, fewest: int = 2) -> EncodedDataset:

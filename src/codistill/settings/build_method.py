@@ -23,6 +23,7 @@ from codistill.methods.optimizers import (
     optimizer_by_name,
     shares_of,
 )
+from codistill.methods.parameters import parameter_counts
 from codistill.networks import Network, renew_equal_classifiers
 from codistill.networks.build import build_network
 from codistill.networks.peers import Peers
@@ -30,6 +31,8 @@ from codistill.networks.start import start_each_from
 from codistill.networks.weights_in_file import parts_of, split_choice
 from codistill.settings.build_data import Data
 from codistill.settings.config import Config
+from codistill.settings.fitting import fitting_epochs
+from codistill.settings.keeping import names_kept
 from codistill.settings.start_files import start_files
 from codistill.training.updates import UpdateOptions
 
@@ -49,8 +52,13 @@ def build_method(
     torch.manual_seed(config.seed)
     with equal_notes_once():
         networks = [
-            build_network(name, num_classes, image_size=image_size, pretrained=config.pretrained)
-            for name in config.networks()
+            build_network(
+                name,
+                num_classes,
+                image_size=image_size,
+                pretrained=config.pretrained and start is None,
+            )
+            for name, start in zip(config.networks(), starts, strict=True)
         ]
         start_each_from(networks, starts, image_size)
     if config.weights:
@@ -86,6 +94,29 @@ def _require_one_trunk(networks: list[Network], shared: int) -> None:
             raise InputError(_DIFFERENT_TRUNKS)
 
 
+def build_with_student(
+    config: Config, num_classes: int, image_size: tuple[int, int], classes: Sequence[str] = ()
+) -> tuple[Method, Config]:
+    """As `build_method`, with the student at a place that the method keeps.
+
+    Returns:
+        The method, and the configuration with the networks in the order in which they were built.
+
+    Raises:
+        InputError: the method does not keep the peer that `keep` asks for.
+    """
+    method = build_method(config, num_classes, image_size, classes)
+    places = {name: kept.k for name, kept in method.students().items()}
+    names = config.networks()
+    if config.student is not None and config.student not in [names[k] for k in places.values()]:
+        names.remove(config.student)
+        names.insert(max(places.values()), config.student)
+        config = dataclasses.replace(config, network=",".join(names))
+        method = build_method(config, num_classes, image_size, classes)
+    names_kept(config, places, parameter_counts(method))
+    return method, config
+
+
 def require_held_out(method: Method, config: Config, data: Data) -> None:
     """Raises InputError if a method or a setting needs held-out images and there are none."""
     if "val" in data.evaluate_on:
@@ -102,12 +133,19 @@ def require_held_out(method: Method, config: Config, data: Data) -> None:
 
 def resolve(config: Config, data: Data) -> Config:
     """The configuration with every default written out, also those that depend on the data."""
+    starts = config.pretrained or config.weights is not None
+    config = dataclasses.replace(
+        config,
+        batch_size=config.batch_size or data.train.batch_size,
+        epochs=config.epochs or fitting_epochs(len(data.train), starts),
+    )
     return dataclasses.replace(
         config,
         method=_method_defaults(config.method["name"])
         | scaled_defaults(method_class(config.method["name"]), length_of(config, data))
         | config.method
         | {name: str(path) for name, path in network_files(config.method).items()},
+        network=",".join(config.networks()) if config.student else config.network,
         weights=config.weights
         and ",".join(str(path.absolute()) if path else "-" for path in start_files(config)),
         data=data.settings,

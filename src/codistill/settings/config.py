@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -26,20 +27,24 @@ class Config:
     Args:
         method: {"name": ...} and the method's own options
         network: the network's name, timm/NAME, torchvision/NAME or package.module:callable; one for
-            all peers, or one per peer, separated by commas
+            all peers, or one per peer, separated by commas; with student, the networks beside it
+        student: name of the network that ships, the first peer (the last where a method keeps its
+            last). Without network, the peers beside it are networks like it
+        keep: peer that ships: best, smallest, student, peer0, peer1, ... Default: the student where
+            one is named, else the best by the held-out images; a method with a leader keeps that
         pretrained: start from the weights that timm or torchvision publish
         weights: initial weights: one file for all peers, or one per peer, separated by commas (-
             for random); FILE#NAME chooses those under a name. A finished run's folder gives each
             peer its own. The last layer is drawn anew if the number of classes differs, or if two
             peers would start out identical
-        peers: number of networks that learn together
+        peers: number of networks that learn together. Default: as many as are named, or 2
         shared: number of first stages that all peers share; 0 for independent networks
         data: The images
-        epochs: passes over the training images
+        epochs: passes over the training images; 0: as many as suit their number
         limit_steps: steps per epoch at most, to try settings out. Default: all
         patience: evaluations without a better one on the held-out images after which training
             ends. Default: it goes on to the last epoch
-        batch_size: images per step
+        batch_size: images per step, 2 or more; 0: as many as suit the number of images
         accumulate: number of parts that each batch is computed in, one after another, to save
             memory. Batch normalisation sees the parts
         optimizer: optimizer: sgd, adamw or another of torch.optim; timm/NAME for those of timm
@@ -96,15 +101,17 @@ class Config:
 
     method: dict[str, Any] = field(default_factory=lambda: {"name": "ffl"})
     network: str = "resnet32"
+    student: str | None = setting(None)
+    keep: str = "auto"
     pretrained: bool = False
     weights: str | None = None
     peers: int = setting(2, above=0)
     shared: int = setting(0, at_least=0)
     data: DataConfig = field(default_factory=DataConfig)
-    epochs: int = setting(300, above=0)
+    epochs: int = setting(300, at_least=0)
     limit_steps: int | None = setting(None, above=0)
     patience: int | None = setting(None, above=0)
-    batch_size: int = setting(128, at_least=2)
+    batch_size: int = setting(128, at_least=0)
     accumulate: int = setting(1, above=0)
     optimizer: str = setting("sgd")
     optimizer_options: dict[str, Any] = field(default_factory=dict)
@@ -144,6 +151,8 @@ class Config:
 
     def __post_init__(self) -> None:
         check(self)
+        if self.batch_size == 1:
+            raise InputError("batch_size is 1: give 2 or more, or 0 for what suits the images")
         if self.nesterov and not self.momentum and self.optimizer == "sgd":
             raise InputError("nesterov needs a momentum above 0: give --nesterov false")
         if self.cuda_graphs and self.recompute:
@@ -157,12 +166,17 @@ class Config:
                 "fp32, and --schedule_unit epoch"
             )
         whole = self.accumulate * max(1, self.data.class_group)
-        if self.data.class_group and self.accumulate > 1 and self.batch_size % whole:
+        if (
+            self.batch_size
+            and self.data.class_group
+            and self.accumulate > 1
+            and self.batch_size % whole
+        ):
             raise InputError(
                 f"batch_size is {self.batch_size}: with accumulate {self.accumulate} and "
                 f"data.class_group {self.data.class_group} give a multiple of {whole}"
             )
-        if 2 * self.accumulate > self.batch_size:
+        if self.batch_size and 2 * self.accumulate > self.batch_size:
             raise InputError(
                 f"accumulate is {self.accumulate}: parts of a batch of {self.batch_size} have to "
                 "hold two images at least"
@@ -171,12 +185,30 @@ class Config:
             raise InputError(f"loggers is {self.loggers!r}: an entry of it is empty")
         if not isinstance(self.method.get("name"), str):
             raise InputError(f"method is {self.method!r}: it lacks a name")
+        if not re.fullmatch(r"auto|best|smallest|student|peer\d+", self.keep):
+            raise InputError(
+                f"keep is {self.keep!r}: give best, smallest, student, or peer0 and so on"
+            )
+        if self.keep == "student" and self.student is None:
+            raise InputError("keep is 'student', and no student is named: give --student NAME")
         self.networks()
         self.start_weights()
 
     def networks(self) -> list[str]:
-        """The name of each peer's network, K of them."""
-        return self._for_each_peer("network", self.network)
+        """The name of each peer's network, K of them, the student's among them."""
+        if self.student is None:
+            return self._for_each_peer("network", self.network)
+        company = names_in("network", self.network)
+        if len(company) == self.peers and self.student in company:
+            return company
+        if len(company) == 1:
+            company *= self.peers - 1
+        if len(company) != self.peers - 1:
+            raise InputError(
+                f"network has {len(company)} entries beside the student, but peers is {self.peers}:"
+                f" give --peers {len(company) + 1}"
+            )
+        return [self.student, *company]
 
     def names(self) -> list[str]:
         """The names of the method, the networks and the loggers, which may be those of code."""
@@ -190,9 +222,7 @@ class Config:
         return [None if name == "-" else files.place_of(name) for name in names]
 
     def _for_each_peer(self, option: str, value: str) -> list[str]:
-        names = [name.strip() for name in value.split(",")]
-        if not all(names):
-            raise InputError(f"{option} is {value!r}: an entry of it is empty")
+        names = names_in(option, value)
         if len(names) == 1:
             return names * self.peers
         if len(names) != self.peers:
@@ -211,7 +241,8 @@ class Config:
         if self.out is not None:
             return files.place_of(self.out)
         method = self.method["name"].rpartition(":")[2].lower()
-        names = self.networks() if "," in self.network else [self.network.strip()]
+        names = self.networks()
+        names = names if len({*names}) > 1 else names[:1]
         network = "+".join(name.rpartition(":")[2].replace("/", "-") for name in names)
         name = f"{method}_{network}x{self.peers}_{self.data.name}_seed{self.seed}"
         settings = json.dumps(self.recipe(), sort_keys=True, default=str)
@@ -272,6 +303,18 @@ class Config:
         except (InputError, TypeError) as error:
             why = f"it holds no configuration ({reason(error)})"
             raise InputError(f"{path} is damaged: {why}") from error
+
+
+def names_in(option: str, value: str) -> list[str]:
+    """The names in a list with commas.
+
+    Raises:
+        InputError: one of them is empty; names the option.
+    """
+    names = [name.strip() for name in value.split(",")]
+    if not all(names):
+        raise InputError(f"{option} is {value!r}: an entry of it is empty")
+    return names
 
 
 def without_retired(tree: dict[Any, Any]) -> dict[Any, Any]:

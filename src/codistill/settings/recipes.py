@@ -25,7 +25,7 @@ GROUPS = {"method", "data"}  # `--method ffl` is short for `--method.name ffl`
 def read_recipe(path: str) -> dict[str, Any]:
     """The settings in a recipe: a YAML file, or the name of one that comes with codistill."""
     file = place_of(path)
-    if not path or not file.exists():
+    if not path or not file.exists() or file.is_dir():
         if path not in recipes():
             known = did_you_mean(path, recipes())
             raise InputError(f"there is no recipe file {path!r}, and none of that name: {known}")

@@ -44,6 +44,7 @@ from codistill.importing import optional
 from codistill.messages import note, option
 from codistill.names import DATASETS
 
+SUFFIXES = (".parquet", ".parq", ".pq")
 _ROWS = 256  # in memory at a time
 _ANNOUNCED = 1 << 30  # bytes: larger copies are announced
 
@@ -58,7 +59,7 @@ def list_parquet(place: Path, columns: Columns, split_names: SplitNames) -> Enco
     """
     optional("pyarrow", "reading parquet files")
     if place.is_dir():
-        root, files = place, files_below(place, ".parquet", ".parq", ".pq")
+        root, files = place, files_below(place, *SUFFIXES)
     elif place.is_file():  # whatever its name has: brackets are no pattern then
         root, files = place.parent, [place]
     else:
@@ -99,11 +100,15 @@ def list_parquet(place: Path, columns: Columns, split_names: SplitNames) -> Enco
 
 
 def _refuse_split_column(files: list[Path]) -> None:
-    pq = optional("pyarrow.parquet", "reading parquet files")
     for file in files:
-        with _reading(file):
-            columns = pq.read_schema(file).names
-        refuse_split_column(columns, lambda c, f=file: _values(f, c), file)
+        refuse_split_column(column_names(file), lambda c, f=file: _values(f, c), file)
+
+
+def column_names(file: Path) -> list[str]:
+    """The names of a file's columns."""
+    pq = optional("pyarrow.parquet", "reading parquet files")
+    with _reading(file):
+        return list(pq.read_schema(file).names)
 
 
 def _values(file: Path, column: str) -> set[Any]:

@@ -11,6 +11,12 @@ from torch import nn
 from codistill.errors import InputError, did_you_mean, reason
 from codistill.importing import optional
 from codistill.networks.cutting.from_module import from_module
+from codistill.networks.cutting.published import (
+    HOW_TO_GO_ON,
+    NoWeightsError,
+    require_torchvision_weights,
+    timm_weights,
+)
 from codistill.networks.fitting import load_fitting
 from codistill.networks.network import Network
 
@@ -21,7 +27,7 @@ _ERRORS = (AssertionError, OSError, RuntimeError, TypeError, ValueError)
 def timm_network(
     name: str, num_classes: int, image_size: tuple[int, int], pretrained: bool
 ) -> Network:
-    """The model that timm calls so, with a new classifier; `pretrained` downloads its weights."""
+    """The model that timm calls so, with a new classifier; `pretrained` loads published weights."""
     timm = optional("timm", f"network timm/{name}")
     if not name:
         raise InputError("timm/ names no model: give timm/NAME, such as timm/resnet18")
@@ -33,7 +39,9 @@ def timm_network(
     def make(size: tuple[int, int], pretrained: bool) -> nn.Module:
         published = timm.get_pretrained_cfg(name)
         sized = published is not None and published.fixed_input_size
-        settings = {"img_size": size} if sized else {}
+        settings: dict[str, Any] = {"img_size": size} if sized else {}
+        if pretrained and published is not None:
+            settings["pretrained_cfg_overlay"] = timm_weights(published, f"timm/{name}")
         return timm.create_model(name, pretrained, num_classes=num_classes, **settings)
 
     return _cut(make, f"timm/{name}", image_size, pretrained)
@@ -63,6 +71,7 @@ def torchvision_network(
         model = models.get_model(name, **settings, **sized)
         if pretrained:
             weights = models.get_model_weights(name).DEFAULT
+            require_torchvision_weights(weights.url, f"torchvision/{name}")
             published.update(weights.get_state_dict(check_hash=True))
         return model
 
@@ -82,12 +91,14 @@ def _cut(
     try:
         try:
             model = make(image_size, pretrained)
+        except NoWeightsError:
+            raise
         except _ERRORS as error:
             raise InputError(_why(name, image_size, pretrained, error)) from error
         _refuse_edge(model, name, image_size)
         return from_module(model, image_size)
     except InputError as error:
-        if isinstance(error.__cause__, OSError):
+        if isinstance(error, NoWeightsError) or isinstance(error.__cause__, OSError):
             raise
         works = [size for size in _sizes_near(name, image_size) if _takes(make, size)]
         if not works:
@@ -135,8 +146,5 @@ def _takes(make: Callable[[tuple[int, int], bool], nn.Module], size: tuple[int, 
 def _why(name: str, image_size: tuple[int, int], pretrained: bool, error: Exception) -> str:
     height, width = image_size
     if pretrained and isinstance(error, OSError):
-        return (
-            f"the weights of {name} cannot be downloaded ({reason(error)}): leave out "
-            "--pretrained, or give a file of them by --weights"
-        )
+        return f"the weights of {name} cannot be fetched ({reason(error)}): {HOW_TO_GO_ON}"
     return f"{name} cannot be built for images of {height}x{width}: {reason(error)}"

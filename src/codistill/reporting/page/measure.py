@@ -76,7 +76,7 @@ class Measured:
 
 
 def measure(settings: Sequence[Setting], how: MeasureOptions, console: Console) -> Measured:
-    """Analyses all runs on their test images, with the weights after the last epoch.
+    """Analyses all runs on their test images, with the weights of the network that ships.
 
     Grad-CAM shows images in the first run of each setting: those that were asked for, or else those
     that the first setting with the same test images chose. One note on the console reports each
@@ -93,6 +93,7 @@ def measure(settings: Sequence[Setting], how: MeasureOptions, console: Console) 
                 try:
                     analysis = analyse(
                         result.path,
+                        weights=result.scores.kept[1],
                         pictures=places if i == 0 else 0,
                         device=how.device,
                         root=how.root,

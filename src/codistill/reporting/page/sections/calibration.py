@@ -36,7 +36,7 @@ def calibration_of_classifiers(measured: Measured) -> Section:
         "A classifier that is 70 % confident should be right 70 % of the time: then it lies on the "
         "diagonal of a reliability diagram. Below the diagonal it is too confident. ECE is the "
         "mean distance from the diagonal. NLL and Brier score measure all probabilities, right and "
-        "wrong. Less is better for all three. Measured on the test images after the last epoch, "
+        "wrong. Less is better for all three. Measured on the test images in the epoch that ships, "
         "without fitting a temperature.",
         parts,
         missing,

@@ -43,10 +43,9 @@ def classes_that_change(measured: Measured) -> Section:
         "Which classes gain, which lose?",
         "The method's own classifier (fused, gated ...), or the ensemble if it has none, against "
         "the kept network: the classes with the largest gains and losses in test accuracy, in "
-        "points. Each mark is a seed. Both are measured after the last epoch, so “kept” is here "
-        "the network that is kept then, not the one after the epoch that the held-out images "
-        "chose. The ends of a long list are always far out. Only classes with a finding (exact "
-        "sign test, Holm-corrected for all classes of a run, p < 0.05) differ by more than chance.",
+        "points. Each mark is a seed. Both are measured in the epoch of the kept network. The ends "
+        "of a long list are always far out. Only classes with a finding (exact sign test, "
+        "Holm-corrected for all classes of a run, p < 0.05) differ by more than chance.",
         parts,
         missing,
     )

@@ -17,6 +17,7 @@ from codistill.reporting.page.parts import Figure, Figures, Fold, Part, Section,
 from codistill.reporting.page.setting import Setting, key_of, named, top1_of
 from codistill.reporting.tables import spread_of
 from codistill.runs.finished import Result
+from codistill.runs.results import EPOCH_THAT_SHIPS
 from codistill.settings.build_method import network_files
 
 _E = 1e6
@@ -97,7 +98,7 @@ def _used(setting: Setting) -> list[CostPoint]:
 
 def _kept_peer(result: Result) -> str:
     """The peer that is kept; an early run does not say which peer its leader copies."""
-    kept = result.scores.student.best or result.scores.student.last
+    kept = result.scores.kept[0]
     peer = result.manifest.students.get(kept)
     return kept if peer is None else f"peer{peer}"
 
@@ -167,8 +168,8 @@ def _table(used: dict[Setting, list[CostPoint]]) -> Table:
         "What accuracy costs",
         ("#", "setting", "used", "top-1 %", "parameters", "MFLOPs", "train s", "s/epoch", "n"),
         rows,
-        "kept: the exported student, after the epoch that the held-out images chose, or after the "
-        "last epoch if there are none. The others are measured after the last epoch. parameters "
+        f"kept: the network in student.safetensors, {EPOCH_THAT_SHIPS}. "
+        "The others are measured after the last epoch. parameters "
         "and MFLOPs: of the network in use, not of all that was trained. train s: the whole "
         "training, the same for everything that came out of it. s/epoch: median of its epochs. A "
         "classifier that the method adds is counted with all peers and all modules that the method "

@@ -1,0 +1,161 @@
+"""Published weights come from a cache, or one line says at once that they cannot be had."""
+
+import socket
+import time
+from pathlib import Path
+
+import huggingface_hub.constants
+import pytest
+import torch
+from commands_of import codistill
+from photo_fakes import write_classes
+from safetensors.torch import save_file
+
+from codistill.errors import InputError
+from codistill.importing import optional
+from codistill.networks.build import build_network
+from codistill.settings.build_method import build_method
+from codistill.settings.config import Config
+
+NAME = "mobilenetv3_small_050"
+SIZE = 32, 32
+
+
+@pytest.fixture
+def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Empty caches of the Hub and of torch.hub, and no way out."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "torch"))
+
+    def refused(*_: object) -> None:
+        raise ConnectionRefusedError(111, "Connection refused")
+
+    monkeypatch.setattr(socket, "create_connection", refused)
+    return tmp_path
+
+
+def weights() -> dict[str, torch.Tensor]:
+    torch.manual_seed(7)
+    timm = optional("timm", "this test")
+    return timm.create_model(NAME).state_dict()
+
+
+def put_into_the_hub(caches: Path, file: str = "model.safetensors") -> dict[str, torch.Tensor]:
+    state = weights()
+    folder = caches / "hub" / f"models--timm--{NAME}.lamb_in1k"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text("abc")
+    (folder / "snapshots" / "abc").mkdir(parents=True)
+    place = folder / "snapshots" / "abc" / file
+    save_file(state, place) if file.endswith("rs") else torch.save(state, place)
+    return state
+
+
+def assert_loaded(state: dict[str, torch.Tensor]) -> None:
+    found = build_network(f"timm/{NAME}", 3, image_size=SIZE, pretrained=True).original_state_dict()
+    for name, x in state.items():
+        if not name.startswith("classifier"):
+            assert torch.equal(found[name], x), name
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin"])
+def test_weights_in_the_cache_of_the_hub_need_no_connection(caches: Path, file: str) -> None:
+    assert_loaded(put_into_the_hub(caches, file))
+
+
+def test_weights_in_the_cache_of_torch_hub_need_no_connection(caches: Path) -> None:
+    state = weights()
+    (caches / "torch" / "checkpoints").mkdir(parents=True)
+    torch.save(state, caches / "torch" / "checkpoints" / "mobilenetv3_small_050_lambc-4b7bbe87.pth")
+    assert_loaded(state)
+
+
+@pytest.mark.usefixtures("caches")
+@pytest.mark.parametrize(
+    ("network", "host"),
+    [(f"timm/{NAME}", "huggingface.co"), ("torchvision/resnet18", "download.pytorch.org")],
+)
+def test_without_a_connection_one_line_comes_at_once(network: str, host: str) -> None:
+    began = time.monotonic()
+    with pytest.raises(InputError) as refused:
+        build_network(network, 3, image_size=SIZE, pretrained=True)
+    assert str(refused.value) == (
+        f"the published weights of {network} are in no cache, and {host} cannot be reached "
+        "(Connection refused): give --pretrained false to start from nothing, or --weights FILE "
+        "if you have a file of them"
+    )
+    assert time.monotonic() - began < 20  # under 1 on an idle machine
+
+
+@pytest.mark.usefixtures("caches")
+def test_a_host_that_does_not_answer_is_given_up_in_seconds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("codistill.networks.cutting.published._SECONDS", 0.01)
+
+    def silent(*_: object) -> None:
+        time.sleep(1)
+        raise TimeoutError
+
+    monkeypatch.setattr(socket, "create_connection", silent)
+    with pytest.raises(InputError, match=r"cannot be reached \(no answer\)"):
+        build_network(f"timm/{NAME}", 3, image_size=SIZE, pretrained=True)
+
+
+@pytest.mark.usefixtures("caches")
+def test_a_file_of_weights_takes_the_place_of_the_published(tmp_path: Path) -> None:
+    state = weights()
+    torch.save(state, tmp_path / "own.pth")
+    config = Config(
+        method={"name": "independent"},
+        network=f"timm/{NAME}",
+        peers=1,
+        pretrained=True,
+        weights=str(tmp_path / "own.pth"),
+    )
+    peer = build_method(config, 3, SIZE).peers.student(0).original_state_dict()
+    assert torch.equal(peer["conv_stem.weight"], state["conv_stem.weight"])
+
+
+def test_photographs_go_from_a_folder_to_a_student(
+    caches: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The recipe `photos`, made small: weights of the cache, one network, two epochs."""
+    put_into_the_hub(caches)
+    write_classes(caches / "photos", {"ant": 12, "bee": 12})
+    monkeypatch.chdir(caches)
+    small = f"--student timm/{NAME} --network timm/{NAME} --config photos --data.image_size 32"
+    options = f"photos {small} --epochs 1 --threads 1 --data.workers 0 --out run"
+    done = codistill("train", *options.split())
+    assert done.returncode == 0, done.stderr
+    assert (
+        f"images    {caches}/photos is a folder of class folders: 24 images, 2 classes"
+        in done.stderr
+    )
+    assert "batch_size 16: to suit 18 images to train on" in done.stderr
+    assert f"timm/{NAME}: peer0, peer1, the student, " in done.stderr
+    assert f"peer0, timm/{NAME}: 0." in done.stdout or f"peer1, timm/{NAME}: 0." in done.stdout
+
+
+def test_without_a_recipe_or_networks_photographs_get_their_own(
+    caches: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_classes(caches / "photos", {"ant": 12, "bee": 12})
+    monkeypatch.chdir(caches)
+    done = codistill("train", "photos", "--out", "run")
+    said, error = done.stderr.splitlines()
+    assert said == "codistill: photographs: the recipe photos, as no --config or --network is given"
+    assert error.startswith(
+        "codistill: error: the published weights of timm/mobilenetv3_small_100 are in no cache"
+    )
+    assert not (caches / "run").exists()
+
+
+def test_torchvision_finds_its_own_cache(caches: Path) -> None:
+    models = optional("torchvision", "this test").models
+    file = models.ResNet18_Weights.DEFAULT.url.rpartition("/")[2]
+    (caches / "torch" / "checkpoints").mkdir(parents=True)
+    state = models.resnet18(num_classes=1000).state_dict()
+    torch.save(state, caches / "torch" / "checkpoints" / file)
+    network = build_network("torchvision/resnet18", 3, image_size=SIZE, pretrained=True)
+    assert torch.equal(network.original_state_dict()["conv1.weight"], state["conv1.weight"])
