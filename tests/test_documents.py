@@ -209,7 +209,8 @@ def as_resnet18(name: str, *arguments: Any, **options: Any) -> Network:
 
 
 @pytest.mark.parametrize(
-    "recipe", sorted(recipes().keys() - {"photos"}, key=lambda name: name.partition("_resnet")[2])
+    "recipe",
+    sorted(sorted(recipes().keys() - {"photos"}), key=lambda name: name.partition("_resnet")[2]),
 )
 def test_a_recipe_builds_its_method(
     recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

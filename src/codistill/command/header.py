@@ -50,13 +50,15 @@ def _training(run: "Run") -> Iterator[str]:
     import torch
 
     c, steps = run.config, len(run.data().train)
+    steps = min(steps, c.limit_steps or steps)
     done = len(run.history())
     continues = f", {done} of them done" if done else ""
     yield (
         f"{c.epochs} epochs{continues}, {steps:,} steps each, {c.batch_size} images a step, "
         f"{c.optimizer} at lr {c.lr}"
     )
-    device = f"{run.device.type}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    device = f"{run.device.type}, {threads} thread{'s' if threads > 1 else ''}"
     if run.device.type == "cuda":
         device = torch.cuda.get_device_name(run.device)
     yield f"on {device}, in {c.precision}"
