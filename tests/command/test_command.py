@@ -342,7 +342,7 @@ def test_training_without_a_terminal_prints_a_line_per_epoch(tmp_path: Path) -> 
         "networks  resnet8: peer0, peer1, 0.08 M parameters",
         "method    ffl",
         "training  2 epochs, 13 steps each, 64 images a step, sgd at lr 0.1",
-        "          on cpu, 1 threads, in fp32",
+        "          on cpu, 1 thread, in fp32",
     ]
     assert all(f"epoch {e}/2  val top-1 peer0" in x for e, x in ((1, first), (2, second)))
     assert re.search(r"; loss \d+\.\d+; .*; best so far peer[01] [\d.]+ in epoch 1$", first)

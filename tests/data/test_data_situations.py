@@ -1007,3 +1007,44 @@ def test_frames_that_are_not_used_are_counted(root):
     folder_of(root, [file.getvalue(), encoded(picture(7), "GIF")], ".gif")
     (line,) = check_dataset(open_dataset("folder", root), 0).consider
     assert line == "images of several frames, of which the first is used: 1, such as cat/0.gif"
+
+
+@pytest.mark.parametrize(
+    ("labels", "answer"),
+    [
+        (["cat", "dog", "cat|dog"], "'cat|dog', and there are the labels 'cat' and 'dog' too"),
+        (["cat", "dog", "dog; cat"], "'dog; cat', and there are the labels 'dog' and 'cat' too"),
+        (["cat|dog", "dog|bird", "cow|cat"], "'cat|dog', which names several classes"),
+        (["['cat']", "['dog']", "['cat']"], "\"['cat']\", a list that was written as text"),
+        (['{"name": "cat"}', "dog", "dog"], "a list that was written as text"),
+    ],
+)
+def test_labels_of_several_classes_are_no_classes(root, labels, answer):
+    rows = [[f"{i}.png", label] for i, label in enumerate(labels)]
+    told = refusal("csv", table(root, [["path", "label"], *rows]))
+    assert answer in told
+    assert told.endswith("give each image one label")
+
+
+def test_names_with_commas_and_lines_are_names(root):
+    labels = ["Paris, France", "Rome, Italy", "Lyon, France", "tench|fish"]
+    rows = [[f"{i}.png", label] for i, label in enumerate(labels)]
+    assert len(open_dataset("csv", table(root, [["path", "label"], *rows])).classes) == 4
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "splits"),
+    [
+        ("is_valid", ["False", "True"], "train=False,val=True"),
+        ("is_test", ["0", "1"], "train=0,test=1"),
+        ("Is_Train", ["no", "yes"], "train=yes,test=no"),
+    ],
+)
+def test_a_column_of_yes_and_no_that_divides_is_asked_about(root, column, values, splits):
+    rows = [[f"{i}.png", "ab"[i % 2], values[i // 2]] for i in range(4)]
+    file = table(root, [["path", "label", column], *rows])
+    told = refusal("csv", file)
+    assert f"such as --data.splits {splits}, or give --data.splits none" in told
+    divided = open_dataset("csv", file, splits=splits)
+    assert {len(part.labels) for part in divided.splits.values()} == {2}
+    assert "all" in open_dataset("csv", file, splits="none").splits

@@ -32,6 +32,7 @@ _COLUMNS = 20  # of a table that a message names
 _MANY = 10  # rows: of fewer it cannot be said whether values repeat
 _WHOLE = re.compile(r"-?\d{1,18}$")
 _FLOATS = re.compile(r"-?\d+\.\d*$|-?\d*\.\d+$|-?\d+(\.\d*)?e[-+]?\d+$", re.IGNORECASE)
+_LIST = re.compile(r"\s*[\[({].*[\])}]\s*$", re.DOTALL)
 _NAN = {"nan", "-nan", "<na>"}
 
 
@@ -144,6 +145,11 @@ def number_labels(
     whole = all(map(_WHOLE.match, found))
     if names is not None:
         return Numbered(_by_names(texts, names, whole, where), names, [])
+    if not whole and (several := _names_several(found)):
+        text, why = several
+        raise InputError(
+            f"{where(texts.index(text))}: the label is {text!r}, {why}: give each image one label"
+        )
     classes = sorted(found, key=(lambda text: (int(text), text)) if whole else None)
     places = {text: i for i, text in enumerate(classes)}
     notes = []
@@ -161,6 +167,24 @@ def number_labels(
                 f"{len(classes):,} that occur are the classes"
             )
     return Numbered([places[text] for text in texts], classes, notes)
+
+
+def _names_several(found: Collection[str]) -> tuple[str, str] | None:
+    """A label that stands for several, or for a list, and what it is; None if there is none."""
+    single = {text.strip() for text in found}
+    for text in sorted(found):
+        if _LIST.match(text):
+            return text, "a list that was written as text"
+        for separator in "|;,":
+            parts = [part.strip() for part in text.split(separator)]
+            if len(parts) > 1 and single.issuperset(parts):
+                names = " and ".join(map(repr, dict.fromkeys(parts)))
+                return text, f"and there are the labels {names} too"
+    shared = Counter(part.strip() for text in found if "|" in text for part in {*text.split("|")})
+    for text in sorted(found):
+        if "|" in text and any(shared[part.strip()] > 1 for part in text.split("|")):
+            return text, "which names several classes"
+    return None
 
 
 def _by_names(

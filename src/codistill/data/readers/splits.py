@@ -14,6 +14,7 @@ NONE = "none"  # the value of the option that says that nothing names a split
 
 SPLIT_COLUMNS = ("split", "set", "subset", "partition", "dataset", "phase", "usage")
 """Names of a column that may say each row's split, the likeliest first."""
+_FLAGS = re.compile(r"is[_ ]?(train|valid|val|validation|test)$")  # of a column of yes and no
 _FEW = 5  # values of such a column
 _WORDS = {
     "train": "train",
@@ -161,6 +162,19 @@ def _beginnings(files: list[PurePath]) -> list[str]:
     return begin if all(begin) and len({*begin}) > 1 else names
 
 
+def _of_flags(column: str, values: Iterable[str]) -> str:
+    """The option for a column such as is_valid, whose values are yes and no; or ""."""
+    by_word = {value.casefold(): value for value in values}
+    pairs = (("true", "false"), ("1", "0"), ("yes", "no"), ("1.0", "0.0"))
+    found = next(((by_word[a], by_word[b]) for a, b in pairs if {*by_word} == {a, b}), None)
+    if found is None or not (flag := _FLAGS.match(column)):
+        return ""
+    yes = _WORDS[flag[1]]
+    no = "test" if yes == "train" else "train"
+    given = {yes: found[0], no: found[1]}
+    return option(OPTION, ",".join(f"{split}={given[split]}" for split in SPLITS if split in given))
+
+
 def split_column(
     columns: Iterable[str],
     values_of: Callable[[str], Iterable[object]],
@@ -179,7 +193,8 @@ def split_column(
         InputError: a column may say splits, but not by words for them.
     """
     present = list(columns)
-    for name in SPLIT_COLUMNS if names.given != {} else ():
+    flags = [c.strip().casefold() for c in present if _FLAGS.match(c.strip().casefold())]
+    for name in (*SPLIT_COLUMNS, *flags) if names.given != {} else ():
         for column in present:
             if column.strip().casefold() != name:
                 continue
@@ -190,10 +205,11 @@ def split_column(
             if any(map(split_of, values)):
                 return column
             if 2 <= len(values) <= _FEW:
+                such = _of_flags(name, values) or example(sorted(values))
                 raise InputError(
                     f"{where}: the column {column!r} has {', '.join(sorted(map(repr, values)))}: "
-                    f"say which are splits, such as {example(sorted(values))}, or give {OPTION} "
-                    f"{NONE} if it divides nothing"
+                    f"say which are splits, such as {such}, or give {OPTION} {NONE} if it divides "
+                    "nothing"
                 )
     return None
 
