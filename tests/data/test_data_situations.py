@@ -1048,3 +1048,10 @@ def test_a_column_of_yes_and_no_that_divides_is_asked_about(root, column, values
     divided = open_dataset("csv", file, splits=splits)
     assert {len(part.labels) for part in divided.splits.values()} == {2}
     assert "all" in open_dataset("csv", file, splits="none").splits
+
+
+def test_a_number_of_5000_digits_is_a_name(root):
+    rows = [[f"{i}.png", label] for i, label in enumerate(["1", "01", "9" * 5000])]
+    dataset = open_dataset("csv", table(root, [["path", "label"], *rows]))
+    assert len(dataset.classes) == 3
+    assert "classes of nearly the same name: '01', '1'" in dataset.notes

@@ -10,8 +10,8 @@ from codistill.messages import quoted
 
 def _alike(name: str) -> str:
     """What is left of a name without what is easily overlooked."""
-    if re.fullmatch(r"-?\d+", name):
-        return str(int(name))
+    if number := re.fullmatch(r"(-?)0*(\d+)", name):  # not as an int: a name may be long
+        return number[1] + number[2]
     plain = unicodedata.normalize("NFKC", name).casefold()
     plain = "".join(c for c in plain if unicodedata.category(c) != "Cf")
     return re.sub(r"[\s_-]+", " ", plain).strip()

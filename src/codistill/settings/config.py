@@ -185,7 +185,7 @@ class Config:
             raise InputError(f"loggers is {self.loggers!r}: an entry of it is empty")
         if not isinstance(self.method.get("name"), str):
             raise InputError(f"method is {self.method!r}: it lacks a name")
-        if not re.fullmatch(r"auto|best|smallest|student|peer\d+", self.keep):
+        if not re.fullmatch(r"auto|best|smallest|student|peer\d{1,4}", self.keep):
             raise InputError(
                 f"keep is {self.keep!r}: give best, smallest, student, or peer0 and so on"
             )
