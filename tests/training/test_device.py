@@ -163,7 +163,7 @@ def test_a_gpu_that_emulates_bf16_is_noted(monkeypatch: pytest.MonkeyPatch) -> N
         assert bf16_notes(GPU, "bf16") == []
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
         (note,) = bf16_notes(GPU, "bf16")
-        assert note.startswith("pretended GPU emulates bf16 slowly: --precision fp32")
+        assert note.startswith("pretended GPU emulates bf16 slowly: --precision fp16")
         assert bf16_notes(GPU, "fp32") == []
         monkeypatch.undo()
 

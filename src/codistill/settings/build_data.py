@@ -118,6 +118,8 @@ def load_data(
                 f"load_data has no setting {setting!r}: {did_you_mean(setting, known)}"
             )
     images = DataConfig(name, None if root is None else str(root), **settings)
+    if batch_size < 2:
+        raise InputError(f"batch_size is {batch_size}: give 2 or more")
     config = Config(data=images, batch_size=batch_size, seed=seed)
     data = build_data(config, torch.device(device))
     data.train.views = views

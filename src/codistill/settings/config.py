@@ -129,7 +129,7 @@ class Config:
     schedule_unit: Literal["epoch", "step"] = "epoch"
     milestones: list[float] = setting([0.5, 0.75], above=0)
     lr_decay: float = setting(0.1, above=0)
-    warmup_epochs: float = setting(0.0, at_least=0)
+    warmup_epochs: int | float = setting(0, at_least=0)
     label_smoothing: float = setting(0.0, at_least=0, at_most=1)
     mixup: float = setting(0.0, at_least=0)
     cutmix: float = setting(0.0, at_least=0)
