@@ -12,12 +12,12 @@ from codistill.data.encoded import EncodedDataset, Files
 from codistill.data.readers.cache import cache_file, fingerprint, load_cached, save_cached
 from codistill.data.readers.cifar import CIFARS, Cifar, read_archive, read_extracted
 from codistill.data.readers.class_folders import list_folder
+from codistill.data.readers.columns import Columns
 from codistill.data.readers.csv_table import list_csv
 from codistill.data.readers.decode import decode_images
 from codistill.data.readers.digits import read_digits
 from codistill.data.readers.download import download
 from codistill.data.readers.hub import list_hub
-from codistill.data.readers.labels import Columns
 from codistill.data.readers.parquet import find_shards, list_parquet, read_shards
 from codistill.data.readers.published import (
     list_cifar,

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from codistill.data.by_name import open_dataset
 from codistill.data.readers.cifar import CIFARS
+from codistill.data.readers.csv_table import SUFFIXES as TABLES
 from codistill.data.readers.decode import SUFFIXES
 from codistill.data.readers.folders import subfolders
 from codistill.data.readers.index import files_below
@@ -28,9 +29,7 @@ FORMS = {
 """Forms of your own images, in the order in which they are looked for, in words."""
 
 _SUFFIXES = {
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".jsonl": "csv",
+    **dict.fromkeys(TABLES, "csv"),
     ".tar": "webdataset",
     **dict.fromkeys(PARQUET, "parquet"),
 }

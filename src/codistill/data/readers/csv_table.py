@@ -1,24 +1,14 @@
 """Tables of paths and labels in text files: CSV with any usual delimiter, TSV, JSON Lines."""
 
-import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from codistill.data.encoded import EncodedDataset, Files, Listed, Origin, Packed, make_dataset
-from codistill.data.readers.decode import SUFFIXES
-from codistill.data.readers.folders import is_image, list_images, subfolders
+from codistill.data.readers.columns import LABEL_OPTION, Columns, refuse_unlikely
 from codistill.data.readers.index import files_below
 from codistill.data.readers.labels import (
-    LABEL_OPTION,
-    LABELS,
-    PERHAPS_LABELS,
-    Columns,
     label_text,
     number_labels,
-    pick_images,
-    pick_labels,
-    refuse_unlikely,
     unlabelled_notes,
     written_numbers,
 )
@@ -31,30 +21,13 @@ from codistill.data.readers.splits import (
     split_column,
     splits_of,
 )
-from codistill.data.readers.text_tables import Table, read_table
+from codistill.data.readers.table_columns import ONE_HOT, columns_of
+from codistill.data.readers.table_files import Finder
+from codistill.data.readers.text_tables import read_table
 from codistill.errors import InputError
-from codistill.messages import counted, option, quoted, shorten
+from codistill.messages import counted, option, shorten
 
-_PATHS = (
-    "path",
-    "file",
-    "file_name",
-    "filename",
-    "filepath",
-    "file_path",
-    "image_path",
-    "image_file",
-    "image_name",
-    "image",
-    "img",
-    "img_path",
-    "images",
-    "image_id",
-    "id",
-)
-_SUFFIXES = (".csv", ".tsv", ".jsonl")
-_NO, _YES = {"0", "0.0", "false"}, {"1", "1.0", "true"}
-_ONE_HOT = "columns of 0 and 1"  # stands for a column of labels, where each class has its own
+SUFFIXES = (".csv", ".tsv", ".jsonl")
 
 
 def list_csv(place: Path, columns: Columns, names: SplitNames, fewest: int = 2) -> EncodedDataset:
@@ -71,9 +44,9 @@ def list_csv(place: Path, columns: Columns, names: SplitNames, fewest: int = 2) 
         InputError: a table cannot be read, or can be read in two ways, or names no image.
     """
     root = place if place.is_dir() else place.parent
-    files = [place] if place.is_file() else files_below(place, *_SUFFIXES)
+    files = [place] if place.is_file() else files_below(place, *SUFFIXES)
     if not files:
-        raise InputError(f"{place} has no {', '.join(_SUFFIXES)} in it: give the table of labels")
+        raise InputError(f"{place} has no {', '.join(SUFFIXES)} in it: give the table of labels")
     splits = ["all"] if len(files) == 1 else _splits_of_files(root, files, names)
     rows = _Rows(root)
     for file, split in zip(files, splits, strict=True):
@@ -99,7 +72,7 @@ class _Rows:
 
     def __init__(self, root: Path):
         self.root = root
-        self.find = _Finder(root)
+        self.find = Finder(root)
         self.rows: list[tuple[str, str, str, str]] = []  # split, path, label, where it stands
         self.unlabelled: Counter[str] = Counter()
         self.notes: list[str] = []
@@ -118,7 +91,7 @@ class _Rows:
                     f"data.splits is given, but no column is called {', '.join(SPLIT_COLUMNS[:-1])}"
                     f" or {SPLIT_COLUMNS[-1]}"
                 )
-        path, label = _columns(table, file, given, divides)
+        path, label = columns_of(table, file, given, divides)
         if self.label and label is not None and label != self.label:
             raise InputError(
                 f"{file} has its labels in {label!r}, and another table in {self.label!r}: say "
@@ -170,7 +143,7 @@ class _Rows:
             raise InputError(f"{self.root}: its tables have no row with a path and a label")
         where = [row[3] for row in rows]
         numbers, classes, notes = number_labels([row[2] for row in rows], None, where.__getitem__)
-        if self.label != _ONE_HOT:
+        if self.label != ONE_HOT:
             refuse_unlikely(self.label, given.label, numbers, self.root)
         if len(classes) < fewest:
             raise InputError(f"{where[0]}: all labels are {classes[0]!r}: give two classes or more")
@@ -200,7 +173,7 @@ class _Rows:
         notes += [*self.notes, *self.find.notes(), *unlabelled_notes(self.unlabelled)]
         places = {"all" if only else s: " and ".join(p) for s, p in self.places.items()}
         store = Files(str(self.root), Packed(image.name for image in listing))
-        label = self.label if self.label == _ONE_HOT else f"column {self.label!r}"
+        label = self.label if self.label == ONE_HOT else f"column {self.label!r}"
         origin = Origin(f"the {label}", places)
         return make_dataset("csv", listing, store, classes, notes, origin)
 
@@ -224,160 +197,6 @@ class _Rows:
                 f"rows that name an image again, which are not used: {len(self.rows) - len(kept):,}"
             )
         return list(kept.values())
-
-
-class _Finder:
-    """Finds the file that a table means.
-
-    Args:
-        root: folder of the table.
-    """
-
-    def __init__(self, root: Path):
-        self.root = root
-        self.known: dict[str, list[str]] | None = None
-        self.looked: Counter[str] = Counter()
-
-    def __call__(self, name: str, where: str, folder: Path) -> str:
-        """The path, absolute or relative to the root; the name as it is if there is no such file.
-
-        Args:
-            name: path or name in a table.
-            where: names its place in messages.
-            folder: folder of the table.
-
-        Raises:
-            InputError: several files may be meant.
-        """
-        for path in (name, name.strip(), name.strip().replace("\\", "/")):
-            for place in dict.fromkeys((folder.relative_to(self.root), PurePath())):
-                if (self.root / place / path).is_file():
-                    return os.path.normpath(place / path)
-        if self.known is None:
-            self.known = {}
-            for path in _images_below(self.root):
-                stem = os.path.splitext(path)[0]
-                for key in {path, stem, os.path.basename(path), os.path.basename(stem)}:
-                    self.known.setdefault(key, []).append(path)
-        wanted = name.strip().replace("\\", "/")
-        parts = wanted.split("/")  # of another machine's path, the first may be left out
-        tails = ("/".join(parts[i:]) for i in range(len(parts)))
-        found = next((self.known[tail] for tail in tails if tail in self.known), [])
-        if len(found) > 1:
-            raise InputError(
-                f"{where}: {name} may be {shorten(found)}: write the path from the table's folder"
-            )
-        if found:
-            self.looked[os.path.dirname(found[0]) or "."] += 1
-            return found[0]
-        return wanted
-
-    def notes(self) -> list[str]:
-        """Where files were found that are not where the tables say."""
-        return [
-            f"files that are not where the table says, found by their names in {folder}/: "
-            f"{images:,}"
-            for folder, images in self.looked.items()
-        ]
-
-
-def _images_below(root: Path) -> list[str]:
-    found = [file.name for file in root.iterdir() if is_image(file)]
-    for folder in subfolders(root):
-        found += [name for name, _ in list_images(root, folder, Counter())]
-    return sorted(found)
-
-
-def _columns(
-    table: Table, file: Path, given: Columns, divides: str | None
-) -> tuple[str, str | None]:
-    """The columns of paths and labels; without any that may be labels, None."""
-    content = {
-        name: [value for value in values if value is not None]
-        for name, values in table.items()
-        if name and name != divides and not name.startswith("Unnamed: ")
-    }
-    others = dict.fromkeys(table, "text")
-    texts = {n: v for n, v in content.items() if all(isinstance(x, str) for x in v)}
-    paths = [name for name, values in texts.items() if _are_paths(values)]
-    named = [name for name in texts if name.casefold() in _PATHS and name != given.label]
-    path = (
-        pick_images(paths or named, others, given.image, file, "paths of images", _PATHS)
-        if given.image not in texts
-        else given.image
-    )
-    kinds: dict[str, str | None] = {}
-    rest = {}
-    for name, values in content.items():
-        if name == path or (name in paths and name != given.label):
-            continue
-        if any(isinstance(value, list | dict) for value in values):
-            rest[name] = "lists"
-            continue
-        numeric = all(isinstance(x, int | float) or _is_number(x) for x in values if x != "")
-        kinds[name] = "numbers" if numeric else "text"
-    if not kinds and not rest and given.label is None:
-        return path, None
-    if given.label is None and not rest and (classes := _one_hot(kinds, content, file)):
-        table[_ONE_HOT] = _by_column(classes, table)
-        return path, _ONE_HOT
-    return path, pick_labels(kinds, {path: "paths", **rest}, (), given.label, file)
-
-
-def _one_hot(
-    kinds: Mapping[str, str | None], content: Mapping[str, Sequence[object]], file: Path
-) -> list[str]:
-    """The columns of which each is a class and has 1 where an image is of it; [] if none are.
-
-    Raises:
-        InputError: an image is of several of them, or of none.
-    """
-    known = {name.strip().casefold() for name in kinds} & {*LABELS, *PERHAPS_LABELS}
-    if known or any(kind == "text" and not _are_flags(content[n]) for n, kind in kinds.items()):
-        return []
-    columns = [name for name in kinds if _are_flags(content[name])]
-    if len(columns) < 2:
-        return []
-    sums = [sum(map(_flag, row)) for row in zip(*(content[name] for name in columns), strict=True)]
-    wrong = next((row for row, ones in enumerate(sums) if ones != 1), None)
-    if wrong is None:
-        return columns
-    if len(columns) < len(kinds):
-        return []
-    raise InputError(
-        f"{file}, row {wrong + 1}: of {quoted(columns)}, which have 0 and 1 as columns of classes "
-        f"have, {sums[wrong]} are 1: give each image one class"
-    )
-
-
-def _by_column(classes: Sequence[str], table: Table) -> list[str | None]:
-    """The class of each row: the name of the column that has 1."""
-    rows = zip(*(table[name] for name in classes), strict=True)
-    return [classes[[*map(_flag, row)].index(1)] for row in rows]
-
-
-def _are_flags(values: Sequence[object]) -> bool:
-    return all(_flag(value) >= 0 for value in values)
-
-
-def _flag(value: object) -> int:
-    """0 or 1, as number or text; -1 for anything else."""
-    text = str(value).strip().casefold()
-    return 0 if text in _NO else 1 if text in _YES else -1
-
-
-def _are_paths(values: Sequence[str | None]) -> bool:
-    """Whether most values end in the suffix of an image."""
-    images = sum(os.path.splitext((v or "").strip())[1].lower() in SUFFIXES for v in values)
-    return images > len(values) / 2
-
-
-def _is_number(text: str | None) -> bool:
-    try:
-        float(text or "nan")
-    except ValueError:
-        return False
-    return True
 
 
 def _size(file: Path) -> int | None:

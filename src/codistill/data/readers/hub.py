@@ -10,15 +10,8 @@ from jaxtyping import Int64
 
 from codistill.data.encoded import EncodedDataset, Listed, Origin, make_dataset
 from codistill.data.readers.arrow import arrow_kind
-from codistill.data.readers.labels import (
-    Columns,
-    label_texts,
-    number_labels,
-    pick_images,
-    pick_labels,
-    refuse_unlikely,
-    unlabelled_notes,
-)
+from codistill.data.readers.columns import Columns, pick_images, pick_labels, refuse_unlikely
+from codistill.data.readers.labels import label_texts, number_labels, unlabelled_notes
 from codistill.data.readers.splits import (
     OPTION,
     SPLITS,

@@ -19,6 +19,14 @@ import numpy as np
 
 from codistill.data.encoded import EncodedDataset, Held, Packed
 from codistill.data.readers.arrow import arrow_kind, class_names, is_binary
+from codistill.data.readers.columns import (
+    LABEL_OPTION,
+    LABELS,
+    Columns,
+    pick_images,
+    pick_labels,
+    refuse_unlikely,
+)
 from codistill.data.readers.index import (
     Index,
     files_below,
@@ -26,17 +34,7 @@ from codistill.data.readers.index import (
     indexed_dataset,
     kept_index,
 )
-from codistill.data.readers.labels import (
-    LABEL_OPTION,
-    LABELS,
-    Columns,
-    label_texts,
-    number_labels,
-    pick_images,
-    pick_labels,
-    refuse_unlikely,
-    unlabelled_notes,
-)
+from codistill.data.readers.labels import label_texts, number_labels, unlabelled_notes
 from codistill.data.readers.splits import SplitNames, refuse_split_column, splits_of
 from codistill.errors import InputError, reason
 from codistill.files import refusing_writes, writing_alone, written

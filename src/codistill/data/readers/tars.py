@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from codistill.data.encoded import EncodedDataset
+from codistill.data.readers.columns import pick_labels, refuse_unlikely
 from codistill.data.readers.decode import SUFFIXES
 from codistill.data.readers.index import (
     Index,
@@ -23,13 +24,7 @@ from codistill.data.readers.index import (
     indexed_dataset,
     kept_index,
 )
-from codistill.data.readers.labels import (
-    label_text,
-    number_labels,
-    pick_labels,
-    refuse_unlikely,
-    written_numbers,
-)
+from codistill.data.readers.labels import label_text, number_labels, written_numbers
 from codistill.data.readers.splits import SplitNames, splits_of
 from codistill.data.readers.text_tables import text_of
 from codistill.errors import InputError
