@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from codistill.networks.student import save_student as save_student
     from codistill.runs.run import Run as Run
     from codistill.runs.student import load_student as load_student
-    from codistill.settings.build_data import load_data as load_data
     from codistill.settings.config import Config as Config
+    from codistill.settings.load_data import load_data as load_data
     from codistill.training.evaluate import evaluate as evaluate
     from codistill.training.fit import epochs as epochs
     from codistill.training.fit import fit as fit
@@ -60,8 +60,8 @@ _NAMES = {
     "networks.student": ["save_student"],
     "runs.run": ["Run"],
     "runs.student": ["load_student"],
-    "settings.build_data": ["load_data"],
     "settings.config": ["Config"],
+    "settings.load_data": ["load_data"],
     "training.evaluate": ["evaluate"],
     "training.fit": ["epochs", "fit"],
     "training.state": ["TrainingState"],

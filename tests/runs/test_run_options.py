@@ -50,6 +50,21 @@ def test_a_run_out_of_patience_ends_as_a_finished_run(tmp_path):
     assert Run(path).finished()
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"optimizer": "adamww"}, "did you mean 'adamw'"),
+        ({"optimizer": "adamw", "optimizer_options": {"beta": 1}}, "does not take these options"),
+        ({"freeze": 9}, "freeze is 9, but a network has 3 stages"),
+        ({"freeze_epochs": 2}, "nothing is frozen"),
+    ],
+)
+def test_what_cannot_train_is_refused_before_anything_is_written(tmp_path, settings, message):
+    with pytest.raises(InputError, match=message):
+        Run.create(tiny_config(tmp_path / "run", **settings))
+    assert not (tmp_path / "run").exists()
+
+
 def test_patience_needs_held_out_images(tmp_path):
     data = DataConfig("digits", val_fraction=0.0)
     with pytest.raises(InputError, match=r"patience is 2, and no images are held out: give --data"):

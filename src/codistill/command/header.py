@@ -50,7 +50,6 @@ def _training(run: "Run") -> Iterator[str]:
     import torch
 
     c, steps = run.config, len(run.data().train)
-    steps = min(steps, c.limit_steps or steps)
     done = len(run.history())
     continues = f", {done} of them done" if done else ""
     yield (

@@ -21,7 +21,7 @@ from codistill.settings.build_data import Data, build_data
 from codistill.settings.build_method import (
     build_with_student,
     length_of,
-    require_held_out,
+    require_trainable,
     resolve,
 )
 from codistill.settings.config import Config
@@ -116,7 +116,7 @@ def _checked(row: Row, data: Data) -> Row:
         config = dataclasses.replace(resolve(row.config, data), threads=row.config.threads)
         size, classes = data.image_size, data.classes
         method, config = build_with_student(config, len(classes), size, classes)
-        require_held_out(method, config, data)
+        require_trainable(method, config, data)
     except InputError as error:
         raise InputError(f"methods: {row.label}: {error}") from error
     scaled = scaling_notes(method, row.config.method, length_of(config, data))

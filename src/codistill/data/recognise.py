@@ -13,6 +13,7 @@ from codistill.data.readers.csv_table import SUFFIXES as TABLES
 from codistill.data.readers.decode import SUFFIXES
 from codistill.data.readers.folders import subfolders
 from codistill.data.readers.index import files_below
+from codistill.data.readers.layout import ARCHIVES
 from codistill.data.readers.parquet import SUFFIXES as PARQUET
 from codistill.data.readers.parquet import column_names
 from codistill.errors import InputError, did_you_mean
@@ -33,7 +34,6 @@ _SUFFIXES = {
     ".tar": "webdataset",
     **dict.fromkeys(PARQUET, "parquet"),
 }
-_ARCHIVES = (".zip", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst")
 _MARKS = {  # files and folders that tell a published data set
     "tiny_imagenet": ("tiny-imagenet-200", "val/val_annotations.txt"),
     "cinic10": ("CINIC-10",),
@@ -96,7 +96,7 @@ def _of_file(word: str, path: Path) -> str:
     suffix = path.suffix.lower()
     if suffix in _SUFFIXES:
         return _SUFFIXES[suffix]
-    if suffix in _ARCHIVES:
+    if suffix in ARCHIVES:
         raise InputError(f"{word} is an archive: unpack it, and give its folder")
     what = "one image" if suffix in SUFFIXES else "a file of no known form"
     raise InputError(

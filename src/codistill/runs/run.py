@@ -29,13 +29,9 @@ from filelock import FileLock
 
 from codistill import files
 from codistill.data.batch import Batch
-from codistill.data.batches.order import FirstSteps
 from codistill.errors import InputError
 from codistill.importing import refuse_code
-from codistill.methods.length import scaling_notes
 from codistill.methods.method import Method
-from codistill.methods.teacher import notes_on_teacher
-from codistill.networks.student import save_student
 from codistill.runs import checkpoints
 from codistill.runs.folder import (
     CONFIG,
@@ -48,8 +44,9 @@ from codistill.runs.folder import (
     refuse_occupied,
 )
 from codistill.runs.history import read_history, write_history
-from codistill.runs.loggers import SENT, logging_to, require_loggers
+from codistill.runs.loggers import logging_to, require_loggers
 from codistill.runs.manifest import MANIFEST, Manifest, Process
+from codistill.runs.new_run import prepare
 from codistill.runs.results import (
     ENOUGH_TO_CHOOSE,
     RESULT,
@@ -58,26 +55,21 @@ from codistill.runs.results import (
     out_of_patience,
     preferred,
 )
+from codistill.runs.student import write_student
 from codistill.settings.build_data import Data, build_data, mix_labels
 from codistill.settings.build_method import (
     build_method,
-    build_with_student,
-    length_of,
     make_optimizer,
-    network_files,
-    require_held_out,
-    resolve,
     update_options,
 )
 from codistill.settings.config import Config
 from codistill.settings.keeping import names_kept
 from codistill.tensor_files import load_into, read_weights, write_weights
-from codistill.training.device import bf16_notes, deterministic, use_device
+from codistill.training.device import deterministic, use_device
 from codistill.training.fit import epochs
 from codistill.training.record import Record
 from codistill.training.state import TrainingState
 from codistill.training.stopping import Stop, never
-from codistill.training.updates import frozen_stages
 
 STUDENT = "student.safetensors"
 WEIGHTS = {"last": "weights.safetensors", "best": "weights_best.safetensors"}
@@ -157,32 +149,17 @@ class Run:
         """
         path = config.run_folder()
         refuse_occupied(path)
-        require_loggers(config)
-        device = use_device(config.device, config.threads)
-        data = build_data(config, device)
-        given = config.method
-        asked, config = config, resolve(config, data)
-        classes = data.classes
-        method, config = build_with_student(config, len(classes), data.image_size, classes)
-        notes = [*scaling_notes(method, given, length_of(config, data))]
-        notes += bf16_notes(device, config.precision)
-        for file in network_files(config.method).values():
-            notes += notes_on_teacher(file, data.classes, data.normalisation, data.image_size)
-        taken = (*data.taken, *_fitted(asked, config, data))
-        data = dataclasses.replace(data, notes=(*data.notes, *notes), taken=taken)
-        require_held_out(method, config, data)
-        frozen_stages(method, config.freeze)
-        manifest = Manifest.of(config, method, data)
+        new = prepare(config)
         path.mkdir(parents=True, exist_ok=True)
         lock = lock_folder(path)
         try:
-            _write_new_run(path, config, method, manifest)
-            run = cls(path, trust_code=True, _made=method)  # the caller named the code
+            new.write(path)
+            run = cls(path, trust_code=True, _made=new.method)  # the caller named the code
         except BaseException:
             lock.release()
             raise
         keep_lock(path, lock)
-        run._lock, run._data = lock, data  # read once
+        run._lock, run._data = lock, new.data  # read once
         return run
 
     def train(self, watch: Watch = lambda batches: batches, stop: Stop = never) -> Iterator[Record]:
@@ -212,8 +189,6 @@ class Run:
             checkpoints.restore(self.path, state, self.manifest.id)
             self._note_process(state)
             train = mix_labels(config, data.train, len(data.classes))
-            if config.limit_steps is not None:
-                train = FirstSteps(train, config.limit_steps)
             batches = _Watched(train, watch, self, state)
             by_step = config.schedule_unit == "step"
             unit = 1 / len(batches) if by_step else 1.0
@@ -233,7 +208,7 @@ class Run:
                 stop=stop,
             )
             students = self.names_kept()
-            enough = self.manifest.images.get("val", 0) >= ENOUGH_TO_CHOOSE
+            held_out = self.manifest.images.get("val", 0)
             write_history(self.path, state.history)
             with logging_to(self.path, config, state.history) as send:
                 while not (over := out_of_patience(state.history, students, config.patience)):
@@ -241,7 +216,7 @@ class Run:
                         break
                     if best_epoch(state.history, students) == state.epoch:
                         self._write_weights("best", state.result, state.epoch)
-                        if enough:
+                        if held_out >= ENOUGH_TO_CHOOSE:
                             self._write_student(state.result, state.history[-1], data)
                     self._save(state)
                     write_history(self.path, state.history)
@@ -252,7 +227,6 @@ class Run:
                         self._save(state)
                     return
                 self._write_weights("last", state.result, state.epoch)
-                held_out = self.manifest.images.get("val", 0)
                 scores = RunScores.of(state.history, students, held_out)
                 epoch = scores.student.epoch or state.epoch
                 self._write_chosen_student(epoch, state, data)
@@ -364,21 +338,7 @@ class Run:
             data: data of the run.
         """
         name = preferred(record, self.names_kept())
-        kept = method.students()[name]
-        about = {
-            "epoch": int(record["epoch"]),
-            "method": self.config.method["name"],
-            "classifier": name,
-            "peer": kept.k,
-            "network": self.config.networks()[kept.k],
-            "classes": list(data.classes),
-            "mean": list(data.normalisation.mean),
-            "std": list(data.normalisation.std),
-            "image_size": list(data.image_size),
-            "crop": data.crop,
-            "bits": data.settings.bits,
-        }
-        save_student(self.path / STUDENT, kept.network(), about)
+        write_student(self.path / STUDENT, method, name, int(record["epoch"]), self.config, data)
 
     def names_kept(self) -> list[str]:
         """The names of the classifiers of which one ships."""
@@ -390,28 +350,6 @@ class Run:
         self.manifest.processes.append(process)
         self.manifest.write(self.path)
         self._texts = {name: files.read_text(self.path / name) for name in (CONFIG, MANIFEST)}
-
-
-def _fitted(asked: Config, resolved: Config, data: Data) -> Iterator[str]:
-    """A line on the settings that were chosen to suit the number of images."""
-    found = {"epochs": resolved.epochs, "batch_size": resolved.batch_size}
-    chosen = [f"{name} {n}" for name, n in found.items() if not getattr(asked, name)]
-    if chosen:
-        yield f"{' and '.join(chosen)}: to suit {data.train.images:,} images to train on"
-
-
-def _write_new_run(path: Path, config: Config, method: Method, manifest: Manifest) -> None:
-    """Writes the files that a run begins with, config.yaml last."""
-    config.to_yaml()  # raises before anything is written
-    refuse_occupied(path)
-    for old in (path / START, path / SENT, *path.glob(copy_name("*"))):
-        old.unlink(missing_ok=True)  # of a run that never began
-    manifest.write(path)
-    for option, file in network_files(config.method).items():
-        files.write_bytes(path / copy_name(option), file.read_bytes())
-    if config.pretrained or config.weights:
-        write_weights(path / START, method.state_dict(), {})
-    config.write(path / CONFIG)
 
 
 class _Watched:

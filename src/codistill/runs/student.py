@@ -1,4 +1,4 @@
-"""The exported student of a run: its network, its classes, and how it reads an image file."""
+"""The student that a run ships: the file of it, its classes, and how it reads an image file."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +9,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from codistill.data.batches.photograph import load_image
+from codistill.methods.method import Method
 from codistill.networks import Network
-from codistill.networks.student import read_student
+from codistill.networks.student import read_student, save_student
+from codistill.settings.build_data import Data
+from codistill.settings.config import Config
 from codistill.training.device import device_of
 
 
@@ -69,3 +72,33 @@ def load_student(path: Path | str, trust_code: bool = False) -> Student:
         InputError: the file holds no student, is damaged, or names code that is not trusted.
     """
     return Student(*read_student(path, trust_code))
+
+
+def write_student(
+    path: Path, method: Method, classifier: str, epoch: int, config: Config, data: Data
+) -> None:
+    """Writes a classifier of a run, with all that `load_student` reads.
+
+    Args:
+        path: file to write.
+        method: has the weights.
+        classifier: its name in `Method.students`.
+        epoch: epoch of the weights, from 1.
+        config: settings of the run.
+        data: data of the run.
+    """
+    kept = method.students()[classifier]
+    about = {
+        "epoch": epoch,
+        "method": config.method["name"],
+        "classifier": classifier,
+        "peer": kept.k,
+        "network": config.networks()[kept.k],
+        "classes": list(data.classes),
+        "mean": list(data.normalisation.mean),
+        "std": list(data.normalisation.std),
+        "image_size": list(data.image_size),
+        "crop": data.crop,
+        "bits": data.settings.bits,
+    }
+    save_student(path, kept.network(), about)

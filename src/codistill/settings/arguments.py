@@ -48,6 +48,7 @@ _SECTIONS = {
 class _Parser(ArgumentParser):
     def format_help(self, formatter: Any = None) -> str:
         """The help, the options that matter most first."""
+        # argparse has no public list of the options that were added, in jsonargparse's case by it.
         actions = {action.dest: action for action in self._actions if action.dest not in GROUPS}
         for group in GROUPS & {name.partition(".")[0] for name in actions}:
             short = actions[f"{group}.name"] = copy.copy(actions[f"{group}.name"])

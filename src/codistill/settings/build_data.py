@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,7 +23,7 @@ from codistill.data.dataset import S, take_per_class
 from codistill.data.division import Division, divide, division_notes
 from codistill.data.encoded import EncodedDataset, EncodedSplit
 from codistill.data.normalisation import IMAGENET, Normalisation
-from codistill.errors import InputError, did_you_mean
+from codistill.errors import InputError
 from codistill.files import place_of
 from codistill.settings.config import Config
 from codistill.settings.data_config import DataConfig
@@ -83,56 +82,14 @@ class Data:
         return self.evaluate_on["test"]
 
 
-def load_data(
-    name: str,
-    root: str | Path | None = None,
-    *,
-    batch_size: int = 128,
-    views: int = 1,
-    seed: int = 0,
-    device: torch.device | str = "cpu",
-    **settings: Any,
-) -> Data:
-    """Loads a data set as a run uses it: divided, normalised, augmented, in batches.
-
-    `data = load_data("digits")` gives `data.train`, `data.val`, `data.test`, `data.classes`. The
-    classes of `codistill.data` build the same parts one by one.
-
-    Args:
-        name: any data set of the command; `codistill list data` lists them.
-        root: the place of the images. Default: built in, or downloaded.
-        batch_size: images per batch in training.
-        views: augmented views of each image; a method says how many it needs: `method.views`.
-        seed: seed of the order of the images and of their augmentation.
-        device: device of the batches; it has to be the method's.
-        settings: further settings of the images under the names that the command gives them after
-            `--data.`, such as `val_fraction=0.0` or `image_size=160`; see `DataConfig`.
-
-    Raises:
-        InputError: a name or a setting is unknown, or the images cannot be read.
-    """
-    known = [field.name for field in dataclasses.fields(DataConfig)]
-    for setting in settings:
-        if setting not in known:
-            raise InputError(
-                f"load_data has no setting {setting!r}: {did_you_mean(setting, known)}"
-            )
-    images = DataConfig(name, None if root is None else str(root), **settings)
-    if batch_size < 2:
-        raise InputError(f"batch_size is {batch_size}: give 2 or more")
-    config = Config(data=images, batch_size=batch_size, seed=seed)
-    data = build_data(config, torch.device(device))
-    data.train.views = views
-    return data
-
-
 def build_data(config: Config, device: torch.device) -> Data:
     """The batches of a configuration, of one view."""
     check_name(config.data.name)
     _refuse_what_does_not_apply(config.data)
-    if config.data.name in IN_MEMORY:
-        return _build_in_memory(config, device)
-    return _build_streamed(config, device)
+    build = _build_in_memory if config.data.name in IN_MEMORY else _build_streamed
+    data = build(config, device)
+    data.train.most_steps = config.limit_steps
+    return data
 
 
 def describe_data(c: DataConfig) -> tuple[int, tuple[int, int]]:

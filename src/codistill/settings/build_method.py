@@ -34,7 +34,7 @@ from codistill.settings.config import Config
 from codistill.settings.fitting import fitting_epochs
 from codistill.settings.keeping import names_kept
 from codistill.settings.start_files import start_files
-from codistill.training.updates import UpdateOptions
+from codistill.training.updates import UpdateOptions, frozen_stages
 
 
 def build_method(
@@ -117,8 +117,15 @@ def build_with_student(
     return method, config
 
 
-def require_held_out(method: Method, config: Config, data: Data) -> None:
-    """Raises InputError if a method or a setting needs held-out images and there are none."""
+def require_trainable(method: Method, config: Config, data: Data) -> None:
+    """Checks, before anything is written, what only the beginning of a training would find.
+
+    Raises:
+        InputError: images have to be held out, and none are; the optimizer, or the stages to
+            freeze, do not suit the method.
+    """
+    frozen_stages(method, update_options(config).freeze)
+    method.optimizers(make_optimizer(config, method))
     if "val" in data.evaluate_on:
         return
     give = "give --data.val_fraction 0.1, or another number above 0"
@@ -134,10 +141,12 @@ def require_held_out(method: Method, config: Config, data: Data) -> None:
 def resolve(config: Config, data: Data) -> Config:
     """The configuration with every default written out, also those that depend on the data."""
     starts = config.pretrained or config.weights is not None
+    batch_size = data.train.batch_size
+    steps = -(-data.train.images // batch_size)  # all, also where limit_steps takes a few
     config = dataclasses.replace(
         config,
-        batch_size=config.batch_size or data.train.batch_size,
-        epochs=config.epochs or fitting_epochs(len(data.train), starts),
+        batch_size=batch_size,
+        epochs=config.epochs or fitting_epochs(steps, starts),
     )
     return dataclasses.replace(
         config,
@@ -155,10 +164,7 @@ def resolve(config: Config, data: Data) -> Config:
 
 def length_of(config: Config, data: Data) -> Length:
     """How long the training of a configuration is."""
-    steps = len(data.train)
-    if config.limit_steps is not None:
-        steps = min(steps, config.limit_steps)
-    return Length(config.epochs, config.epochs * steps)
+    return Length(config.epochs, config.epochs * len(data.train))
 
 
 def network_files(method: dict[str, Any]) -> dict[str, Path]:

@@ -1,14 +1,11 @@
 """What all batches of a split share: their order, their number, and the seeds of what is drawn."""
 
-from collections.abc import Iterator
-from itertools import islice
-from typing import Any, Generic
+from typing import Generic
 
 import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from codistill.data.batch import Batch
 from codistill.data.dataset import S
 from codistill.data.normalisation import Normalisation
 from codistill.errors import InputError
@@ -51,7 +48,12 @@ class Shuffled(InOrder[S]):
         views: V, number of differently augmented versions of each image.
         seed: with the epoch and the step it determines every batch.
         class_group: number of images of one class that come together, a divisor of B; 0 is off.
+
+    Attributes:
+        most_steps: number of steps of an epoch at most, its first ones; None: all.
     """
+
+    most_steps: int | None = None
 
     def __init__(
         self,
@@ -80,7 +82,8 @@ class Shuffled(InOrder[S]):
     def __len__(self) -> int:
         """Steps in a whole epoch."""
         full, rest = divmod(len(self.split), self.batch_size)
-        return full + (rest > 1)
+        steps = full + (rest > 1)
+        return steps if self.most_steps is None else min(steps, self.most_steps)
 
     def start_at(self, epoch: int, step: int = 0) -> None:
         """Sets the epoch of the next pass, and the step at which the pass begins."""
@@ -124,27 +127,3 @@ def mix(*numbers: int) -> int:
         state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & (2**64 - 1)
         state ^= state >> 31
     return state >> 1  # manual_seed takes 63 bits
-
-
-class FirstSteps:
-    """Training batches of which an epoch takes the first ones alone.
-
-    Args:
-        batches: batches with a length and `start_at`.
-        steps: number of steps per epoch at most.
-    """
-
-    def __init__(self, batches: Any, steps: int):
-        self.batches, self.steps = batches, steps
-        self._start = 0
-
-    def __len__(self) -> int:
-        return min(len(self.batches), self.steps)
-
-    def start_at(self, epoch: int, step: int = 0) -> None:
-        """Sets the epoch of the next pass, and the step at which the pass begins."""
-        self.batches.start_at(epoch, step)
-        self._start = step
-
-    def __iter__(self) -> Iterator[Batch]:
-        return islice(self.batches, len(self) - self._start)

@@ -10,7 +10,7 @@ from codistill.errors import InputError
 from codistill.messages import option, shorten
 
 _WRAPPERS = {"images", "image", "imgs", "data", "photos", "classes"}  # say nothing about a class
-_ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst")
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst")
 _TABLES = {
     ".csv": "csv",
     ".tsv": "csv",
@@ -190,7 +190,7 @@ def _say(found: Mapping[str, Path]) -> str:
 
 def advice(files: list[Path]) -> str:
     """What to do with archives and tables that lie where class folders should."""
-    archives = [file.name for file in files if file.suffix.lower() in _ARCHIVES]
+    archives = [file.name for file in files if file.suffix.lower() in ARCHIVES]
     tables = [file for file in files if file.suffix.lower() in _TABLES]
     advice = f"; unpack {shorten(archives)} first" if archives else ""
     if tables:
