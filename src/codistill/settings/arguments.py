@@ -31,7 +31,7 @@ _DESCRIPTIONS = {
 
 _DATA = "images: a folder of class folders, a table, Parquet, tars, a Hub name, or cifar100"
 _SECTIONS = {
-    "The first six": "network student method.name epochs batch_size out",
+    "Main options": "network student method.name epochs batch_size out",
     "Recipe and run": "help config resume max_time trust_code seed",
     "Networks": "peers shared keep pretrained weights",
     "Optimisation": "optimizer optimizer_options lr schedule schedule_unit warmup_epochs "
@@ -64,7 +64,7 @@ class _Parser(ArgumentParser):
         formatter.add_text(f"Example: {self.prog} photos --student timm/resnet18 --epochs 30")
         for title, names in listed.items():
             formatter.start_section(title)
-            if title == "The first six":
+            if title == "Main options":
                 formatter.add_argument(argparse.Action([], "DATA", help=_DATA))
             formatter.add_arguments([actions[name] for name in names if name in actions])
             formatter.end_section()
