@@ -13,6 +13,7 @@ from codistill.data.recognise import recognise
 from codistill.errors import InputError
 from codistill.settings.arguments import parse_config
 from codistill.settings.data_word import with_data
+from codistill.settings.recipes import read_recipe
 
 CLASSES = {"ant": 2, "bee": 2}
 
@@ -170,3 +171,11 @@ def test_a_recipe_keeps_its_images_settings_for_images_of_its_kind(
     config = parse_config(["--data", data, "--config", recipe], "codistill train")
     assert config.data.name == data
     assert (config.data.pad == 4 or config.data.image_size == 224) == kept
+
+
+def test_a_folder_of_a_recipe_s_name_hides_no_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "photos").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert read_recipe("photos")["student"] == "timm/mobilenetv3_small_100"

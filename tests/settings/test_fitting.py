@@ -32,3 +32,5 @@ def test_a_run_holds_what_suits_its_images(tmp_path: Path) -> None:
     assert len(run.data().train) == 13  # of 200 images
     line = "epochs 150 and batch_size 16: to suit 200 images to train on"
     assert line in run.data().taken
+    given = Run.create(tiny_config(tmp_path / "given", data=data, epochs=3, batch_size=0)).config
+    assert (given.batch_size, given.epochs) == (16, 3)

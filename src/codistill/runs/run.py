@@ -48,7 +48,6 @@ from codistill.runs.loggers import logging_to, require_loggers
 from codistill.runs.manifest import MANIFEST, Manifest, Process
 from codistill.runs.new_run import prepare
 from codistill.runs.results import (
-    ENOUGH_TO_CHOOSE,
     RESULT,
     RunScores,
     best_epoch,
@@ -208,7 +207,6 @@ class Run:
                 stop=stop,
             )
             students = self.names_kept()
-            held_out = self.manifest.images.get("val", 0)
             write_history(self.path, state.history)
             with logging_to(self.path, config, state.history) as send:
                 while not (over := out_of_patience(state.history, students, config.patience)):
@@ -216,8 +214,7 @@ class Run:
                         break
                     if best_epoch(state.history, students) == state.epoch:
                         self._write_weights("best", state.result, state.epoch)
-                        if held_out >= ENOUGH_TO_CHOOSE:
-                            self._write_student(state.result, state.history[-1], data)
+                        self._write_student(state.result, state.history[-1], data)
                     self._save(state)
                     write_history(self.path, state.history)
                     send(record)
@@ -227,6 +224,7 @@ class Run:
                         self._save(state)
                     return
                 self._write_weights("last", state.result, state.epoch)
+                held_out = self.manifest.images.get("val", 0)
                 scores = RunScores.of(state.history, students, held_out)
                 epoch = scores.student.epoch or state.epoch
                 self._write_chosen_student(epoch, state, data)
