@@ -860,7 +860,7 @@ def test_a_label_whose_name_has_the_same_dots_as_its_image_belongs_to_it(root):
     files += [(f"{i}.v2.cls", label) for i, label in enumerate([b"a", b"b"] * 2)]
     tar(root / "a.tar", files)
     assert found(open_dataset("webdataset", root)) == {"all": {"a": 2, "b": 2}}
-    tar(root / "a.tar", [*files, ("0.v3.cls", b"b"), ("1.cls", b"b")])
+    tar(root / "a.tar", [("0.v3.cls", b"b"), *files, ("1.cls", b"b")])
     dataset = open_dataset("webdataset", root)
     assert found(dataset) == {"all": {"a": 2, "b": 2}}
     assert dataset.notes == ("files in the tars that are not used: 1 .v2.cls, 1 .v3.cls",)
