@@ -863,7 +863,7 @@ def test_a_label_whose_name_has_the_same_dots_as_its_image_belongs_to_it(root):
     tar(root / "a.tar", [("0.v3.cls", b"b"), *files, ("1.cls", b"b")])
     dataset = open_dataset("webdataset", root)
     assert found(dataset) == {"all": {"a": 2, "b": 2}}
-    assert dataset.notes == ("files in the tars that are not used: 1 .v2.cls, 1 .v3.cls",)
+    assert dataset.notes == ("files in the tars that are not used: 1 .v3.cls, 1 .v2.cls",)
 
 
 def test_what_is_passed_over_in_a_tar_is_counted(root):

@@ -19,7 +19,9 @@ from codistill import InputError
 from codistill.importing import optional
 from codistill.networks import from_module, start_from
 from codistill.networks.build import build_network
+from codistill.networks.cutting.libraries import _cut
 from codistill.networks.pickled import read_pickled
+from codistill.networks.positions import resampled
 
 SIZE = 64, 64
 
@@ -412,3 +414,23 @@ def test_a_softmax_at_the_end_is_said(caplog):
 def test_wrappers_of_a_network_are_taken_off(network):
     wrapped = nn.DataParallel(torch.compile(nn.DataParallel(Chain(5)), backend="eager"))
     assert from_module(wrapped, SIZE).names == network.names
+
+
+def test_positions_are_put_on_the_grid_of_an_image_that_is_no_square():
+    x = torch.randn(1, 1 + 3 * 3, 4)
+    like = torch.zeros(1, 1 + 4 * 1, 4)  # images of 32 x 8 pixels in patches of 8
+    found = resampled("pos_embed", x, like, 8, (32, 8))
+    maps = x[:, 1:].unflatten(1, (3, 3)).permute(0, 3, 1, 2)
+    tall = torch.nn.functional.interpolate(maps, size=(4, 1), mode="bicubic", antialias=True)
+    torch.testing.assert_close(found[:, 1:], tall.flatten(2).transpose(1, 2))
+    assert torch.equal(found[:, :1], x[:, :1])
+
+
+def test_of_the_sizes_near_those_that_work_are_named():
+    def only_64(size, pretrained):
+        if size != (64, 64):
+            raise ValueError("no")
+        return torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+
+    with pytest.raises(InputError, match="do not suit a_patch32: give --data.image_size 64$"):
+        _cut(only_64, "a_patch32", (40, 40), False)
