@@ -61,6 +61,7 @@ def test_it_stops_a_minute_and_the_longest_step_before_the_time_is_over(
     time.now += 100  # until the first question nothing is a step
     while not stop():
         time.now += 30
+        assert time.now < 1000 + 8000, "it never stops"
     assert 1000 + 7200 - time.now == 80  # the step before it began at 110, of which 90 are kept
     assert (stop.reason, stop.status) == ("--max_time", 75)
 
@@ -178,6 +179,7 @@ def test_a_script_calls_the_same_command_until_it_is_done(
     Clock(monkeypatch, step=1.0)  # a step takes a second, and so does a batch of an evaluation
     run, statuses = tmp_path / "run", []
     while not statuses or statuses[-1] == 75:
+        assert len(statuses) < 40, "it never comes to its end"
         done = codistill("train", *TINY, "--out", run, "--resume", "auto", "--max_time", "40s")
         statuses.append(done.returncode)
         if done.returncode == 75:
