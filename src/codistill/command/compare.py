@@ -1,46 +1,174 @@
-"""`codistill compare`: trains what a file asks for, and reports what helped."""
+"""`codistill compare`: trains methods beside the networks alone, and reports what helped."""
 
+import argparse
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from codistill.command.options import (
+    TRUST_CODE,
     Parser,
     add_launch_options,
     add_out,
     add_page_options,
     measure_options,
+    positive,
 )
 from codistill.command.stopping import Stopping
+from codistill.errors import InputError, did_you_mean
 from codistill.files import place_of
+from codistill.messages import printable
 
 if TYPE_CHECKING:
     from codistill.comparing.comparison import Comparison
     from codistill.reporting.page.measure import MeasureOptions
 
+_USAGE = """codistill compare DATA --methods NAMES [options of train]
+       codistill compare FILE [options]"""
+_FILE = "comparison.yaml"
+
 
 def main(argv: list[str]) -> int:
-    """`codistill compare FILE`."""
+    """`codistill compare FILE` or `codistill compare DATA --methods NAMES`."""
     stop = Stopping()
-    parser = Parser(
-        prog="codistill compare",
-        description="Trains methods x networks x seeds and the networks alone, with all other "
-        "settings equal, and reports what helped and what hurt. Runs that are finished are not "
-        "trained again; interrupted runs continue.",
-    )
-    parser.add_argument("file", help="comparison in YAML; docs/compare.md describes the format")
-    add_out(parser, "folder of the runs and the report (default: runs/NAME of the file)")
-    add_launch_options(parser)
-    add_page_options(parser)
-    options = parser.parse_args(argv)
+    parser = _parser()
+    options, rest = parser.parse_known_args(argv)
     how = measure_options(options)
     stop.end_in_time(options.max_time)
+    if options.methods:
+        comparison, folder = _by_options(options, rest, argv)
+    else:
+        comparison, folder = _of_file(options, rest, parser)
+    if options.dry_run:
+        return _show(comparison, folder)
+    parallel, launcher, report_only = options.parallel, options.launcher, options.report_only
+    return compare(comparison, folder, parallel, launcher, report_only, stop, how)
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="codistill compare",
+        usage=_USAGE,
+        description="Trains methods x networks x seeds and the networks alone, with all other "
+        "settings equal, and reports what helped and what hurt. Runs that are finished are not "
+        "trained again; interrupted runs continue. DATA are images as train takes them, with the "
+        f"recipe photos for photographs; every option of train is for all runs, and {_FILE} in "
+        "the folder is the file that would have done the same. FILE is such a file, in YAML; "
+        "docs/compare.md describes it.",
+        epilog="Example: codistill compare photos --methods dml,ffl --seeds 3 --epochs 20",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--methods", metavar="NAMES", help="methods, such as dml,ffl")
+    parser.add_argument(
+        "--seeds",
+        type=positive,
+        metavar="N",
+        help="runs of each, with seeds from 0 on (default: 3)",
+    )
+    parser.add_argument(
+        "--networks", metavar="NAMES", help="networks, each with every method (default: train's)"
+    )
+    add_out(
+        parser,
+        "folder of the runs and the report (default: runs/compare_DATA, or runs/NAME of FILE)",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="show the runs and their cost; train nothing"
+    )
+    add_launch_options(parser)
+    add_page_options(parser)
+    return parser
+
+
+def _by_options(
+    options: argparse.Namespace, rest: list[str], argv: list[str]
+) -> "tuple[Comparison, Path]":
+    """The comparison of a command line, and its folder."""
+    from codistill.settings.data_word import with_data
+
+    rest, said = with_data(rest)
+    if said:
+        print(f"codistill: {said}", file=sys.stderr)
+
+    from codistill.comparing.without_file import comparison_of, usual_folder
+
+    command = printable(shlex.join(["codistill", "compare", *argv]))
+    own = ("methods", "networks", "seeds", "parallel", "launcher", "max_time", "images")
+    also = {f"--{name}": "" for name in own} | {"--trust_code": TRUST_CODE}
+    seeds = options.seeds or 3
+    comparison = comparison_of(rest, options.methods, options.networks, seeds, command, also)
+    return comparison, place_of(options.out) if options.out else usual_folder(rest)
+
+
+def _of_file(
+    options: argparse.Namespace, rest: list[str], parser: Parser
+) -> "tuple[Comparison, Path]":
+    """The comparison in a file, and its folder: that of the file if an earlier call wrote it.
+
+    Raises:
+        InputError: no file is given, or options that belong into it.
+    """
+    for argument in rest:
+        if argument.startswith("-"):
+            raise InputError(_unknown(argument.partition("=")[0], parser))
+    if len(rest) != 1:
+        raise InputError(
+            "give images and methods, such as codistill compare photos --methods dml,ffl, or one "
+            "file (see codistill compare --help)"
+        )
+    for name in ("seeds", "networks"):
+        if getattr(options, name) is not None:
+            raise InputError(
+                f"--{name} is for comparisons without a file: write {name} in {rest[0]}"
+            )
+    file = place_of(rest[0])
+    if (file / _FILE).is_file():
+        file = file / _FILE
+    elif file.is_dir():
+        raise InputError(
+            f"{file} holds no comparison: to compare methods on its images, name them: codistill "
+            f"compare {shlex.quote(rest[0])} --methods dml,ffl"
+        )
 
     from codistill.comparing.comparison import read_comparison
 
-    file = place_of(options.file)
-    folder = place_of(options.out) if options.out else Path("runs", file.stem)
-    parallel, launcher, report_only = options.parallel, options.launcher, options.report_only
-    return compare(read_comparison(file), folder, parallel, launcher, report_only, stop, how)
+    written = file.name == _FILE and (file.parent / ".lock").exists()
+    usual = file.parent if written else Path("runs", file.stem)
+    return read_comparison(file), place_of(options.out) if options.out else usual
+
+
+def _unknown(option: str, parser: Parser) -> str:
+    """A line on an option that is none of a comparison of a file."""
+    from dataclasses import fields
+
+    from codistill.settings.config import Config
+
+    name = option.lstrip("-")
+    if name.partition(".")[0] in {"config", *(f.name for f in fields(Config))}:
+        return (
+            f"{option} is a setting of the runs: write it in the file, or give images and methods "
+            "in place of a file (see codistill compare --help)"
+        )
+    known = [o for action in parser._actions for o in action.option_strings]
+    return f"{option!r} is not known: {did_you_mean(option, known)}"
+
+
+def _show(comparison: "Comparison", folder: Path) -> int:
+    """Prints the runs of a comparison and how long they take on this machine."""
+    import torch
+
+    from codistill.command.plan import show_plan
+    from codistill.comparing.planned_runs import plan_runs
+    from codistill.settings.build_data import build_data
+
+    runs = plan_runs(comparison, folder)
+    images = build_data(runs[0].config, torch.device("cpu")).train.images
+    rows = list({run.row.label: run.row for run in runs}.values())
+    finished = sum(run.finished() for run in runs)
+    show_plan(rows, comparison.seeds, images, f"{finished} of them finished" if finished else "")
+    print(f"folder: {folder}")
+    return 0
 
 
 def compare(
@@ -85,7 +213,7 @@ def compare(
     runs = plan_runs(comparison, folder)
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
-        files.write_text(folder / "comparison.yaml", comparison.text)
+        files.write_text(folder / _FILE, comparison.text)
         here = launcher != "slurm"
         with stop.on_signals():
             failures = train_unfinished(runs, starts, parallel, here, console, stop)

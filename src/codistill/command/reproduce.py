@@ -1,8 +1,6 @@
 """`codistill reproduce`: the papers' tables, as comparisons that are ready to run."""
 
 import argparse
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +14,6 @@ from codistill.messages import say
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from codistill.comparing.comparison import Comparison, Row
     from codistill.comparing.published_tables import ScaledTable
 
 
@@ -83,7 +80,12 @@ def main(argv: list[str]) -> int:
         )
     comparison = scaled.comparison()
     if options.dry_run:
-        _show(scaled, comparison)
+        from codistill.command.plan import show_plan
+        from codistill.runs.loggers import require_loggers
+
+        require_loggers(comparison.rows[0].config)  # the same for all rows
+        published = {label: figure["value"] for label, figure in comparison.published.items()}
+        show_plan(comparison.rows, comparison.seeds, scaled.images, published=published)
         return 0
     status = compare(comparison, folder, *launch)
     _head(console, scaled)
@@ -103,58 +105,6 @@ def list_tables() -> None:
 
 def _given(options: argparse.Namespace, *names: str) -> dict[str, Any]:
     return {n: value for n in names if (value := getattr(options, n)) is not None}
-
-
-def _show(plan: "ScaledTable", comparison: "Comparison") -> None:
-    """Prints the rows and the estimated cost of each on this machine."""
-    import torch
-
-    from codistill.analysis.cost.step_time import TIMES
-    from codistill.reporting.text import text_table, wrapped
-    from codistill.runs.loggers import require_loggers
-    from codistill.training.device import choose_device
-
-    require_loggers(comparison.rows[0].config)  # the same for all rows
-    rows, seeds = comparison.rows, len(comparison.seeds)
-    table: list[list[str]] = []
-    total = 0.0
-    for row, seconds in zip(rows, _seconds_per_image(rows), strict=True):
-        c = row.config
-        cost = seconds * (plan.images * plan.epochs / 3600 if plan.images else 1000)
-        total += cost * seeds
-        published = comparison.published.get(row.label, {}).get("value", "-")
-        facts = [f"  {c.network}", str(c.peers), str(c.shared), published, f"{cost:,.2f}"]
-        table += [[row.label], facts]
-    unit = "h a run" if plan.images else "s per 1,000"
-    print(text_table(("  networks", "peers", "shared", "published", unit), table))
-    device = choose_device(rows[0].config.device)
-    where = (
-        f"{device}, {torch.get_num_threads()} thread(s)" if device.type == "cpu" else str(device)
-    )
-    together = f", together about {total:,.1f} h one after the other" if plan.images else ""
-    images = f"{plan.images:,} images" if plan.images else "your images"
-    print()
-    text = (
-        f"{len(rows) * seeds} runs: seeds {', '.join(map(str, comparison.seeds))}; {plan.epochs} "
-        f"epochs of {images} of {plan.data}{together}. Estimated from the fastest of {TIMES} "
-        f"training steps of each row, timed now ({where}); without evaluation and reading of "
-        "images. Nothing was trained."
-    )
-    print(wrapped(text))
-
-
-def _seconds_per_image(rows: "list[Row]") -> Iterator[float]:
-    """Seconds per image of a training step of each row: the fastest after a first step."""
-    from codistill.analysis.cost.step_time import TIMES, seconds_per_image
-    from codistill.settings.build_data import describe_data
-    from codistill.training.device import use_device
-
-    classes, image_size = describe_data(rows[0].config.data)
-    for row in rows:
-        device = use_device(row.config.device, row.config.threads)
-        yield seconds_per_image(
-            replace(row.config, pretrained=False), classes, image_size, device, TIMES
-        )
 
 
 def _head(console: "Console", scaled: "ScaledTable") -> None:

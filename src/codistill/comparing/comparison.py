@@ -40,17 +40,17 @@ class Row:
         label: the method's label in the file, and the network if there are several.
         config: the settings with the first seed.
         baseline: label of the row that this one is compared with; a baseline has its own.
+        place: method and network in the names of its runs' folders.
     """
 
     label: str
     config: Config
     baseline: str
+    place: str
 
     def folder(self, seed: int) -> str:
         """The name of a run's folder, made of method, network and seed."""
-        network = self.config.network.replace(",", "+")
-        method = self.label.removesuffix(f", {self.config.network}")
-        return f"{slug(method)}_{slug(network)}_seed{seed}"
+        return f"{self.place}_seed{seed}"
 
 
 @dataclass(frozen=True)
@@ -75,11 +75,15 @@ class Comparison:
     slurm: dict[str, Any] = field(default_factory=dict)
     note: str = ""
 
+    def with_text(self, text: str) -> "Comparison":
+        """The comparison, with this text as its file."""
+        return dataclasses.replace(self, text=text)
+
 
 def read_comparison(file: Path, trust_code: bool = True) -> Comparison:
     """The comparison in a file; see `parse_comparison`."""
     comparison = parse_comparison(read_yaml(file), str(file), trust_code)
-    return dataclasses.replace(comparison, text=read_text(file))  # with its comments
+    return comparison.with_text(read_text(file))  # with its comments
 
 
 def parse_comparison(tree: Any, name: str, trust_code: bool = True) -> Comparison:
@@ -135,6 +139,7 @@ def _rows(
     baselines: dict[str, Row] = {}
     rows: list[Row] = []
     for network in networks:
+        of_network = slug(network["network"].replace(",", "+"))
         suffix = f", {network['network']}" if len(networks) > 1 else ""
         usual = network.get("peers", settings.get("peers", Config().peers))
         for label, entry in methods.items():
@@ -147,8 +152,10 @@ def _rows(
             if baseline not in baselines:
                 alone = {"name": BASELINE, "peers": config.peers, "shared": 0}
                 bar = _config(alone, network | alone, settings, seed, baseline)
-                baselines[baseline] = Row(baseline, bar, baseline)
-            row = Row(f"{label}{suffix}", config, baseline)
+                baselines[baseline] = Row(
+                    baseline, bar, baseline, f"{slug(f'{BASELINE}{of_peers}')}_{of_network}"
+                )
+            row = Row(f"{label}{suffix}", config, baseline, f"{slug(label)}_{of_network}")
             same = [r for r in (baselines[baseline], *rows) if r.config == config]
             if not same:
                 rows.append(row)

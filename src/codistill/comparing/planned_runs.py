@@ -1,7 +1,8 @@
 """The runs of a comparison: their folders, their progress, and whether the folders fit the file."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import torch
 
 from codistill.comparing.comparison import Comparison, Row
 from codistill.comparing.sections import Problems
-from codistill.errors import InputError
+from codistill.errors import InputError, MissingExtraError
 from codistill.messages import note
 from codistill.methods.length import scaling_notes
 from codistill.runs.finished import differences_from
@@ -90,7 +91,7 @@ def plan_runs(comparison: Comparison, folder: Path, check: bool = True) -> list[
     if check:
         problems.of(require_loggers, rows[0].config)  # the same for all rows
         data = build_data(rows[0].config, torch.device("cpu"))  # and so are they
-        rows = [r for row in rows if (r := problems.of(_checked, row, data))]
+        rows = list(_checked_rows(rows, data, problems))
     runs = [
         PlannedRun(row, seed, folder, dataclasses.replace(row.config, seed=seed))
         for seed in comparison.seeds
@@ -110,15 +111,24 @@ def strangers(runs: Iterable[PlannedRun], folder: Path) -> list[str]:
     return sorted(path.name for path in there if path.name not in known)
 
 
+def _checked_rows(rows: Iterable[Row], data: Data, problems: Problems) -> Iterator[Row]:
+    """The rows whose methods can be built; a problem of several rows is noted once."""
+    failed: dict[str, list[str]] = defaultdict(list)
+    for row in rows:
+        try:
+            yield _checked(row, data)
+        except (InputError, MissingExtraError, OSError) as error:
+            failed[str(error)].append(row.label)
+    for problem, labels in failed.items():
+        problems.add(f"methods: {', '.join(labels)}: {problem}")
+
+
 def _checked(row: Row, data: Data) -> Row:
     """The row with every default written out, after a check that its method can be built."""
-    try:
-        config = dataclasses.replace(resolve(row.config, data), threads=row.config.threads)
-        size, classes = data.image_size, data.classes
-        method, config = build_with_student(config, len(classes), size, classes)
-        require_trainable(method, config, data)
-    except InputError as error:
-        raise InputError(f"methods: {row.label}: {error}") from error
+    config = dataclasses.replace(resolve(row.config, data), threads=row.config.threads)
+    size, classes = data.image_size, data.classes
+    method, config = build_with_student(config, len(classes), size, classes)
+    require_trainable(method, config, data)
     scaled = scaling_notes(method, row.config.method, length_of(config, data))
     for remark in (*scaled, *remarks(method, config)):
         note(f"{row.label}: {remark}")

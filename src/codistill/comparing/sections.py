@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from codistill.errors import InputError, MissingExtraError, did_you_mean
+from codistill.settings.arguments import of_another_kind
 from codistill.settings.config import Config
 from codistill.settings.recipes import as_settings, read_recipe
 
@@ -62,7 +63,9 @@ def settings_in(tree: Mapping[str, Any]) -> dict[str, Any]:
     own = as_settings(own, "settings")
     for key in _ELSEWHERE.keys() & own.keys():
         raise InputError(f"settings: {key!r} has a place of its own: {_ELSEWHERE[key]}")
-    data = settings.get("data", {}) | own.pop("data", {})
+    data = own.pop("data", {})
+    if not of_another_kind(settings.get("data", {}).get("name"), data.get("name")):
+        data = settings.get("data", {}) | data
     return settings | own | ({"data": data} if data else {})
 
 

@@ -7,8 +7,8 @@ that `--method.temperature 4` is checked like `--epochs 300`. This file adds `--
 
 import argparse
 import copy
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, fields
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace
@@ -98,10 +98,24 @@ def parse_config(argv: Sequence[str], prog: str, also: Mapping[str, str] | None 
     # Without a named method, help does without the method's options, and so without PyTorch.
     parser = _parser(prog, name if asked_for_help else name or default, also or {})
     _set_defaults(parser, recipe, f"recipe {path}", name or default)
-    arguments = [a.partition("=")[0].removeprefix("--") for a in argv if a.startswith("--")]
+    arguments = option_names(argv)
     _refuse_unknown(arguments, parser, "the command", name or default)
     given = {*arguments, *dict(flatten(recipe))}
     return _parse(parser, argv, name or default, given)
+
+
+def given_settings(argv: Sequence[str], prog: str, also: Mapping[str, str]) -> dict[str, Any]:
+    """The settings that arguments give, checked, by names such as data.pad; not the recipe's.
+
+    The arguments are those of `parse_config`.
+    """
+    config = parse_config(argv, prog, also)
+    given = option_names(_expand(argv))
+    return {
+        key: value
+        for key, value in flatten(asdict(config))
+        if key in given or key.partition(".")[0] in given
+    }
 
 
 def config_of(settings: dict[str, Any], where: str) -> Config:
@@ -217,6 +231,11 @@ def _expand(argv: Sequence[str]) -> Iterator[str]:
             yield _in_brackets(argument)
         else:
             yield argument
+
+
+def option_names(argv: Iterable[str]) -> list[str]:
+    """The names of the options among arguments, without dashes."""
+    return [a.partition("=")[0].removeprefix("--") for a in argv if a.startswith("--")]
 
 
 def _in_brackets(numbers: str) -> str:

@@ -259,7 +259,7 @@ def _resolved(
 ) -> DataConfig:
     return dataclasses.replace(
         c,
-        root=_absolute(c),
+        root=absolute_root(c),
         val_fraction=division.val_fraction,
         mean=list(normalisation.mean),
         std=list(normalisation.std),
@@ -267,7 +267,7 @@ def _resolved(
     )
 
 
-def _absolute(c: DataConfig) -> str | None:
+def absolute_root(c: DataConfig) -> str | None:
     """The place of the images as an absolute path; a name on the Hub stays a name."""
     if c.root is None or (c.name == "hub" and not place_of(c.root.partition(":")[0]).exists()):
         return c.root
