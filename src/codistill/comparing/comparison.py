@@ -121,8 +121,12 @@ def parse_comparison(tree: Any, name: str, trust_code: bool = True) -> Compariso
     if not isinstance(note, str):
         problems.add(f"note is {note!r}: give a text")
     problems.raise_any()
-    text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
-    return Comparison(name, text, rows, seeds, published or {}, slurm, note)
+    return Comparison(name, text_of(tree), rows, seeds, published or {}, slurm, note)
+
+
+def text_of(tree: dict[str, Any]) -> str:
+    """The content of the file of a comparison."""
+    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
 
 
 def _rows(

@@ -9,11 +9,11 @@ A table's file is a comparison's (docs/compare.md) with four more keys:
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from codistill.comparing.comparison import Comparison, parse_comparison
+from codistill.comparing.comparison import Comparison, parse_comparison, text_of
 from codistill.comparing.sections import NOT_AT_HAND
 from codistill.errors import InputError, did_you_mean
 from codistill.settings.config import Config
@@ -104,9 +104,9 @@ class ScaledTable:
         comparison = parse_comparison(self.tree, self.table.name)
         if self.scale == "short":
             return comparison
-        labels = [row.label for row in comparison.rows]
-        published = with_gaps(comparison.published, labels)
-        return parse_comparison(self.tree | {"published": published}, self.table.name)
+        published = with_gaps(comparison.published, [row.label for row in comparison.rows])
+        text = text_of(self.tree | {"published": published})
+        return replace(comparison, published=published, text=text)
 
     def size(self) -> str:
         """Its length in words."""

@@ -7,6 +7,7 @@ that `--method.temperature 4` is checked like `--epochs 300`. This file adds `--
 
 import argparse
 import copy
+import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any, NoReturn
@@ -97,7 +98,9 @@ def parse_config(argv: Sequence[str], prog: str, also: Mapping[str, str] | None 
     default = Config().method["name"]
     # Without a named method, help does without the method's options, and so without PyTorch.
     parser = _parser(prog, name if asked_for_help else name or default, also or {})
-    _set_defaults(parser, recipe, f"recipe {path}", name or default)
+    if recipe:
+        checked = _checked(parser, recipe, f"recipe {path}", name or default)
+        parser.set_defaults({key: checked[key] for key, _ in flatten(recipe)})
     arguments = option_names(argv)
     _refuse_unknown(arguments, parser, "the command", name or default)
     given = {*arguments, *dict(flatten(recipe))}
@@ -125,10 +128,17 @@ def config_of(settings: dict[str, Any], where: str) -> Config:
         settings: settings, the name of the method among them.
         where: their place, for messages.
     """
+    from codistill.methods import method_class
+
     name = settings["method"]["name"]
-    parser = _parser("codistill", name, {})
-    _set_defaults(parser, settings, where, name)
-    return _parse(parser, [], name, set(dict(flatten(settings))))
+    checked = _checked(_parser_of(method_class(name), name), settings, where, name)
+    return _to_config(checked, name, set(dict(flatten(settings))))
+
+
+@functools.cache
+def _parser_of(cls: type, name: str) -> ArgumentParser:
+    """The parser of settings with a method: made once, as the rows of a table need it often."""
+    return _parser("codistill", name, {})
 
 
 def _parser(prog: str, method: str | None, also: Mapping[str, str]) -> ArgumentParser:
@@ -159,21 +169,18 @@ def _parser(prog: str, method: str | None, also: Mapping[str, str]) -> ArgumentP
     return parser
 
 
-def _set_defaults(
+def _checked(
     parser: ArgumentParser, settings: dict[str, Any], where: str, method: str
-) -> None:
-    """Checks settings and makes them the defaults of a parser."""
+) -> Namespace:
+    """Settings that were checked like options, and the defaults of all others."""
     flat = dict(flatten(settings))
     _refuse_unknown(flat, parser, where, method)
-    if not flat:
-        return
     try:
         checked = parser.parse_object(settings)
-        values = {key: checked[key] for key in flat}  # 4 is 4.0 where it is a float
-        _require_types(values, method)
-        parser.set_defaults(values)
+        _require_types({key: checked[key] for key in flat}, method)
     except (InputError, argparse.ArgumentError, TypeError, KeyError) as error:
         raise InputError(f"{where}: {one_line(str(error))}") from error
+    return checked
 
 
 def _require_types(values: dict[str, Any], method: str) -> None:
