@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ from runs_of import found_in, plus, result_of
 
 from codistill.analysis.differences import conclusion, differences, missing_seeds
 from codistill.reporting.difference_tables import print_differences, write_differences
+from codistill.runs.finished import Result
+from codistill.settings.config import Config
 
 ALONE = {"peer0": 60.0, "peer1": 62.0, "ensemble": 66.0}
 
@@ -167,20 +170,65 @@ def of_peers(**means: list[float]) -> list:
 
 def test_the_conclusion_says_what_is_shown_and_what_could_not_have_been() -> None:
     found = of_peers(good=[5.0, 5.1, 4.9], bad=[-5.0, -5.1, -4.9], open=[1.0, -1.0, 0.0])
-    text = conclusion(found, 1234)
-    assert text.startswith("good (+5.00) helped the peers and bad (-5.00) hurt the peers; of open ")
+    text = conclusion(found, 1234, alone=61.0)
+    # t(0.975, 2) = 4.3027, times 0.1 / sqrt(3) and 1 / sqrt(3)
+    assert text.startswith(
+        "good (+5.00 [+4.8, +5.2]) helped the peers; bad (-5.00 [-5.2, -4.8]) hurt the peers; of "
+        "open (+0.00 [-2.5, +2.5]) neither is shown. "
+    )
     # t(1 - 0.05 / 6, 2) = 7.6488, common sd = sqrt((0.01 + 0.01 + 1) / 3) = 0.58310:
     # 7.6488 * 0.58310 / sqrt(3) = 2.575
     assert "With 3 seeds on 1,234 test images, a mean difference below about 2.6 points" in text
+    # 1.96 sqrt(61 * 39 / 1234) = 2.72 and sqrt(61 * 39 / 32) * 1.96 = 16.9
+    assert text.endswith("on 1,234 images is itself uncertain by about 2.7 points.")
+    of_few = conclusion(found, 32, alone=61.0)
+    assert of_few.endswith(
+        "accuracy of 61 % on 32 images is itself uncertain by about 16.9 points."
+    )
+    assert "uncertain" not in conclusion(found, 10_000, alone=61.0)  # less than what seeds show
 
 
 def test_the_conclusion_of_nothing_shown_is_plain() -> None:
     text = conclusion(of_peers(open=[1.0, -1.0, 0.0]))
-    assert text.startswith("No method is shown to help or to hurt the peers. With 3 seeds, a mean")
+    assert text.startswith(
+        "No method is shown to help or to hurt the peers: open (+0.00 [-2.5, +2.5]). With 3 seeds, "
+    )
     # t(0.975, 2) = 4.3027
     assert f"below about {4.3027 / 3**0.5:.1f} points" in text
-    one = conclusion(of_peers(one=[1.0]))
-    assert one.endswith("One seed, or seeds without spread, cannot show a difference.")
+    one = conclusion(of_peers(one=[1.0]), 32, alone=80.0)
+    assert (
+        "hurt the peers: one (+1.00). One seed, or seeds without spread, on 32 test images, " in one
+    )
+    assert one.endswith("accuracy of 80 % on 32 images is itself uncertain by about 13.9 points.")
+    assert conclusion([]).startswith("No method has a finished run beside the networks alone")
+
+
+def with_student(values: dict[str, float], networks: str, seed: int) -> Result:
+    """A result of three peers, one of them the student `small`."""
+    config = Config(method={"name": "x"}, peers=3, student="small", network=networks, seed=seed)
+    return replace(result_of(values, seed=seed), config=config)
+
+
+def test_a_named_student_is_compared_with_itself_wherever_it_stands() -> None:
+    """A method may keep its last peer, and the student stands there: its company moves up."""
+    alone, own = {}, {}
+    for seed, gain in enumerate((2.0, 2.1, 1.9)):
+        values = {"peer0": 50.0 + seed, "peer1": 60.0, "peer2": 70.0}
+        alone[seed] = with_student(values, "small,large,larger", seed)
+        moved = {"peer0": 60.5, "peer1": 71.5, "peer2": 50.0 + seed + gain}
+        own[seed] = with_student(moved, "large,larger,small", seed)
+    found = found_in(independent=alone, own=own)
+    last = {c: d for (_, c, epoch), d in found.items() if epoch == "last"}
+    assert {c: (d.kind, d.against, round(d.statistics.mean, 6)) for c, d in last.items()} == {
+        "mean peer": ("mean peer", "mean peer", pytest.approx(4 / 3)),
+        "peer0": ("peer", "peer1", 0.5),
+        "peer1": ("peer", "peer2", 1.5),
+        "peer2": ("student", "peer0", 2.0),
+    }
+    assert last["peer2"].comparisons == 1
+    assert conclusion(list(found.values())).startswith(
+        "own (+2.00 [+1.8, +2.2]) helped the student. "
+    )
 
 
 def test_the_conclusion_is_first_in_the_file_and_last_on_the_terminal(

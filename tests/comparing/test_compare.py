@@ -12,8 +12,8 @@ from comparisons import TREE, Ended, InThisProcess, compare
 from runs_of import undrawn, untimed
 
 from codistill import seals
-from codistill.comparing.comparison import read_comparison
-from codistill.comparing.planned_runs import PlannedRun
+from codistill.comparing.comparison import parse_comparison, read_comparison
+from codistill.comparing.planned_runs import PlannedRun, plan_runs
 
 ROOT = Path(__file__).parents[2]
 
@@ -192,6 +192,68 @@ def test_what_is_probably_not_meant_is_remarked(
     assert compare(tmp_path, TREE | {"seeds": [0], "methods": methods}) == 0
     assert "slow: method.ramp_up is 80 epochs, and the run has 1" in caplog.text
     assert "ffl: method.ramp_up" not in caplog.text  # scaled to the run's length
+
+
+def test_a_sweep_reports_what_the_held_out_images_chose(
+    tmp_path: Path, launcher: InThisProcess, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = TREE["settings"] | {"limit_steps": 2}
+    tree = TREE | {"seeds": [0], "settings": settings, "sweep": {"lr": [1e-7, 0.1]}}
+    assert compare(tmp_path, tree) == 0
+    assert launcher.started == [
+        f"{method}_lr_{lr}_resnet8_seed0" for method in ("independent", "dml") for lr in (1e-7, 0.1)
+    ]
+    said, out = capsys.readouterr().out, tmp_path / "out"
+    text = (out / "sweep.md").read_text()
+    assert text.startswith("By the held-out images, the best values are: independent, lr=")
+    assert len(re.findall(r"^\| dml \| lr=", text, re.MULTILINE)) == 2
+    (chosen,) = re.findall(r"^\| dml \| (lr=\S+) \| \S+ \| chosen ", text, re.MULTILINE)
+    held_out = {
+        lr: json.loads((out / "runs" / f"dml_lr_{lr}_resnet8_seed0" / "result.json").read_text())
+        for lr in (1e-7, 0.1)
+    }
+    means = {
+        f"lr={lr}": sum(of["last"][f"peer{k}"]["val/top1"] for k in (0, 1)) / 2
+        for lr, of in held_out.items()
+    }
+    assert chosen == max(means, key=lambda lr: means[lr])
+    # Only what was chosen is in the tables of the test images, against the chosen of the other.
+    (versus,) = re.findall(
+        r"^\| dml, (lr=\S+) \| mean peer ", (out / "differences.md").read_text(), re.M
+    )
+    assert versus == chosen
+    assert (out / "table.md").read_text().count("| peer0 |") == 2
+    assert said.index("chosen") < said.index("last epoch")
+    # One value that is not finished: nothing is chosen yet, and that is said.
+    (out / "runs" / f"dml_lr_{1e-7}_resnet8_seed0" / "result.json").unlink()
+    assert compare(tmp_path, tree, "--report-only") == 0
+    said = capsys.readouterr().out
+    assert "note: dml: no seed is finished with every value of the sweep, so none is" in said
+    assert "No method has a finished run beside the networks alone of the same seed." in said
+
+
+def test_a_sweep_without_held_out_images_is_refused(
+    tmp_path: Path, launcher: InThisProcess, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = {"name": "digits", "val_fraction": 0.0}
+    tree = TREE | {"settings": TREE["settings"] | {"data": data}, "sweep": {"lr": [0.01, 0.1]}}
+    assert compare(tmp_path, tree) == 2
+    said = capsys.readouterr().err
+    assert "sweep: held-out images choose the values, and none are held out: give data.val_" in said
+    assert launcher.started == []
+
+
+def test_a_sweep_over_what_batches_are_made_of(tmp_path: Path) -> None:
+    """Each row has batches of its own, from which its defaults are taken."""
+    settings = TREE["settings"] | {"batch_size": 0}
+    tree = TREE | {"settings": settings, "sweep": {"data.pad": [0, 2], "batch_size": [0, 100]}}
+    runs = plan_runs(parse_comparison(tree, "it"), tmp_path)
+    assert [(r.config.data.pad, r.config.batch_size) for r in runs[:4]] == [
+        (0, 32),
+        (0, 100),
+        (2, 32),
+        (2, 100),
+    ]
 
 
 def test_a_run_whose_images_are_others_is_told(

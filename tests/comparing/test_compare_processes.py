@@ -261,7 +261,7 @@ def test_places_take_turns_with_the_gpus(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr("codistill.comparing.launchers.WorkerProcess", process)
     config = Config(network="resnet8")
-    run = PlannedRun(Row("ffl", config, "independent", "ffl_resnet8"), 0, tmp_path, config)
+    run = PlannedRun(Row("ffl", config, "independent", "ffl_resnet8", "ffl"), 0, tmp_path, config)
     for place in range(4):
         Processes(["2", "5", "7"]).start(run, place)
     Processes().start(run, 0)

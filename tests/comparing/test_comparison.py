@@ -143,6 +143,22 @@ def test_a_run_keeps_its_folder_when_a_network_is_added(tmp_path: Path) -> None:
         ({"published": {"dlm": {}}}, "'dlm' is no row: did you mean 'dml'?"),
         ({"published": {"dml": {"value": 1}}}, "give value, source, and how its recipe differs"),
         ({"slurm": 3}, "slurm is 3"),
+        ({"sweep": [3]}, "sweep is [3]: give settings with values"),
+        ({"sweep": {"lr": 3}}, "sweep: lr is 3: give two values or more"),
+        ({"sweep": {"lr": [0.1]}}, "sweep: lr is [0.1]: give two values or more"),
+        ({"sweep": {"lr": [0.1, 0.1]}}, "give two values or more, each once"),
+        ({"sweep": {"lr": [0.1, -1]}}, "dml, lr=-1: lr is -1"),
+        ({"sweep": {"lrr": [1, 2]}}, "sweep: 'lrr' is not known: did you mean 'lr'?"),
+        ({"sweep": {"seed": [1, 2]}}, "'seed' cannot be swept: it has a place of its own: seeds"),
+        ({"sweep": {"threads": [1, 2]}}, "'threads' cannot be swept: it changes no result"),
+        ({"sweep": {"data.val_fraction": [0.1, 0.2]}}, "would be measured on other images"),
+        ({"sweep": {"peers": [2, 3]}}, "'peers' cannot be swept: list methods with other peers"),
+        ({"sweep": {"method.x": [1, 2]}}, "sweep: none of dml takes 'method.x', or all give it"),
+        (
+            {"sweep": {"method.temperature": [1, 2]}, "methods": {"dml": {"temperature": 3}}},
+            "none of dml takes 'method.temperature', or all give it",
+        ),
+        ({"sweep": {"lr": [1, 2]}, "methods": {"dlm": {}}}, "dlm, lr=1: method 'dlm' is not known"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(
@@ -162,6 +178,39 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
     line = refused(tmp_path, methods={"dml": {"lr": 1}, "ffl": {"x": 1}, "kdcl": {}})
     assert "2 problems: (1) methods: dml" in line
     assert "(2) methods: ffl" in line
+
+
+def test_a_sweep_makes_a_row_of_every_value_also_for_the_networks_alone(tmp_path: Path) -> None:
+    sweep = {"lr": [0.1, 0.3], "method.temperature": [1, 3], "shared": [0, 2]}
+    methods = {"dml": {}, "cold": {"name": "dml", "temperature": 0.5, "shared": 1}}
+    rows = {r.label: r for r in read(tmp_path, sweep=sweep, methods=methods).rows}
+    by_method: dict[str, list[str]] = {}
+    for row in rows.values():
+        by_method.setdefault(row.method, []).append(row.label)
+    assert by_method["independent"] == ["independent, lr=0.1", "independent, lr=0.3"]
+    assert len(by_method["dml"]) == 8
+    assert by_method["cold"] == ["cold, lr=0.1", "cold, lr=0.3"]  # it gives the others itself
+    c = rows["dml, lr=0.3, temperature=1, shared=2"].config
+    assert (c.lr, c.method["temperature"], c.shared) == (0.3, 1.0, 2)
+    assert (rows["independent, lr=0.3"].config.lr, rows["independent, lr=0.3"].config.shared) == (
+        0.3,
+        0,
+    )
+    assert rows["cold, lr=0.1"].config.method["temperature"] == 0.5
+    assert {row.baseline for row in rows.values()} == {"independent"}
+    places = [row.folder(0) for row in rows.values()]
+    assert len({*places}) == len(places)
+    assert "dml_lr_0.3_temperature_1_shared_2_resnet8_seed0" in places
+    # Of the data, settings that leave the images as they are; the rest of them stays.
+    data = {"name": "digits", "flip": True}
+    rows = {
+        r.label: r
+        for r in read(
+            tmp_path, settings={"data": data, "peers": 2}, sweep={"data.pad": [0, 2]}
+        ).rows
+    }
+    assert [r.config.data.pad for r in rows.values()] == [0, 2, 0, 2]
+    assert all(r.config.data.flip for r in rows.values())
 
 
 @pytest.mark.parametrize("text", ["", "- dml", "methods: [", "seeds: [0]\nseeds: [1]\n"])

@@ -77,7 +77,7 @@ def test_photographs_take_the_recipe_as_in_train(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_classes(tmp_path / "photos", {"ant": 12, "bee": 12})
-    rows = asked("photos/ --pretrained false --data.image_size 32", "dml,independent").rows
+    rows = asked("photos/ --pretrained false --shared 1", "dml,independent").rows
     assert [row.label for row in rows] == ["independent", "dml"]  # it is always there
     c = rows[1].config
     assert (c.optimizer, c.student, c.epochs) == ("adamw", "timm/mobilenetv3_small_100", 0)
@@ -117,6 +117,20 @@ def test_options_go_to_the_methods_that_take_them() -> None:
     assert rows[1].config.data.image_size is None  # the recipe's images are of another kind
 
 
+def test_a_sweep_is_written_into_the_file() -> None:
+    sweeps = ["lr=1e-3,0.1", "milestones=[1],[0.5,0.75]", "optimizer=sgd,timm/lion"]
+    argv = with_data(["digits", "--network", "resnet8"])[0]
+    comparison = comparison_of(argv, "dml", None, 1, "it", {}, sweeps)
+    wanted = {
+        "lr": [1e-3, 0.1],
+        "milestones": [[1], [0.5, 0.75]],
+        "optimizer": ["sgd", "timm/lion"],
+    }
+    assert comparison.sweep == wanted
+    assert len(comparison.rows) == 16
+    assert yaml.safe_load(comparison.text)["sweep"] == wanted
+
+
 @pytest.mark.parametrize(
     ("line", "answer"),
     [
@@ -136,15 +150,21 @@ def test_options_go_to_the_methods_that_take_them() -> None:
         ("digits --methods dml --network a --networks b", "--network and --networks both name"),
         ("digits --methods dml --paralell 2", "'paralell' is not known: did you mean 'parallel'?"),
         ("digits --methods one,kd", "methods: one: "),
+        ("digits --methods dml --sweep lr", "--sweep is 'lr': give a setting and values, such as"),
+        ("digits --methods dml --sweep lr=[1", "--sweep 'lr=[1' cannot be read: "),
+        ("digits --methods dml --sweep lr=1", "sweep: lr is [1]: give two values or more"),
+        ("digits --methods dml --sweep lr=1,x", "dml, lr=x: "),
+        ("digits --methods dml --sweep data=a,b", "'data.name' cannot be swept: its values would"),
+        ("a.yaml --sweep lr=1,2", "--sweep is for comparisons without a file: write sweep in a.y"),
     ],
 )
 def test_what_it_cannot_use_gets_one_line(
-    line: str, answer: str, tmp_path: Path, launcher: InThisProcess
+    line: str, answer: str, tmp_path: Path, launcher: InThisProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(launcher, "start", lambda *_: pytest.fail("it trains"))
     done = codistill("compare", *line.split(), cwd=tmp_path)
     assert done.returncode == 2
     assert answer in done.stderr.splitlines()[-1]
-    assert launcher.started == []
     assert list(tmp_path.iterdir()) == []
 
 

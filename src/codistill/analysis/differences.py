@@ -13,7 +13,10 @@ from codistill.analysis.paired import SIGNIFICANT, Paired, holm, paired, smalles
 from codistill.runs.finished import Result
 
 Epoch = Literal["last", "best_by_validation"]
+Kind = Literal["mean peer", "student", "peer", "ensemble", "its own"]
 EPOCHS: tuple[Epoch, ...] = ("last", "best_by_validation")
+
+_TWO_SIDED = 1.96  # of the normal distribution, 95 %
 
 BySeed = Mapping[int, Result]
 
@@ -37,7 +40,7 @@ class Difference:
     label: str
     classifier: str
     against: str
-    kind: Literal["mean peer", "peer", "ensemble", "its own"]
+    kind: Kind
     epoch: Epoch
     seeds: tuple[int, ...]
     statistics: Paired
@@ -79,31 +82,64 @@ def differences(results: Mapping[str, BySeed], baselines: Mapping[str, str]) -> 
     return found
 
 
-def conclusion(found: Sequence[Difference], test_images: int | None = None) -> str:
-    """What a comparison shows of the mean peer after the last epoch, in two or three sentences.
+def conclusion(
+    found: Sequence[Difference], test_images: int | None = None, alone: float | None = None
+) -> str:
+    """What a comparison shows after the last epoch, and what it could not have shown.
+
+    It is on the named student, where there is one, else on the mean peer.
 
     Args:
         found: all comparisons, corrected.
         test_images: number of images that were tested on, if it is known.
+        alone: test top-1 in % of the networks alone, if it is known.
     """
-    of_peers = [d for d in found if d.kind == "mean peer" and d.epoch == "last"]
-    said = []
-    for verdict in ("helped", "hurt"):
-        those = [f"{d.label} ({d.statistics.mean:+.2f})" for d in of_peers if d.verdict == verdict]
-        if those:
-            said.append(f"{', '.join(those)} {verdict} the peers")
-    shown = " and ".join(said) if said else "No method is shown to help or to hurt the peers"
-    others = [d.label for d in of_peers if d.verdict not in ("helped", "hurt")]
+    last = [d for d in found if d.epoch == "last"]
+    shown = [d for d in last if d.kind == "student"] or [d for d in last if d.kind == "mean peer"]
+    if not shown:
+        return "No method has a finished run beside the networks alone of the same seed."
+    of = "the student" if shown[0].kind == "student" else "the peers"
+    said = [
+        f"{', '.join(those)} {verdict} {of}"
+        for verdict in ("helped", "hurt")
+        if (those := [_by(d) for d in shown if d.verdict == verdict])
+    ]
+    others = [_by(d) for d in shown if d.verdict not in ("helped", "hurt")]
     if said and others:
-        shown += f"; of {', '.join(others)} neither is shown"
-    if (smallest := smallest_shown([d.statistics for d in of_peers])) is None:
-        return f"{shown}. One seed, or seeds without spread, cannot show a difference."
-    n = min(d.statistics.n for d in of_peers if d.statistics.n > 1)
+        said.append(f"of {', '.join(others)} neither is shown")
+    elif others:
+        said.append(f"No method is shown to help or to hurt {of}: {', '.join(others)}")
+    text = f"{'; '.join(said)}. "
     images = f" on {test_images:,} test images" if test_images else ""
+    if (smallest := smallest_shown([d.statistics for d in shown])) is None:
+        text += (
+            f"One seed, or seeds without spread,{images and f'{images},'} cannot show a difference."
+        )
+    else:
+        n = min(d.statistics.n for d in shown if d.statistics.n > 1)
+        text += (
+            f"With {n} seeds{images}, a mean difference below about {smallest:.1f} points could "
+            "not have been shown."
+        )
+    if not test_images or not alone or (margin := _margin(alone, test_images)) <= (smallest or 0):
+        return text
     return (
-        f"{shown}. With {n} seeds{images}, a mean difference below about {smallest:.1f} points "
-        "could not have been shown."
+        f"{text} And an accuracy of {alone:.0f} % on {test_images:,} images is itself uncertain by "
+        f"about {margin:.1f} points."
     )
+
+
+def _by(d: Difference) -> str:
+    """A label with its mean difference, and the interval of that."""
+    if d.statistics.interval is None:
+        return f"{d.label} ({d.statistics.mean:+.2f})"
+    low, high = d.statistics.interval
+    return f"{d.label} ({d.statistics.mean:+.2f} [{low:+.1f}, {high:+.1f}])"
+
+
+def _margin(accuracy: float, images: int) -> float:
+    """Half of the 95 % interval, in points, of an accuracy in % that so many images tell."""
+    return _TWO_SIDED * (accuracy * (100 - accuracy) / images) ** 0.5
 
 
 def missing_seeds(results: Mapping[str, BySeed], seeds: Sequence[int]) -> list[str]:
@@ -138,14 +174,25 @@ def _of_row(label: str, runs: BySeed, alone: BySeed, epoch: Epoch) -> Iterator[D
             yield Difference(label, classifier, against, kind, epoch, seeds, paired(values))
 
 
-def _opponent(
-    classifier: str, result: Result, alone: Result
-) -> tuple[Literal["mean peer", "peer", "ensemble", "its own"], str]:
+def _peer_like(peer: str, result: Result, alone: Result) -> str:
+    """The peer of the networks alone that has a peer's network: mostly at the same place."""
+    ours, theirs = result.config.networks(), alone.config.networks()
+    name = ours[int(peer.removeprefix("peer"))]
+    return (
+        peer
+        if theirs[int(peer.removeprefix("peer")) :][:1] == [name]
+        else f"peer{theirs.index(name)}"
+    )
+
+
+def _opponent(classifier: str, result: Result, alone: Result) -> tuple[Kind, str]:
     """Kind and opponent of a classifier: one network against one, several against several."""
     if classifier == "mean peer":
         return "mean peer", "mean peer"
+    if classifier == result.student_peer:
+        return "student", alone.student_peer or classifier
     if classifier in result.scores.peers:
-        return "peer", classifier
+        return "peer", _peer_like(classifier, result, alone)
     if (
         classifier in result.manifest.students
     ):  # a leader, a mean teacher: as large and fast as a peer

@@ -69,6 +69,14 @@ def _parser() -> Parser:
     parser.add_argument(
         "--networks", metavar="NAMES", help="networks, each with every method (default: train's)"
     )
+    parser.add_argument(
+        "--sweep",
+        action="append",
+        default=[],
+        metavar="SETTING=A,B",
+        help="values to try, such as lr=0.03,0.1 or method.temperature=1,3; the held-out images "
+        "choose. Several make a grid",
+    )
     add_out(
         parser,
         "folder of the runs and the report (default: runs/compare_DATA, or runs/NAME of FILE)",
@@ -94,10 +102,12 @@ def _by_options(
     from codistill.comparing.without_file import comparison_of, usual_folder
 
     command = printable(shlex.join(["codistill", "compare", *argv]))
-    own = ("methods", "networks", "seeds", "parallel", "launcher", "max_time", "images")
+    own = ("methods", "networks", "seeds", "sweep", "parallel", "launcher", "max_time", "images")
     also = {f"--{name}": "" for name in own} | {"--trust_code": TRUST_CODE}
     seeds = options.seeds or 3
-    comparison = comparison_of(rest, options.methods, options.networks, seeds, command, also)
+    comparison = comparison_of(
+        rest, options.methods, options.networks, seeds, command, also, options.sweep
+    )
     return comparison, place_of(options.out) if options.out else usual_folder(rest)
 
 
@@ -117,8 +127,8 @@ def _of_file(
             "give images and methods, such as codistill compare photos --methods dml,ffl, or one "
             "file (see codistill compare --help)"
         )
-    for name in ("seeds", "networks"):
-        if getattr(options, name) is not None:
+    for name in ("seeds", "networks", "sweep"):
+        if getattr(options, name):
             raise InputError(
                 f"--{name} is for comparisons without a file: write {name} in {rest[0]}"
             )

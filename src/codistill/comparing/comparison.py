@@ -5,6 +5,8 @@ It needs no data, and PyTorch only for the options of methods.
 
 import dataclasses
 import inspect
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,16 +22,28 @@ from codistill.comparing.sections import (
     seeds_in,
     settings_in,
     slug,
+    sweep_in,
 )
-from codistill.errors import InputError, did_you_mean
+from codistill.errors import InputError, MissingExtraError, did_you_mean
 from codistill.files import read_text
 from codistill.importing import refuse_code
 from codistill.settings.arguments import config_of
 from codistill.settings.config import Config
+from codistill.settings.recipes import as_settings
 from codistill.settings.yaml_files import read_yaml
 
 BASELINE = "independent"
-_KEYS = ("recipe", "settings", "networks", "seeds", "methods", "published", "slurm", "note")
+_KEYS = (
+    "recipe",
+    "settings",
+    "networks",
+    "seeds",
+    "methods",
+    "sweep",
+    "published",
+    "slurm",
+    "note",
+)
 
 
 @dataclass(frozen=True)
@@ -37,16 +51,21 @@ class Row:
     """One setting of a comparison, for all seeds.
 
     Attributes:
-        label: the method's label in the file, and the network if there are several.
+        label: the method's label in the file, the values of a sweep, and the network if there are
+            several.
         config: the settings with the first seed.
-        baseline: label of the row that this one is compared with; a baseline has its own.
-        place: method and network in the names of its runs' folders.
+        baseline: method of the row that this one is compared with; a baseline has its own.
+        place: method, values and network in the names of its runs' folders.
+        method: the label without the values of a sweep.
+        values: the values of a sweep, by the settings' names.
     """
 
     label: str
     config: Config
     baseline: str
     place: str
+    method: str
+    values: dict[str, Any] = field(default_factory=dict)
 
     def folder(self, seed: int) -> str:
         """The name of a run's folder, made of method, network and seed."""
@@ -65,6 +84,7 @@ class Comparison:
         published: published figures by label: value, source, differences of the recipe.
         slurm: parameters of submitit's executor.
         note: note for readers of its report.
+        sweep: values of the settings of a sweep, of which the held-out images choose.
     """
 
     name: str
@@ -74,6 +94,7 @@ class Comparison:
     published: dict[str, dict[str, str]] = field(default_factory=dict)
     slurm: dict[str, Any] = field(default_factory=dict)
     note: str = ""
+    sweep: dict[str, list[Any]] = field(default_factory=dict)
 
     def with_text(self, text: str) -> "Comparison":
         """The comparison, with this text as its file."""
@@ -107,12 +128,13 @@ def parse_comparison(tree: Any, name: str, trust_code: bool = True) -> Compariso
     seeds = problems.of(seeds_in, tree.get("seeds")) or []
     networks = problems.of(networks_in, tree.get("networks"), settings) or []
     methods = problems.of(methods_in, tree.get("methods")) or {}
+    sweep = problems.of(sweep_in, tree.get("sweep") or {}) or {}
     problems.raise_any()
     if not trust_code:
         listed = [*(n["network"] for n in networks), str(settings.get("loggers", ""))]
         names = [*(entry["name"] for entry in methods.values()), *",".join(listed).split(",")]
         refuse_code(names, name)
-    rows = _rows(methods, networks, settings, seeds[0], problems)
+    rows = _rows(methods, networks, settings, sweep, seeds[0], problems)
     published = problems.of(published_in, tree.get("published") or {}, [r.label for r in rows])
     slurm = tree.get("slurm") or {}
     if not isinstance(slurm, dict):
@@ -121,7 +143,7 @@ def parse_comparison(tree: Any, name: str, trust_code: bool = True) -> Compariso
     if not isinstance(note, str):
         problems.add(f"note is {note!r}: give a text")
     problems.raise_any()
-    return Comparison(name, text_of(tree), rows, seeds, published or {}, slurm, note)
+    return Comparison(name, text_of(tree), rows, seeds, published or {}, slurm, note, sweep)
 
 
 def text_of(tree: dict[str, Any]) -> str:
@@ -133,13 +155,17 @@ def _rows(
     methods: dict[str, dict[str, Any]],
     networks: list[dict[str, Any]],
     settings: dict[str, Any],
+    sweep: dict[str, list[Any]],
     seed: int,
     problems: Problems,
 ) -> list[Row]:
-    """The baselines, then every method with every network.
+    """The baselines, then every method with every network and all values of a sweep.
 
     Rows that are the same because a network sets peers or shared appear once.
     """
+    for name in sweep:
+        if not any(name in _swept(sweep, entry, {}) for entry in methods.values()):
+            problems.add(f"sweep: none of {', '.join(methods)} takes {name!r}, or all give it")
     baselines: dict[str, Row] = {}
     rows: list[Row] = []
     for network in networks:
@@ -147,26 +173,64 @@ def _rows(
         suffix = f", {network['network']}" if len(networks) > 1 else ""
         usual = network.get("peers", settings.get("peers", Config().peers))
         for label, entry in methods.items():
-            where = f"methods: {label}{suffix}"
-            config = problems.of(_config, entry, network, settings, seed, where)
-            if config is None:
-                continue
-            of_peers = "" if config.peers == usual else f" x{config.peers}"
-            baseline = f"{BASELINE}{of_peers}{suffix}"
-            if baseline not in baselines:
+            for values in _grid(sweep, entry, network):
+                where = f"methods: {_with_values(label, values)}{suffix}"
+                config = problems.of(_config, entry, network, settings, seed, where, values)
+                if config is None:
+                    continue
+                of_peers = "" if config.peers == usual else f" x{config.peers}"
                 alone = {"name": BASELINE, "peers": config.peers, "shared": 0}
-                bar = _config(alone, network | alone, settings, seed, baseline)
-                baselines[baseline] = Row(
-                    baseline, bar, baseline, f"{slug(f'{BASELINE}{of_peers}')}_{of_network}"
-                )
-            row = Row(f"{label}{suffix}", config, baseline, f"{slug(label)}_{of_network}")
-            same = [r for r in (baselines[baseline], *rows) if r.config == config]
-            if not same:
-                rows.append(row)
-            elif same[0].label != row.label and not network.keys() & {*OF_AN_ENTRY}:
-                problems.add(f"{where}: it is the same as {same[0].label!r}: leave it out")
+                of_all = {k: v for k, v in values.items() if k != "shared" and k[:7] != "method."}
+                name = f"{BASELINE}{of_peers}"
+                key = f"{_with_values(name, of_all)}{suffix}"
+                if key not in baselines:
+                    bar = _config(alone, network | alone, settings, seed, BASELINE, of_all)
+                    baselines[key] = _row(name, of_all, suffix, of_network, bar, f"{name}{suffix}")
+                baseline = baselines[key]
+                row = _row(label, values, suffix, of_network, config, baseline.method)
+                same = [r for r in (baseline, *rows) if r.config == config]
+                if not same:
+                    rows.append(row)
+                elif same[0].label != row.label and not network.keys() & {*OF_AN_ENTRY}:
+                    problems.add(f"{where}: it is the same as {same[0].label!r}: leave it out")
     _refuse_doubles([*baselines.values(), *rows], problems)
     return [*baselines.values(), *rows]
+
+
+def _row(
+    method: str, values: dict[str, Any], suffix: str, network: str, config: Config, baseline: str
+) -> Row:
+    label = _with_values(method, values)
+    place = f"{slug(label)}_{network}"
+    return Row(f"{label}{suffix}", config, baseline, place, f"{method}{suffix}", values)
+
+
+def _with_values(method: str, values: dict[str, Any]) -> str:
+    return ", ".join([method, *(f"{k.removeprefix('method.')}={v}" for k, v in values.items())])
+
+
+def _grid(
+    sweep: dict[str, list[Any]], entry: dict[str, Any], network: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """All values of a sweep together, for an entry."""
+    names = _swept(sweep, entry, network)
+    for values in itertools.product(*(sweep[name] for name in names)):
+        yield dict(zip(names, values, strict=True))
+
+
+def _swept(
+    sweep: dict[str, list[Any]], entry: dict[str, Any], network: dict[str, Any]
+) -> list[str]:
+    """The settings of a sweep that an entry takes, and that neither it nor its network gives."""
+    from codistill.methods import method_class
+
+    try:
+        takes = {*inspect.signature(method_class(entry["name"])).parameters}
+    except (InputError, MissingExtraError):
+        takes = set()  # its row is told to have no method
+    own = {f"method.{option}" for option in takes if option not in entry}
+    given = {*OF_AN_ENTRY} & (entry.keys() | network.keys())
+    return [n for n in sweep if n not in given and (n in own or not n.startswith("method."))]
 
 
 def _config(
@@ -175,9 +239,15 @@ def _config(
     settings: dict[str, Any],
     seed: int,
     where: str,
+    values: dict[str, Any],
 ) -> Config:
-    """The settings of a method with a network; the network's win over the method's."""
+    """The settings of a method with a network; the network's win over the method's.
+
+    The values of a sweep win over the settings of all.
+    """
     options = {key: value for key, value in entry.items() if key not in OF_AN_ENTRY}
+    options |= {k.removeprefix("method."): v for k, v in values.items() if k[:7] == "method."}
+    settings = _with_swept(settings, {k: v for k, v in values.items() if k[:7] != "method."})
     own = {key: entry[key] for key in OF_AN_ENTRY if key in entry}
     over = {key: value for key, value in network.items() if key in ("network", *OF_AN_ENTRY)}
     try:
@@ -186,6 +256,15 @@ def _config(
     except InputError as error:
         text = str(error)
         raise InputError(text if text.startswith(where) else f"{where}: {text}") from error
+
+
+def _with_swept(settings: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """Settings with values of a sweep in their place."""
+    if not values:
+        return settings
+    swept = as_settings(values, "sweep")
+    data = settings.get("data", {}) | swept.get("data", {})
+    return settings | swept | ({"data": data} if data else {})
 
 
 def _refuse_settings(options: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,11 +87,10 @@ def plan_runs(comparison: Comparison, folder: Path, check: bool = True) -> list[
             networks, folders that hold another run.
     """
     problems = Problems(comparison.name)
-    rows, data = comparison.rows, None
+    rows, fingerprint = comparison.rows, None
     if check:
         problems.of(require_loggers, rows[0].config)  # the same for all rows
-        data = build_data(rows[0].config, torch.device("cpu"))  # and so are they
-        rows = list(_checked_rows(rows, data, problems))
+        rows, fingerprint = _checked_rows(comparison, problems)
     runs = [
         PlannedRun(row, seed, folder, dataclasses.replace(row.config, seed=seed))
         for seed in comparison.seeds
@@ -99,7 +98,7 @@ def plan_runs(comparison: Comparison, folder: Path, check: bool = True) -> list[
     ]
     for run in runs:
         if run.begun():
-            problems.of(_belongs, run, data)
+            problems.of(_belongs, run, fingerprint)
     problems.raise_any()
     return runs
 
@@ -111,16 +110,30 @@ def strangers(runs: Iterable[PlannedRun], folder: Path) -> list[str]:
     return sorted(path.name for path in there if path.name not in known)
 
 
-def _checked_rows(rows: Iterable[Row], data: Data, problems: Problems) -> Iterator[Row]:
-    """The rows whose methods can be built; a problem of several rows is noted once."""
+def _checked_rows(comparison: Comparison, problems: Problems) -> tuple[list[Row], str]:
+    """The rows whose methods can be built, and the fingerprint of the images of all.
+
+    A problem of several rows is noted once. A sweep may change how the images are read.
+    """
+    rows, of_settings = [], dict[str, Data]()
     failed: dict[str, list[str]] = defaultdict(list)
-    for row in rows:
+    for row in comparison.rows:
+        c = row.config
+        key = repr((c.data, c.batch_size, c.limit_steps))
+        data = of_settings.get(key) or build_data(c, torch.device("cpu"))
+        of_settings[key] = data
         try:
-            yield _checked(row, data)
+            rows.append(_checked(row, data))
         except (InputError, MissingExtraError, OSError) as error:
             failed[str(error)].append(row.label)
     for problem, labels in failed.items():
         problems.add(f"methods: {', '.join(labels)}: {problem}")
+    if comparison.sweep and "val" not in data.evaluate_on:
+        problems.add(
+            "sweep: held-out images choose the values, and none are held out: give "
+            "data.val_fraction 0.1, or another number above 0"
+        )
+    return rows, data.fingerprint
 
 
 def _checked(row: Row, data: Data) -> Row:
@@ -135,9 +148,9 @@ def _checked(row: Row, data: Data) -> Row:
     return dataclasses.replace(row, config=config)
 
 
-def _belongs(run: PlannedRun, data: Data | None) -> None:
+def _belongs(run: PlannedRun, fingerprint: str | None) -> None:
     """Raises InputError if a folder holds another run than the comparison asks for."""
-    different = differences_from(run.path, run.config, data.fingerprint if data else None)
+    different = differences_from(run.path, run.config, fingerprint)
     if different:
         raise InputError(
             f"{run.path} does not belong to it any more, it was made with {', '.join(different)}: "

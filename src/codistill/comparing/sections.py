@@ -2,16 +2,31 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
 from typing import Any, TypeVar
 
 from codistill.errors import InputError, MissingExtraError, did_you_mean
 from codistill.settings.arguments import of_another_kind
 from codistill.settings.config import Config
+from codistill.settings.data_config import DataConfig
 from codistill.settings.recipes import as_settings, read_recipe
 
 OF_AN_ENTRY = ("peers", "shared")
 """Settings that may differ between rows, beside the method and the network."""
 _ELSEWHERE = {"method": "methods", "network": "networks", "seed": "seeds", "out": "--out"}
+
+_OTHER_IMAGES = "its values would be measured on other images"
+_NOT_SWEPT = {
+    **{name: f"it has a place of its own: {place}" for name, place in _ELSEWHERE.items()},
+    "peers": "list methods with other peers, such as three: {name: dml, peers: 3}",
+    "student": "list networks",
+    "data": "give one setting of it, such as data.min_scale",
+    **dict.fromkeys(("data.name", "data.root", "data.split_seed"), _OTHER_IMAGES),
+    **dict.fromkeys(("data.val_fraction", "data.test_fraction", "data.splits"), _OTHER_IMAGES),
+    **dict.fromkeys(("data.label_column", "data.image_column"), _OTHER_IMAGES),
+}
+_NO_MATTER = "it changes no result"
+_HELP = "`codistill train --help`"
 
 NOT_AT_HAND = "not at hand"
 """The value of a published figure that exists, but that we do not have."""
@@ -115,6 +130,25 @@ def methods_in(methods: Any) -> dict[str, dict[str, Any]]:
             raise InputError(f"methods: {label} is {entry!r}: give options, such as {{name: ffl}}")
         found[label] = {"name": label} | entry
     return found
+
+
+def sweep_in(sweep: Any) -> dict[str, list[Any]]:
+    """The values of each setting of a sweep."""
+    if not isinstance(sweep, dict):
+        raise InputError(f"sweep is {sweep!r}: give settings with values, such as lr: [0.03, 0.1]")
+    settings = {**{f.name: f for f in fields(Config)}}
+    settings |= {f"data.{f.name}": f for f in fields(DataConfig)}
+    for name, values in sweep.items():
+        if not isinstance(values, list) or len({*map(repr, values)}) < max(2, len(values)):
+            raise InputError(f"sweep: {name} is {values!r}: give two values or more, each once")
+        if name in _NOT_SWEPT or (
+            name in settings and not settings[name].metadata.get("recipe", True)
+        ):
+            raise InputError(f"sweep: {name!r} cannot be swept: {_NOT_SWEPT.get(name, _NO_MATTER)}")
+        if name not in settings and not str(name).startswith("method."):
+            hint = did_you_mean(str(name), [*settings, "method.OPTION"], _HELP)
+            raise InputError(f"sweep: {name!r} is not known: {hint}")
+    return sweep
 
 
 def published_in(published: Any, labels: Iterable[str]) -> dict[str, dict[str, str]]:

@@ -5,13 +5,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from codistill.comparing.comparison import BASELINE, Comparison, parse_comparison
 from codistill.comparing.sections import slug
-from codistill.errors import InputError, did_you_mean
+from codistill.errors import InputError, did_you_mean, reason
 from codistill.settings.arguments import given_settings, last_value, option_names
 from codistill.settings.config import names_in
 from codistill.settings.recipes import as_settings, read_recipe
-from codistill.settings.yaml_files import to_yaml
+from codistill.settings.yaml_files import parse_yaml, to_yaml
 
 _ELSEWHERE = {
     "method.name": "--methods NAME,NAME",
@@ -26,6 +28,7 @@ def comparison_of(
     seeds: int,
     command: str,
     also: Mapping[str, str],
+    sweeps: Sequence[str] = (),
 ) -> Comparison:
     """The comparison of a command line, and in its `text` the file of it.
 
@@ -38,6 +41,7 @@ def comparison_of(
         seeds: number of seeds, from 0 on.
         command: the command line, for the first line of the file.
         also: options that the command takes out of its arguments itself, with their help.
+        sweeps: settings with values to try, such as "lr=0.03,0.1"; several make a grid.
 
     Raises:
         InputError: lists what cannot be used.
@@ -65,6 +69,7 @@ def comparison_of(
         "networks": _networks(argv, networks, settings),
         "seeds": list(range(seeds)),
         "methods": entries,
+        "sweep": dict(map(_swept, sweeps)),
     }
     tree = {key: value for key, value in tree.items() if value}
     tree["settings"] = _with_absolute_root(as_settings(settings, "the command"))
@@ -77,6 +82,18 @@ def usual_folder(argv: Sequence[str]) -> Path:
     """The folder of a comparison of these images."""
     place = last_value(argv, "data.root") or last_value(argv, "data.name") or "digits"
     return Path("runs", f"compare_{slug(place.rstrip('/').rpartition('/')[2]) or 'images'}")
+
+
+def _swept(text: str) -> tuple[str, list[Any]]:
+    """A setting and its values, from "lr=0.03,0.1"."""
+    name, equals, values = text.partition("=")
+    try:
+        found = parse_yaml(f"[{values}]")
+    except yaml.YAMLError as error:
+        raise InputError(f"--sweep {text!r} cannot be read: {reason(error)}") from error
+    if not equals:
+        raise InputError(f"--sweep is {text!r}: give a setting and values, such as lr=0.03,0.1")
+    return {"method": "method.name", "data": "data.name"}.get(name, name), found
 
 
 def _networks(
@@ -101,13 +118,9 @@ def _for_method(argv: Sequence[str], method: str) -> Iterator[str]:
     for argument in argv:
         if argument.startswith("--"):
             group, _, option = argument.removeprefix("--").partition("=")[0].partition(".")
-            left_out = group == "method" and option not in takes
-            if left_out and "=" in argument:
-                continue
+            left_out = group == "method" and option not in takes  # and its value
         if not left_out:
             yield argument
-        elif not argument.startswith("--"):
-            left_out = False  # its value
 
 
 def _refuse_unused(argv: Sequence[str], methods: Mapping[str, Any]) -> None:

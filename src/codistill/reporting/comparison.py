@@ -1,10 +1,12 @@
 """The report of a comparison: tables, differences, the page."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import mean
 
 from codistill.analysis.differences import Difference, conclusion, differences, missing_seeds
-from codistill.comparing.comparison import Comparison
+from codistill.analysis.sweeps import Sweep, choice_in_words, sweep
+from codistill.comparing.comparison import Comparison, Row
 from codistill.comparing.planned_runs import PlannedRun, strangers
 from codistill.comparing.sections import NOT_AT_HAND
 from codistill.errors import InputError
@@ -12,6 +14,7 @@ from codistill.importing import optional
 from codistill.reporting.difference_tables import print_differences, write_differences
 from codistill.reporting.page.measure import MeasureOptions
 from codistill.reporting.page.write import require_page, write_page
+from codistill.reporting.sweep_tables import print_sweeps, write_sweeps
 from codistill.reporting.tables import write_report
 from codistill.runs.finished import Result, load_result, version_notes
 
@@ -27,12 +30,15 @@ def report_comparison(
             for run in runs
             if run.row.label == row.label and run.finished()
         }
-    settings = {label: list(by_seed.values()) for label, by_seed in results.items() if by_seed}
-    if not settings:
+    every = {label: list(by_seed.values()) for label, by_seed in results.items() if by_seed}
+    if not every:
         raise InputError(f"{folder} holds no finished run of {comparison.name}")
-    _refuse_other_images(settings)
-    found = differences(results, {row.label: row.baseline for row in comparison.rows})
-    notes = _notes(comparison, runs, results, found, folder)
+    _refuse_other_images(every)
+    sweeps, chosen = _choose(comparison, results)
+    settings = {row.label: every[row.label] for row in chosen.values() if row.label in every}
+    baselines = {r.label: chosen[r.baseline].label for r in chosen.values() if r.baseline in chosen}
+    found = differences({label: results[label] for label in baselines}, baselines)
+    notes = _notes(comparison, runs, results, found, chosen, folder)
     figures = comparison.published
     published = {label: figure["value"] for label, figure in figures.items()}
     sources = [
@@ -42,12 +48,19 @@ def report_comparison(
     ]
     if comparison.note:
         notes.insert(0, comparison.note)
-    written = write_report(settings, folder, published, comparison.note)
-    some = next(iter(settings.values()))[0]
-    in_short = conclusion(found, some.manifest.images.get("test"))
+    images = next(iter(every.values()))[0].manifest.images
+    in_short = conclusion(found, images.get("test"), _accuracy_alone(settings, baselines))
+    written = []
+    if sweeps:
+        choice = choice_in_words(sweeps, images["val"])
+        written += write_sweeps(sweeps, choice, folder)
+        print_sweeps(sweeps, choice)
+        notes.insert(0, choice)
+    written += write_report(settings, folder, published, comparison.note)
     written += write_differences(found, notes, sources, folder, in_short)
-    alone = {row.label for row in comparison.rows if row.baseline == row.label}
-    print_differences({k: v for k, v in settings.items() if k in alone}, found, notes, in_short)
+    alone = {label for label, baseline in baselines.items() if baseline == label}
+    below = notes[1:] if sweeps else notes  # the choice is below its own table
+    print_differences({k: v for k, v in settings.items() if k in alone}, found, below, in_short)
     written += write_page(
         settings,
         folder,
@@ -61,15 +74,50 @@ def report_comparison(
         print(path)
 
 
+def _choose(
+    comparison: Comparison, results: Mapping[str, Mapping[int, Result]]
+) -> tuple[list[Sweep], dict[str, Row]]:
+    """What each method's held-out images chose, and the row of each method that is reported.
+
+    Without a sweep these are all rows. A method whose sweep is not finished has none.
+    """
+    sweeps, chosen = [], {}
+    for method in dict.fromkeys(row.method for row in comparison.rows):
+        rows = {row.label: row for row in comparison.rows if row.method == method}
+        if len(rows) == 1:
+            chosen[method] = next(iter(rows.values()))
+        elif found := sweep(method, [(n, row.values, results[n]) for n, row in rows.items()]):
+            sweeps.append(found)
+            chosen[method] = rows[found.chosen.label]
+    return sweeps, chosen
+
+
+def _accuracy_alone(
+    settings: Mapping[str, Sequence[Result]], baselines: Mapping[str, str]
+) -> float | None:
+    """Test top-1 in % of the networks alone: mean of their peers, seeds and rows; None without."""
+    alone = {label for label, baseline in baselines.items() if label == baseline}
+    runs = [r for label in alone & settings.keys() for r in settings[label]]
+    values = [r.scores.accuracy("last", r.student_peer or "mean peer") for r in runs]
+    return mean([v for v in values if v is not None]) if any(values) else None
+
+
 def _notes(
     comparison: Comparison,
     runs: Sequence[PlannedRun],
     results: Mapping[str, Mapping[int, Result]],
     found: Sequence[Difference],
+    chosen: Iterable[str],
     folder: Path,
 ) -> list[str]:
     """Notes for the reader of the tables."""
     notes = missing_seeds(results, comparison.seeds)
+    chosen = {*chosen}
+    notes += [
+        f"{method}: no seed is finished with every value of the sweep, so none is chosen yet"
+        for method in dict.fromkeys(row.method for row in comparison.rows)
+        if method not in chosen
+    ]
     if any(d.statistics.n == 1 for d in found):
         notes.append("one pair (n = 1) has no interval and cannot be tested")
     every = [result for by_seed in results.values() for result in by_seed.values()]

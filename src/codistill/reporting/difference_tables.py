@@ -25,9 +25,9 @@ CAPTION = (
     "k. Several are compared with several: the ensemble, and classifiers that fuse peers, with the "
     "ensemble of the networks alone. sd: standard deviation of the differences. g: Hedges' g_z, "
     "which is mean / sd without its small-sample bias; it is not defined for n = 2 (-). p: paired "
-    "t test, two-sided, after Holm's correction for all comparisons of its kind (mean peer; each "
-    "peer; ensemble; its own) in its column. verdict: helped or hurt if p < 0.05. by validation: "
-    "the epoch of each run that the held-out images chose."
+    "t test, two-sided, after Holm's correction for all comparisons of its kind (mean peer; a "
+    "named student; each peer; ensemble; its own) in its column. verdict: helped or hurt if "
+    "p < 0.05. by validation: the epoch of each run that the held-out images chose."
 )
 _SHORT_CAPTION = (
     "Test top-1 of each run minus that of the networks alone (independent) with the same seed, in "

@@ -61,6 +61,12 @@ class Result:
         return self.manifest.fingerprint, data.test_fraction, data.split_seed if drawn else None
 
     @property
+    def student_peer(self) -> str | None:
+        """The name of the peer that is the named student; None where none is named."""
+        c = self.config
+        return c.student and f"peer{c.networks().index(c.student)}"
+
+    @property
     def label(self) -> str:
         """The setting in a few words, such as "ffl resnet20 x2 shared 2"."""
         c = self.config

@@ -43,11 +43,16 @@ def read_yaml(file: Path, sealed: bool = True) -> Any:
     text = read_text(file, "YAML", sealed)
     with reading(file, "YAML"):
         try:
-            content = yaml.load(text, _Loader)
+            content = parse_yaml(text)
         except yaml.YAMLError as error:  # which has the line and the column in lines of its own
             raise ValueError(" ".join(str(error).split())) from error
         require_small(content)
     return content
+
+
+def parse_yaml(text: str) -> Any:
+    """The content of a text in YAML; raises yaml.YAMLError."""
+    return yaml.load(text, _Loader)
 
 
 def to_yaml(tree: dict[str, Any]) -> str:
