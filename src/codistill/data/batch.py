@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from codistill import distributed
 from codistill.errors import InputError
 
 Labels = Int[Tensor, "B"] | Float[Tensor, "B C"]
@@ -15,6 +16,8 @@ Labels = Int[Tensor, "B"] | Float[Tensor, "B C"]
 class Batch(NamedTuple):
     """B labelled images, each in one or more augmented views.
 
+    In one of several processes they are its piece of a larger batch.
+
     Attributes:
         views: V tensors (B, 3, H, W), normalised.
         labels: (B,), 0 to C - 1; or, to train on, distributions (B, C).
@@ -22,6 +25,35 @@ class Batch(NamedTuple):
 
     views: Sequence[Float[Tensor, "B 3 H W"]]
     labels: Labels
+
+    @property
+    def images(self) -> int:
+        """Number of images of the step, those of other processes among them."""
+        return len(self.labels) * distributed.size()
+
+    @property
+    def share(self) -> float:
+        """Weight of the losses of this process; those of all processes add up to 1."""
+        return 1 / distributed.size()
+
+    @property
+    def repeated(self) -> bool:
+        """Whether every process has the same images, which are too few to be divided."""
+        return False
+
+    def piece_of(self, images: int) -> "Batch":
+        """The same images, as the piece that this process has of a batch of so many.
+
+        If all of them are here, every process has them. A batch of which nothing is said is one of
+        W equal pieces.
+        """
+        piece = _Piece(*self)
+        piece.whole = images
+        return piece
+
+    def with_tensors(self, views: Sequence[Tensor], labels: Tensor) -> "Batch":
+        """Other views and labels, which are as large a piece of a batch."""
+        return Batch(views, labels)
 
     def parts(self, n: int) -> list[tuple["Batch", float]]:
         """The batch in n parts, or fewer, so that none has a single image; each with its share."""
@@ -33,6 +65,25 @@ class Batch(NamedTuple):
         labels = self.labels.tensor_split(n)
         parts = zip(views, labels, strict=True)
         return [(Batch(list(v), of), len(of) / images) for v, of in parts]
+
+
+class _Piece(Batch):
+    whole = 0
+
+    @property
+    def images(self) -> int:
+        return self.whole
+
+    @property
+    def share(self) -> float:
+        return 1 / distributed.size() if self.repeated else len(self.labels) / self.whole
+
+    @property
+    def repeated(self) -> bool:
+        return len(self.labels) == self.whole and distributed.size() > 1
+
+    def with_tensors(self, views: Sequence[Tensor], labels: Tensor) -> Batch:
+        return Batch(views, labels).piece_of(self.whole)
 
 
 Batches = Iterable[Any]

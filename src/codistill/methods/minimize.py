@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
+from codistill import distributed
+
 MEASURE = "measure/"
 """The beginning of a measurement's name; a step returns measurements beside its loss terms."""
 
@@ -19,7 +21,8 @@ def minimize(losses: dict[str, Tensor], optimizer: Optimizer) -> None:
 
     No other code runs a backward pass. The gradients are cleared first, so that nothing which an
     earlier step of an alternating method left behind leaks into this one. Within `Updates.active`,
-    the step is clipped, scaled or made of parts as those say.
+    the step is clipped, scaled or made of parts as those say. Of several processes each takes the
+    step that the gradients of all of them make.
     """
     terms = [value for name, value in losses.items() if not name.startswith(MEASURE)]
     _CURRENT.get(_PLAIN).take(torch.stack(terms).sum(), optimizer)
@@ -31,17 +34,29 @@ class Updates:
     Args:
         clip_norm: largest norm of the gradient of all weights of an optimizer together; a longer
             one is shortened to it. None leaves gradients as they are.
+
+    Attributes:
+        statistics: buffers of which processes take the mean with every step, each with its share of
+            the batch: the statistics of batch normalisation. One process leaves them as they are.
     """
 
     def __init__(self, clip_norm: float | None = None):
         self.clip_norm = clip_norm
+        self.statistics: list[Tensor] = []
         self._scaled = False
-        self._share, self._last = 1.0, True
+        self._part, self._last = 1.0, True
+        self._piece: float | None = None
         self._scalers: dict[Optimizer, GradScaler] = {}
         self._sums: dict[Optimizer, list[Tensor | None]] = {}
 
     @contextlib.contextmanager
-    def active(self, scaled: bool = False, share: float = 1.0, last: bool = True) -> Iterator[None]:
+    def active(
+        self,
+        scaled: bool = False,
+        share: float = 1.0,
+        last: bool = True,
+        piece: float | None = None,
+    ) -> Iterator[None]:
         """Within it, `minimize` makes updates in this way.
 
         Args:
@@ -51,8 +66,10 @@ class Updates:
             share: weight of the losses, as a share of the batch that a part of it has.
             last: whether this part is the last one. The optimizers step only then, each down the
                 sum over all parts.
+            piece: the share that this process has of the batch of all W processes, as
+                `Batch.share` says. Default: 1 / W.
         """
-        self._scaled, self._share, self._last = scaled, share, last
+        self._scaled, self._part, self._last, self._piece = scaled, share, last, piece
         token = _CURRENT.set(self)
         try:
             yield
@@ -62,13 +79,17 @@ class Updates:
     def take(self, loss: Tensor, optimizer: Optimizer) -> None:
         """Adds the gradient of a loss to that of earlier parts, and steps after the last one."""
         weights = [w for group in optimizer.param_groups for w in group["params"]]
+        piece = 1 / distributed.size() if self._piece is None else self._piece
+        share = piece * self._part
         optimizer.zero_grad()
         for w, earlier in zip(weights, self._sums.pop(optimizer, ()), strict=False):
             w.grad = earlier
         scaler = self._scaler(optimizer, loss.device)
         with torch.autocast(loss.device.type, enabled=False):
-            scaler.scale(loss if self._share == 1 else loss * self._share).backward()
+            scaler.scale(loss if share == 1 else loss * share).backward()
         if self._last:
+            if distributed.size() > 1:
+                self._add_up(weights, piece)
             if self.clip_norm is not None:
                 scaler.unscale_(optimizer)
                 torch.nn.utils.clip_grad_norm_(weights, self.clip_norm)
@@ -78,6 +99,14 @@ class Updates:
             self._sums[optimizer] = [w.grad for w in weights]
             optimizer.zero_grad()  # other optimizers of an alternating method may hold them too
         torch.clear_autocast_cache()  # it holds the weights as they were before this step
+
+    @torch.no_grad()
+    def _add_up(self, weights: list[Tensor], piece: float) -> None:
+        """Adds gradients and statistics up over all processes."""
+        if self.statistics:
+            torch._foreach_mul_(self.statistics, piece)
+        gradients = [w.grad for w in weights if w.grad is not None]
+        distributed.add_up([*gradients, *self.statistics])
 
     def state_dict(self, optimizers: Mapping[str, Optimizer]) -> dict[str, Any]:
         """The scale of each optimizer's losses, by the optimizer's name; empty without scaling."""

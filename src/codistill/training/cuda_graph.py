@@ -108,7 +108,8 @@ class RecordedStep:
             self._taken += 1
             return self._recording.warm_up(lambda: self._step(batch))
         if self._batch is None:
-            self._batch = Batch([view.clone() for view in batch.views], batch.labels.clone())
+            views = [view.clone() for view in batch.views]
+            self._batch = batch.with_tensors(views, batch.labels.clone())
             self._losses = self._record(self._batch)
         elif _form(batch) != _form(self._batch):
             return self._step(batch)
@@ -148,5 +149,5 @@ def _tensors(batch: Batch) -> list[Tensor]:
     return [*batch.views, batch.labels]
 
 
-def _form(batch: Batch) -> list[tuple[torch.Size, torch.dtype]]:
-    return [(tensor.shape, tensor.dtype) for tensor in _tensors(batch)]
+def _form(batch: Batch) -> tuple[int, list[tuple[torch.Size, torch.dtype]]]:
+    return batch.images, [(tensor.shape, tensor.dtype) for tensor in _tensors(batch)]

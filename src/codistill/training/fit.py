@@ -8,6 +8,7 @@ from itertools import islice
 import torch
 from torch import Tensor
 
+from codistill import distributed
 from codistill.data.batch import Batch, Batches, as_batch
 from codistill.errors import InputError
 from codistill.methods.method import Method
@@ -151,11 +152,13 @@ def epochs(
             "cuda_graphs record the learning rate once per epoch: leave out cuda_graphs or "
             "lr_every_step"
         )
+    stop = distributed.agreed(stop) if stop is not never else never
     with contextlib.suppress(Stopped):
         for epoch in range(state.epoch, epochs):
             ask(stop)
             if state.step == 0:
                 method.begin_epoch(epoch, None if held_out is None else map(as_batch, held_out))
+                distributed.take_from_first(method.buffers())
             factor_at = _factors(lr_at, epoch, steps if lr_every_step else None)
             state.set_lr(factor_at(state.step))
             if hasattr(train, "start_at"):
@@ -167,6 +170,7 @@ def epochs(
                 state, batches, precision, cuda_graphs, stop, factor_at if lr_every_step else None
             )
 
+            distributed.require_equal(method, f"after epoch {epoch + 1}")
             lr = state.set_lr(factor_at(state.step - 1))
             record: Record = {"epoch": epoch + 1, "lr": lr} | state.means()
             due = (epoch + 1) % evaluate_every == 0 or epoch >= epochs - _ALWAYS_EVALUATED
@@ -223,7 +227,7 @@ def train_epoch(
         taken = []
         for i, (part, share) in enumerate(parts, 1):
             with (
-                state.updates.active(precision == "fp16", share, last=i == len(parts)),
+                state.updates.active(precision == "fp16", share, i == len(parts), batch.share),
                 autocast(batch.labels.device, precision),
             ):
                 taken.append(method.training_step(part, state.optimizers, state.epoch))
@@ -240,7 +244,8 @@ def train_epoch(
             )
         if factor_at is not None:
             state.set_lr(factor_at(state.step))
-        state.record(step(batch), len(batch.labels))
+        state.begin_step(batch.repeated)
+        state.record(step(batch), batch.images, batch.share)
         state.seconds = before + time.perf_counter() - begin
         ask(stop)
     if not state.step:

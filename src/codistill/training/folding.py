@@ -20,9 +20,10 @@ from torch.utils.hooks import RemovableHandle
 
 from codistill.methods.method import Method
 from codistill.training.device import exact_convolutions
+from codistill.training.sync_bn import SYNCHRONISED
 
 _WORTH = 512  # images to evaluate: with fewer, the copy costs more than it saves
-_TRIED = 16  # images on which the copy is compared
+TRIED = 16  # images on which the copy is compared
 _TOLERANCE = 1e-4  # share of the largest logit; float32 leaves 1e-6 to 1e-5
 
 Pair = tuple[nn.Conv2d, nn.BatchNorm2d]
@@ -45,7 +46,7 @@ def folded(method: Method, views: Sequence[Tensor], images: int) -> Method:
         return method
     try:
         with exact_convolutions():
-            return _folded(method, [view[:_TRIED] for view in views]) or method
+            return _folded(method, [view[:TRIED] for view in views]) or method
     except Exception:  # somebody's network may not allow it in any of many ways
         return method
 
@@ -69,7 +70,7 @@ def _folded(method: Method, few: Sequence[Tensor]) -> Method | None:
 
 def _normalises(module: nn.Module) -> TypeGuard[nn.BatchNorm2d]:
     """Whether the module is plain batch normalisation, or timm's with an activation."""
-    if type(module) is nn.BatchNorm2d:
+    if type(module) is nn.BatchNorm2d or type(module) in SYNCHRONISED:
         return True
     timm = sys.modules.get("timm.layers.norm_act")  # imported wherever there is such a module
     return timm is not None and type(module) is timm.BatchNormAct2d
@@ -77,7 +78,7 @@ def _normalises(module: nn.Module) -> TypeGuard[nn.BatchNorm2d]:
 
 def _after(bn: Any) -> nn.Module:
     """What remains of batch normalisation: nothing, or the activation inside timm's."""
-    return nn.Identity() if type(bn) is nn.BatchNorm2d else nn.Sequential(bn.drop, bn.act)
+    return nn.Sequential(bn.drop, bn.act) if hasattr(bn, "act") else nn.Identity()
 
 
 def _agree(found: dict[str, Tensor], expected: dict[str, Tensor]) -> bool:

@@ -5,14 +5,18 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
+from codistill import distributed
+from codistill.data.batches.order import mix
 from codistill.errors import InputError
 from codistill.methods.method import Method
 from codistill.methods.minimize import MEASURE, Updates
 from codistill.methods.optimizers import MakeOptimizer, load_state, sgd
 from codistill.training.device import device_of
 from codistill.training.record import Record
+from codistill.training.sync_bn import batch_is_repeated
 from codistill.training.updates import Average, UpdateOptions, frozen_stages, set_frozen
 
 _STEPS_BETWEEN_CHECKS = 50  # a check waits for the device, which must not happen in every step
@@ -24,6 +28,9 @@ class NonFiniteError(FloatingPointError):
 
 class TrainingState:
     """A method, its optimizers, and how far they have come: all that a training needs to go on.
+
+    Several processes (`codistill.distributed`) make it together, and begin with the weights of the
+    first one. `check_losses` and `state_dict` are then called by all of them.
 
     Args:
         method: the peers and how they learn.
@@ -38,7 +45,7 @@ class TrainingState:
         terms: the value of every loss term and every measurement in every step of the present
             epoch, on the device.
         history: one record per complete epoch, as `fit` returns them.
-        images: number of images of these steps.
+        images: number of images of these steps, of all processes.
         seconds: time spent training in the present epoch, by earlier processes too.
     """
 
@@ -48,6 +55,7 @@ class TrainingState:
         make_optimizer: MakeOptimizer | None = None,
         options: UpdateOptions | None = None,
     ):
+        distributed.take_from_first(method.state_dict().values())
         self.method = method
         self.options = options or UpdateOptions()
         self.updates = Updates(self.options.clip_norm)
@@ -63,6 +71,8 @@ class TrainingState:
         self.images = 0
         self.seconds = 0.0
         self._checked = 0
+        self._shares: list[float] = []
+        self._seed = torch.initial_seed()
 
     def set_lr(self, factor: float) -> float:
         """Sets every learning rate for the present epoch; returns that of the first group.
@@ -86,13 +96,26 @@ class TrainingState:
         self.method.train()
         until = self.options.freeze_epochs
         set_frozen(self._frozen, until is None or self.epoch < until)
+        if distributed.size() > 1:
+            self.updates.statistics = list(_moving_statistics(self.method))
 
-    def record(self, losses: Mapping[str, Tensor], images: int = 0) -> None:
+    def begin_step(self, repeated: bool = False) -> None:
+        """Gives each of several processes random numbers of its own, which no file has to keep.
+
+        Args:
+            repeated: whether all of them have the same images.
+        """
+        if distributed.size() > 1:
+            batch_is_repeated(repeated)
+            torch.manual_seed(mix(self._seed, self.epoch, self.step, distributed.rank()))
+
+    def record(self, losses: Mapping[str, Tensor], images: int = 0, share: float = 1.0) -> None:
         """Counts a step and keeps what it returned; now and then checks that it is finite.
 
         Args:
             losses: loss terms and measurements by name.
-            images: number of images of the step.
+            images: number of images of the step, of all processes.
+            share: the share of them that this process has.
         """
         if self.step and losses.keys() != self.terms.keys():
             raise InputError(
@@ -104,6 +127,8 @@ class TrainingState:
             self.terms.setdefault(name, []).append(value.detach())
         self.step += 1
         self.images += images
+        if distributed.size() > 1:
+            self._shares.append(share)
         if self._average is not None:
             self._average.update_parameters(self.method)
         if self.step % _STEPS_BETWEEN_CHECKS == 0:
@@ -121,13 +146,15 @@ class TrainingState:
         self.history.append(record)
         self.epoch += 1
         self.step, self.images, self.seconds = 0, 0, 0.0
-        self.terms, self._checked = {}, 0
+        self.terms, self._checked, self._shares = {}, 0, []
 
     def check_losses(self) -> None:
         """Raises NonFiniteError if a term was not finite since the last check."""
         if self._checked == self.step:
             return
         values = torch.stack([torch.stack(v[self._checked :]) for v in self.terms.values()])
+        if distributed.size() > 1:
+            values = self._of_all(values)
         bad = (~values.isfinite()).cpu()  # (terms, steps)
         if bad.any():
             step = int(bad.any(dim=0).int().argmax())
@@ -138,6 +165,21 @@ class TrainingState:
                 f"{self._checked + step + 1}: lower the learning rate, or look at the data"
             )
         self._checked = self.step
+
+    def _of_all(self, values: Tensor) -> Tensor:
+        """The terms of all processes together, (terms, steps), in the place of this one's."""
+        shares = values.new_tensor(self._shares)
+        sums = torch.cat([values * shares, shares[None]])
+        distributed.add_up([sums])
+        if abs((whole := float(sums[-1].mean())) - 1) > 0.001:
+            raise InputError(
+                f"the pieces of {distributed.size()} processes add up to {whole:.3g} batches: "
+                "Batch(...).piece_of(images) needs the number of images in all pieces"
+            )
+        for of_term, now in zip(self.terms.values(), sums, strict=False):
+            of_term[self._checked :] = now
+        self._shares = []
+        return sums[:-1]
 
     def check_weights(self) -> None:
         """Raises NonFiniteError if a weight or a buffer of the method is not finite."""
@@ -153,6 +195,8 @@ class TrainingState:
 
         Of random numbers it holds those of the CPU and of the training's own GPU, if it has one.
         """
+        if distributed.size() > 1:
+            self.check_losses()
         return {
             "method": self.method.state_dict(),
             "optimizers": {name: o.state_dict() for name, o in self.optimizers.items()},
@@ -184,7 +228,7 @@ class TrainingState:
         self.updates.load_state_dict(state["scales"], self.optimizers)
         if self._average is not None:
             self._average.load_state_dict(state["average"])
-        self._checked = self.step
+        self._checked, self._shares = self.step, []
         torch.set_rng_state(state["rng"])
         if state["rng_cuda"] is not None and (gpu := self._gpu()):
             torch.cuda.set_rng_state(state["rng_cuda"], gpu)
@@ -196,6 +240,15 @@ class TrainingState:
 
     def _groups(self) -> Iterator[dict[str, Any]]:
         return (group for o in self.optimizers.values() for group in o.param_groups)
+
+
+def _moving_statistics(method: Method) -> Iterator[Tensor]:
+    """The means and variances that batch normalisation in training mode will move."""
+    for module in method.modules():
+        if isinstance(module, _BatchNorm) and module.training:
+            # As `data`: a later backward pass of the step may hold them, and does not read them.
+            buffers = (module.running_mean, module.running_var)
+            yield from (buffer.data for buffer in buffers if buffer is not None)
 
 
 def _called(name: str) -> str:

@@ -132,20 +132,24 @@ class TrainBatches(Shuffled[Split]):
         order = self._order().to(self.split.labels.device)
         for step in range(self._start, len(self)):
             index = order[step * self.batch_size : (step + 1) * self.batch_size]
-            yield Batch(self._views(index, step), self.split.labels[index])
+            images, places = len(index), self._piece(len(index))
+            index = index[places]
+            views = self._views(index, step, images, places)
+            yield Batch(views, self.split.labels[index]).piece_of(images)
 
-    def _views(self, index: Tensor, step: int) -> list[Tensor]:
+    def _views(self, index: Tensor, step: int, of: int, places: slice | list[int]) -> list[Tensor]:
+        """Views of the images at these places of a batch of so many, for all of which is drawn."""
         images, a, rng = self.split.images, self.augmentation, self._rng(1, step)
         if a is None:
             return [self.normalisation(images[index])] * self.views
         views = []
         for view in range(self.views):
-            draws = a.draw(len(index), rng)
+            draws = (drawn[places] for drawn in a.draw(of, rng))
             top, left, flips = (d.to(images.device, non_blocking=True) for d in draws)
             cut = crop_and_flip(images, index, top, left, flips, a.pad, a.pad_mode)
             if a.rand_augment:
                 seed = mix(self.seed, self._epoch, 2, step, view)
-                cut = rand_augment_each(cut, a.rand_augment, seed)
+                cut = rand_augment_each(cut, a.rand_augment, seed, of, places)
             views.append(self.normalisation(cut))
         return views
 
@@ -160,7 +164,11 @@ class EvalBatches(InOrder[Split]):
     """
 
     def __iter__(self) -> Iterator[Batch]:
-        for start in range(0, len(self.split), self.batch_size):
+        return self.dealt(0, 1)
+
+    def dealt(self, rank: int, size: int) -> Iterator[Batch]:
+        """Every batch of this number, counted from `rank` in steps of `size`."""
+        for start in range(0, len(self.split), self.batch_size)[rank::size]:
             part = slice(start, start + self.batch_size)
             images = self.normalisation(self.split.images[part])
             yield Batch([images], self.split.labels[part])

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from codistill import distributed
 from codistill.data.batch import Batch
 from codistill.errors import InputError, require_fraction, require_not_negative
 
@@ -49,7 +50,8 @@ class Mixing:
 class MixedBatches:
     """Batches whose labels are distributions.
 
-    The random numbers depend on (seed, epoch, step) alone.
+    The random numbers depend on (seed, epoch, step) alone. Of several processes each mixes its
+    piece of every batch, whose images are mixed with those before them in the whole batch.
 
     Args:
         batches: training batches, with `start_at`.
@@ -66,6 +68,7 @@ class MixedBatches:
         self.num_classes = num_classes
         self.mixing = mixing
         self.seed = seed
+        self._neighbour = False
         self.start_at(0)
 
     def __len__(self) -> int:
@@ -78,18 +81,21 @@ class MixedBatches:
 
     def __iter__(self) -> Iterator[Batch]:
         weights = self.mixing.class_weights
-        for step, (views, labels) in enumerate(self.batches, self._start):
+        if distributed.size() > 1:
+            self._ask_for_neighbours()
+        for step, batch in enumerate(self.batches, self._start):
+            views, labels = batch
             y = smooth(labels, self.num_classes, self.mixing.label_smoothing)
             views, y = self._blend(views, y, np.random.default_rng([self.seed, self._epoch, step]))
             if weights is not None:
                 if step == self._start:
                     weights = weights.to(y)  # once, because a copy waits for the device
                 y = weigh(y, weights)
-            yield Batch(views, y)
+            yield batch.with_tensors(views, y)
 
     def _blend(
         self, views: Any, y: Float[Tensor, "B C"], rng: np.random.Generator
-    ) -> tuple[Any, Float[Tensor, "B C"]]:
+    ) -> tuple[Any, Float[Tensor, "_ C"]]:
         alphas = {"mixup": self.mixing.mixup, "cutmix": self.mixing.cutmix}
         kinds = [kind for kind, alpha in alphas.items() if alpha]
         if not kinds:
@@ -97,16 +103,33 @@ class MixedBatches:
         kind = kinds[rng.integers(len(kinds))]
         keep = rng.beta(alphas[kind], alphas[kind])
         if kind == "mixup":
-            views = [x.lerp(x.roll(1, dims=0), 1 - keep) for x in views]
+            views = [self._own(x).lerp(self._before(x), 1 - keep) for x in views]
         else:
             height, width = views[0].shape[2:]
             top, bottom, left, right = cut_box(height, width, keep, rng)
-            views = [x.clone() for x in views]
-            for x in views:
-                other = x[:, :, top:bottom, left:right].roll(1, dims=0)
-                x[:, :, top:bottom, left:right] = other
+            boxes = [self._before(x[:, :, top:bottom, left:right]) for x in views]
+            views = [self._own(x).clone() for x in views]
+            for x, box in zip(views, boxes, strict=True):
+                x[:, :, top:bottom, left:right] = box
             keep = 1 - (bottom - top) * (right - left) / (height * width)
-        return views, y.lerp(y.roll(1, dims=0), 1 - keep)
+        return views, self._own(y).lerp(self._before(y), 1 - keep)
+
+    def _ask_for_neighbours(self) -> None:
+        blends = bool(self.mixing.mixup or self.mixing.cutmix)
+        if blends and not hasattr(self.batches, "neighbour"):
+            raise InputError(
+                "Mixup and CutMix in several processes need codistill's batches, which know the "
+                f"image before a piece, not {type(self.batches).__name__}"
+            )
+        self._neighbour = self.batches.neighbour = blends
+
+    def _own(self, x: Tensor) -> Tensor:
+        """Images or labels without the one that only lies before the first."""
+        return x[1:] if self._neighbour else x
+
+    def _before(self, x: Tensor) -> Tensor:
+        """For each image or label the one before it in the batch; before the first is the last."""
+        return x[:-1] if self._neighbour else x.roll(1, dims=0)
 
 
 def smooth(labels: Int64[Tensor, "B"], num_classes: int, share: float) -> Float[Tensor, "B C"]:
@@ -117,9 +140,14 @@ def smooth(labels: Int64[Tensor, "B"], num_classes: int, share: float) -> Float[
 
 
 def weigh(y: Float[Tensor, "B C"], weights: Float[Tensor, "C"]) -> Float[Tensor, "B C"]:
-    """Rows times the classes' weights, scaled so that the batch keeps its sum."""
+    """Rows times the classes' weights, scaled so that the batch of all processes keeps its sum."""
     weighed = y * weights
-    return weighed * (len(y) / weighed.sum().clamp(min=1e-12))
+    total = weighed.sum()
+    rows: int | Tensor = len(y)
+    if distributed.size() > 1:
+        rows = total.new_full((), len(y))
+        distributed.add_up([rows, total])
+    return weighed * (rows / total.clamp(min=1e-12))
 
 
 def cut_box(

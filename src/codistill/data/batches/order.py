@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from codistill import distributed
 from codistill.data.dataset import S
 from codistill.data.normalisation import Normalisation
 from codistill.errors import InputError
@@ -39,7 +40,8 @@ class InOrder(Generic[S]):
 class Shuffled(InOrder[S]):
     """Base of batches in random order, for training; each epoch has an order of its own.
 
-    A last batch of one image is left out, because batch normalisation cannot learn from it.
+    A last batch of one image is left out, because batch normalisation cannot learn from it. Of
+    several processes each yields its piece of every batch, with its share; see `distributed.piece`.
 
     Args:
         split: N labelled images.
@@ -51,9 +53,12 @@ class Shuffled(InOrder[S]):
 
     Attributes:
         most_steps: number of steps of an epoch at most, its first ones; None: all.
+        neighbour: whether a piece begins with the image before it in the batch, which belongs to
+            another piece, or is the batch's last one.
     """
 
     most_steps: int | None = None
+    neighbour = False
 
     def __init__(
         self,
@@ -96,6 +101,13 @@ class Shuffled(InOrder[S]):
         if self.class_group < 2:
             return order
         return by_class(order, self.split.labels.cpu(), self.class_group, rng)
+
+    def _piece(self, images: int) -> slice | list[int]:
+        """The places of the images that this process yields of a batch of so many."""
+        if distributed.size() == 1:
+            return slice(None)
+        places = distributed.piece(images, self.class_group)
+        return [*([(places[0] - 1) % images] if self.neighbour else []), *places]
 
     def _rng(self, *purpose: int) -> torch.Generator:
         return torch.Generator().manual_seed(mix(self.seed, self._epoch, *purpose))

@@ -40,12 +40,25 @@ def rand_augment(image: Image, strength: int, seed: int) -> Image:
 
 
 def rand_augment_each(
-    images: UInt8[Tensor, "B H W 3"], strength: int, seed: int
+    images: UInt8[Tensor, "B H W 3"],
+    strength: int,
+    seed: int,
+    of: int | None = None,
+    places: slice | list[int] = slice(None),
 ) -> UInt8[Tensor, "B H W 3"]:
-    """Applies to each image two operations of its own, all drawn from `seed`."""
+    """Applies to each image two operations of its own, all drawn from `seed`.
+
+    Args:
+        images: the images.
+        strength: 1 to 30.
+        seed: draws the operations and their directions.
+        of: number of images to draw for, the whole batch. Default: B.
+        places: the places of the images in it.
+    """
     size = images.shape[1], images.shape[2]
     rng = torch.Generator().manual_seed(seed)
-    drawn = [_draw(strength, size, rng) for _ in range(len(images))]
+    drawn = [_draw(strength, size, rng) for _ in range(len(images) if of is None else of)]
+    drawn = drawn[places] if isinstance(places, slice) else [drawn[b] for b in places]
     for of_each in zip(*drawn, strict=True):
         images = _apply(images, of_each, strength)
     return images

@@ -132,12 +132,15 @@ class StreamedTrainBatches(Shuffled[EncodedSplit], _Streamed):
         self._workers = Workers(work, min(workers, len(self)), self._gpu())
 
     def __iter__(self) -> Iterator[Batch]:
-        order, B = self._order().tolist(), self.batch_size
-        keys = [
-            _Key(order[step * B : (step + 1) * B], self._epoch, self.views)
-            for step in range(self._start, len(self))
-        ]
-        yield from self._batches(keys)
+        order, B = self._order(), self.batch_size
+        keys, images = [], []
+        for step in range(self._start, len(self)):
+            places = order[step * B : (step + 1) * B]
+            mine = places[self._piece(len(places))].tolist()
+            keys.append(_Key(mine, self._epoch, self.views))
+            images.append(len(places))
+        for batch, whole in zip(self._batches(keys), images, strict=True):
+            yield batch.piece_of(whole)
 
 
 class StreamedEvalBatches(_Streamed):
@@ -179,7 +182,11 @@ class StreamedEvalBatches(_Streamed):
         self._workers = Workers(work, min(workers, len(self)), self._gpu())
 
     def __iter__(self) -> Iterator[Batch]:
-        yield from self._batches(self._keys())
+        return self.dealt(0, 1)
+
+    def dealt(self, rank: int, size: int) -> Iterator[Batch]:
+        """Every batch of this number, counted from `rank` in steps of `size`."""
+        yield from self._batches(self._keys()[rank::size])
 
     def pixels(self) -> Iterator[Tensor]:
         """The images of each batch before normalisation: uint8, (b, S, S, 3)."""
