@@ -5,7 +5,7 @@ import contextlib
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from codistill.command.header import header
 from codistill.command.options import MAX_TIME, TRUST_CODE, Parser, add_places, add_trust, open_run
@@ -26,10 +26,15 @@ _KEPT = ["threads", "recompute", "compile", "cuda_graphs"]
 _KEPT += ["checkpoint_seconds", "keep_checkpoints", "project"]
 
 
+_FIND_LR = (
+    "train nothing: try learning rates in up to 100 steps, suggest one, and write a table beside "
+    "the run's folder"
+)
 _OWN = {
     "--resume": "folder of a run to continue; auto continues the run of these settings in --out, "
     "or starts it if there is none",
     "--max_time": MAX_TIME,
+    "--find_lr": _FIND_LR,
 }
 
 
@@ -38,20 +43,68 @@ def main(argv: list[str]) -> int:
     stop = Stopping()
     parser = Parser(prog="codistill train", add_help=False, allow_abbrev=False)
     for name in _OWN:
-        parser.add_argument(name)
+        parser.add_argument(name, **_kind(name))
     own, rest = parser.parse_known_args(argv)
     stop.end_in_time(own.max_time)
+    if own.find_lr and own.resume is not None:
+        raise InputError("--find_lr is for a run that has not begun: leave out --resume")
     if own.resume not in (None, "auto"):
         return train_with_display(open_run(own.resume, _resume_options(own.resume, rest)), stop)
     rest, said = with_data(rest)
     if said:
         print(f"codistill: {said}", file=sys.stderr)
     config = parse_config(rest, "codistill train", _OWN | {"--trust_code": TRUST_CODE})
+    if own.find_lr:
+        return _find_lr(config, stop)
 
     from codistill.runs.run import Run
 
     run = Run.create(config) if own.resume is None else _started_or_continued(config)
     return train_with_display(run, stop)
+
+
+def _kind(option: str) -> dict[str, Any]:
+    return {"action": "store_true"} if option == "--find_lr" else {}
+
+
+def _find_lr(config: Config, stop: Stopping) -> int:
+    """Tries learning rates, prints a suggestion, and writes a table of them."""
+    from rich.console import Console
+
+    from codistill import files
+    from codistill.reporting.text import csv_table, wrapped
+    from codistill.runs.find_lr import STEPS, range_test, suggested
+    from codistill.runs.new_run import prepare
+
+    console = Console(stderr=True)
+    new = prepare(config)
+    for line in new.data.taken:
+        say(console, f"codistill: {line}")
+    say(console, f"codistill: tries learning rates in up to {STEPS} steps; nothing of it is kept")
+    with stop.on_signals():
+        steps = range_test(new, stop)
+    if stop.reason:
+        say(console, f"codistill: {stop.reason}: stopped; there is no table")
+        return stop.status
+    file = Path(f"{config.run_folder()}.find_lr.csv")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lines = [[f"{s.lr:.4g}", f"{s.loss:.5g}", f"{s.smooth:.5g}"] for s in steps]
+    files.write_text(file, csv_table(["lr", "loss", "smooth"], lines))
+    best = suggested(steps)
+    tried = f"{len(steps)} steps of {new.config.batch_size} images, from {steps[0].lr:.1e} on"
+    if best is None:
+        print(wrapped(f"no suggestion: the loss hardly fell in {tried}"))
+    else:
+        lowest = min(steps, key=lambda s: s.smooth)
+        print(f"suggestion: --lr {best:g}")
+        text = (
+            f"There the loss falls fastest; it is lowest at {lowest.lr:.1e} ({tried}). A few steps "
+            f"make a guess: codistill compare ... --sweep lr={best / 3:.1g},{best:g},"
+            f"{best * 3:.1g} tells more."
+        )
+        print(wrapped(text))
+    print(f"table: {file}")
+    return 0
 
 
 def _started_or_continued(config: Config) -> "Run":
@@ -151,7 +204,7 @@ def _resume_options(run: str, argv: list[str]) -> argparse.Namespace:
         allow_abbrev=False,
     )
     for name, about in _OWN.items():
-        parser.add_argument(name, help=about)
+        parser.add_argument(name, help=about, **_kind(name))
     add_places(parser)
     add_trust(parser)
     parser.add_argument("--loggers", metavar="NAMES", help="loggers (default: the run's)")

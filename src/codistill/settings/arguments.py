@@ -35,7 +35,7 @@ _SECTIONS = {
     "Main options": "network student method.name epochs batch_size out",
     "Recipe and run": "help config resume max_time trust_code seed",
     "Networks": "peers shared keep pretrained weights",
-    "Optimisation": "optimizer optimizer_options lr schedule schedule_unit warmup_epochs "
+    "Optimisation": "optimizer optimizer_options lr find_lr schedule schedule_unit warmup_epochs "
     "milestones lr_decay momentum nesterov clip_norm accumulate layer_decay freeze freeze_epochs "
     "patience limit_steps",
     "Regularisation": "weight_decay decay_norms ema label_smoothing mixup cutmix class_weights",
