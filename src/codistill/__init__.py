@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from codistill.errors import InputError as InputError
     from codistill.errors import MissingExtraError as MissingExtraError
     from codistill.methods.method import Method as Method
+    from codistill.methods.minimize import Updates as Updates
     from codistill.methods.minimize import minimize as minimize
+    from codistill.methods.minimize import objective as objective
     from codistill.methods.papers.afd import AFD as AFD
     from codistill.methods.papers.cl_ilr import CLILR as CLILR
     from codistill.methods.papers.codistillation import Codistillation as Codistillation
@@ -54,7 +56,7 @@ _NAMES = {
     "data.batches.photograph": ["load_image"],
     "errors": ["InputError", "MissingExtraError"],
     "methods.method": ["Method"],
-    "methods.minimize": ["minimize"],
+    "methods.minimize": ["Updates", "minimize", "objective"],
     "networks": ["Network", "build_network"],
     "networks.peers": ["Kept", "Outputs", "Peers"],
     "networks.student": ["save_student"],

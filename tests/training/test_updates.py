@@ -10,7 +10,7 @@ from toys import C, assert_same_tensors, make, sgd, tiny, toy_batches
 
 from codistill import Batch, Independent, InputError, Network, Peers, TrainingState, evaluate, fit
 from codistill.methods import method_class
-from codistill.methods.minimize import Updates, minimize
+from codistill.methods.minimize import Updates, minimize, objective
 from codistill.training.updates import UpdateOptions
 
 plain_sgd = functools.partial(torch.optim.SGD, lr=0.05)
@@ -301,3 +301,65 @@ def test_what_changes_with_every_step_needs_steps_and_no_recording():
     with pytest.raises(InputError, match="its optimizers and options"):
         fit(state.method, toy_batches(), epochs=1, state=state, options=UpdateOptions(ema=0.9))
     assert not math.isnan(fit(make("dml"), toy_batches(), epochs=1)[0]["lr"])
+
+
+class Engine:
+    """What another library does with a loss: it scales it, and steps when a batch is complete."""
+
+    def __init__(self):
+        self.complete = True
+        self.steps = []
+
+    def backward(self, loss):
+        (4 * loss).backward()
+
+    def step(self, optimizer):
+        for group in optimizer.param_groups:
+            for w in group["params"]:
+                w.grad /= 4
+        optimizer.step()
+        self.steps.append(optimizer)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_the_engine_of_another_library_makes_the_updates_of_a_method_that_alternates(parts):
+    ours, theirs, batches = without_bn("afd"), without_bn("afd"), in_double(toy_batches(n=2, B=8))
+    for module in (*ours.modules(), *theirs.modules()):
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+    engine = Engine()
+    updates = Updates(backward=engine.backward, step=engine.step)
+    optimizers = [m.optimizers(plain_sgd) for m in (ours, theirs)]
+    for batch in batches:
+        pieces = [p for p, _ in batch.parts(parts)]
+        for i, piece in enumerate(pieces):
+            with updates.active(share=1 / parts, last=i == parts - 1):
+                theirs.training_step(piece, optimizers[1], epoch=0)
+        own = Updates()
+        for i, piece in enumerate(pieces):
+            with own.active(share=1 / parts, last=i == parts - 1):
+                ours.training_step(piece, optimizers[0], epoch=0)
+    assert engine.steps == [*optimizers[1].values()] * 2
+    assert_same_tensors(ours.state_dict(), theirs.state_dict())
+
+
+def test_optimizers_that_do_not_clear_their_gradients_keep_parts_apart():
+    """Accelerate's clear and step in the last part of a batch only."""
+
+    class Lazy(torch.optim.SGD):
+        def zero_grad(self, set_to_none=True):
+            pass
+
+    w = nn.Parameter(torch.zeros(1))
+    first, second = Lazy([w], lr=1.0), Lazy([w], lr=1.0)
+    updates = Updates()
+    for last in (False, True):
+        with updates.active(last=last):
+            minimize({"a": w.sum()}, first)
+            minimize({"b": 10 * w.sum()}, second)
+    assert w.item() == -22
+
+
+def test_the_objective_leaves_measurements_out():
+    losses = {"a": torch.tensor(1.0), "measure/b": torch.tensor(10.0), "c": torch.tensor(2.0)}
+    assert objective(losses) == 3

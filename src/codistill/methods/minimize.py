@@ -1,7 +1,7 @@
 """The one place where loss terms become an update of the weights."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any
 
@@ -16,32 +16,54 @@ MEASURE = "measure/"
 """The beginning of a measurement's name; a step returns measurements beside its loss terms."""
 
 
+def objective(losses: Mapping[str, Tensor]) -> Tensor:
+    """The scalar that is minimised: the sum of the loss terms, measurements left out."""
+    return torch.stack([v for name, v in losses.items() if not name.startswith(MEASURE)]).sum()
+
+
 def minimize(losses: dict[str, Tensor], optimizer: Optimizer) -> None:
     """Takes one step of `optimizer` down the sum of `losses`, measurements left out.
 
     No other code runs a backward pass. The gradients are cleared first, so that nothing which an
     earlier step of an alternating method left behind leaks into this one. Within `Updates.active`,
-    the step is clipped, scaled or made of parts as those say. Of several processes each takes the
-    step that the gradients of all of them make.
+    the step is clipped, scaled, made of parts or left to another library as those say. Of several
+    processes each takes the step that the gradients of all of them make.
     """
-    terms = [value for name, value in losses.items() if not name.startswith(MEASURE)]
-    _CURRENT.get(_PLAIN).take(torch.stack(terms).sum(), optimizer)
+    _CURRENT.get(_PLAIN).take(objective(losses), optimizer)
 
 
 class Updates:
     """How the updates of a training are made of its losses. No method needs to know of it.
 
+    `backward` and `step` open `minimize` to the engine of another library, such as Lightning or
+    Accelerate: its scaling for float16, its clipping, its counts of steps. Keep one object for a
+    training, since it holds the gradients of parts:
+
+        updates = Updates(backward=accelerator.backward)
+        ...
+        with updates.active(last=accelerator.sync_gradients):
+            method.training_step(batch, optimizers, epoch)
+
     Args:
         clip_norm: largest norm of the gradient of all weights of an optimizer together; a longer
             one is shortened to it. None leaves gradients as they are.
+        backward: runs the backward pass of a scalar loss. Default: `Tensor.backward`.
+        step: steps an optimizer, whose gradients are complete. Clip here what `backward` scaled.
+            Default: `optimizer.step()`.
 
     Attributes:
         statistics: buffers of which processes take the mean with every step, each with its share of
             the batch: the statistics of batch normalisation. One process leaves them as they are.
     """
 
-    def __init__(self, clip_norm: float | None = None):
+    def __init__(
+        self,
+        clip_norm: float | None = None,
+        backward: Callable[[Tensor], object] = Tensor.backward,
+        step: Callable[[Optimizer], object] | None = None,
+    ):
         self.clip_norm = clip_norm
+        self._backward, self._step = backward, step
         self.statistics: list[Tensor] = []
         self._scaled = False
         self._part, self._last = 1.0, True
@@ -62,7 +84,8 @@ class Updates:
         Args:
             scaled: whether losses are scaled up before the backward pass, and gradients down after
                 it: float16 has no smaller numbers than 6e-8. A step whose gradients overflow is
-                left out, and the scale is halved; each optimizer has its own.
+                left out, and the scale is halved; each optimizer has its own. Not where `backward`
+                scales.
             share: weight of the losses, as a share of the batch that a part of it has.
             last: whether this part is the last one. The optimizers step only then, each down the
                 sum over all parts.
@@ -81,23 +104,27 @@ class Updates:
         weights = [w for group in optimizer.param_groups for w in group["params"]]
         piece = 1 / distributed.size() if self._piece is None else self._piece
         share = piece * self._part
-        optimizer.zero_grad()
-        for w, earlier in zip(weights, self._sums.pop(optimizer, ()), strict=False):
-            w.grad = earlier
+        earlier = self._sums.pop(optimizer, None) or [None] * len(weights)
+        for w, gradient in zip(weights, earlier, strict=True):
+            w.grad = gradient  # Accelerate's zero_grad leaves those of parts where they are
         scaler = self._scaler(optimizer, loss.device)
         with torch.autocast(loss.device.type, enabled=False):
-            scaler.scale(loss if share == 1 else loss * share).backward()
+            self._backward(scaler.scale(loss if share == 1 else loss * share))
         if self._last:
             if distributed.size() > 1:
                 self._add_up(weights, piece)
             if self.clip_norm is not None:
                 scaler.unscale_(optimizer)
                 torch.nn.utils.clip_grad_norm_(weights, self.clip_norm)
-            scaler.step(optimizer)
+            if self._step is None:
+                scaler.step(optimizer)
+            else:
+                self._step(optimizer)
             scaler.update()
         else:
             self._sums[optimizer] = [w.grad for w in weights]
-            optimizer.zero_grad()  # other optimizers of an alternating method may hold them too
+            for w in weights:  # other optimizers of an alternating method may hold them too
+                w.grad = None
         torch.clear_autocast_cache()  # it holds the weights as they were before this step
 
     @torch.no_grad()
