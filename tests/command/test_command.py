@@ -405,7 +405,8 @@ def test_a_folder_name_with_brackets_is_a_folder_name(tmp_path: Path) -> None:
     done = codistill("train", *TINY, "--epochs", "1", "--out", "x[/bold][red]y", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "x[" / "bold][red]y" / "student.safetensors").exists()
-    assert "x[/bold][red]y: epoch 1/1" in done.stderr
+    assert "\nfolder    x[/bold][red]y\n" in done.stderr
+    assert "\nepoch 1/1  " in done.stderr
 
 
 def test_the_configuration_of_an_earlier_version_is_a_recipe(tmp_path: Path) -> None:

@@ -129,7 +129,24 @@ def test_a_name_that_is_a_folder_too_is_asked(here: Path) -> None:
         ("photos", "--data folder --data.root photos --config photos"),
         ("--epochs 3 photos", "--epochs 3 --data folder --data.root photos --config photos"),
         ("--epochs=3 photos", "--epochs=3 --data folder --data.root photos --config photos"),
-        ("photos --network timm/vit", "--network timm/vit --data folder --data.root photos"),
+        ("photos --network resnet8", "--network resnet8 --data folder --data.root photos"),
+        (
+            "photos --network timm/a,resnet8",
+            "--network timm/a,resnet8 --data folder --data.root photos",
+        ),
+        (
+            "photos --network timm/a,torchvision/b",
+            "--network timm/a,torchvision/b --data folder --data.root photos --config photos "
+            "--student null",
+        ),
+        (
+            "photos --student timm/a --network timm/b",
+            "--student timm/a --network timm/b --data folder --data.root photos --config photos",
+        ),
+        (
+            "photos --student resnet8 --network timm/b",
+            "--student resnet8 --network timm/b --data folder --data.root photos",
+        ),
         ("photos --config r.yaml", "--config r.yaml --data folder --data.root photos"),
         ("split --data folder", "--data folder --data.root split --config photos"),
         ("cifar100", "--data cifar100"),

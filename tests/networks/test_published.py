@@ -144,7 +144,7 @@ def test_without_a_recipe_or_networks_photographs_get_their_own(
     monkeypatch.chdir(caches)
     done = codistill("train", "photos", "--out", "run")
     said, error = done.stderr.splitlines()
-    assert said == "codistill: photographs: the recipe photos, as no --config or --network is given"
+    assert said == "codistill: photographs: the recipe photos, as no --config is given"
     assert error.startswith(
         "codistill: error: the published weights of timm/mobilenetv3_small_100 are in no cache"
     )

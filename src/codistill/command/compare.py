@@ -95,7 +95,7 @@ def _by_options(
     """The comparison of a command line, and its folder."""
     from codistill.settings.data_word import with_data
 
-    rest, said = with_data(rest)
+    rest, said = with_data(rest, options.networks)
     if said:
         print(f"codistill: {said}", file=sys.stderr)
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from codistill.messages import shorten
+from codistill.messages import counted, shorten
 
 if TYPE_CHECKING:
     from codistill.runs.run import Run
@@ -53,7 +53,8 @@ def _training(run: "Run") -> Iterator[str]:
     done = len(run.history())
     continues = f", {done} of them done" if done else ""
     yield (
-        f"{c.epochs} epochs{continues}, {steps:,} steps each, {c.batch_size} images a step, "
+        f"{counted(c.epochs, 'epoch')}{continues}, {counted(steps, 'step')} each, {c.batch_size} "
+        "images a step, "
         f"{c.optimizer} at lr {c.lr}"
     )
     threads = torch.get_num_threads()

@@ -153,7 +153,7 @@ def train_with_display(run: "Run", stop: Stopping) -> int:
     before = newest(run.path)
     try:
         with stop.on_signals():
-            follow(run, console, str(run.path), stop)
+            follow(run, console, "", stop)
     except (KeyboardInterrupt, OSError) as error:
         if not os.path.exists(run.path / CONFIG):
             if isinstance(error, KeyboardInterrupt):

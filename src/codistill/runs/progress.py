@@ -39,8 +39,8 @@ def follow(run: Run, console: Console, label: str, stop: Stop = never) -> None:
             history.append(record)
             watch.epoch_ended()
             best = _best_so_far(history, names)
-            line = f"{label}: epoch {record['epoch']}/{run.config.epochs}  {one_line(record)}{best}"
-            say(console, line)
+            line = f"epoch {record['epoch']}/{run.config.epochs}  {one_line(record)}{best}"
+            say(console, watch.label + line)
 
 
 class _Watch:
@@ -49,12 +49,13 @@ class _Watch:
     Args:
         run: the run that is trained.
         console: console for the lines, where it is no terminal.
-        label: beginning of the lines.
+        label: beginning of the lines, or nothing.
         progress: bars, where the console is a terminal.
     """
 
     def __init__(self, run: Run, console: Console, label: str, progress: Progress):
-        self._console, self._label, self._progress = console, label, progress
+        self._console, self._progress = console, progress
+        self.label = f"{label}: " if label else ""
         self._epochs, self._epoch = run.config.epochs, epochs_in(run.path) + 1
         self._every = len(run.data().train)
         self._whole = progress.add_task("", total=self._epochs * self._every)
@@ -85,7 +86,7 @@ class _Watch:
         left = round((self._said - self._began) / self._steps * to_come)
         say(
             self._console,
-            f"{self._label}: epoch {self._epoch}/{self._epochs}, step {step:,} of {self._every:,}; "
+            f"{self.label}epoch {self._epoch}/{self._epochs}, step {step:,} of {self._every:,}; "
             f"about {datetime.timedelta(seconds=left)} left",
         )
 

@@ -8,14 +8,20 @@ from codistill.settings.arguments import last_value
 from codistill.settings.recipes import read_recipe
 
 PHOTOS = "photos"
-"""The recipe for photographs, where neither a recipe nor networks are given."""
+"""The recipe for photographs, unless another or networks without published weights are given."""
+_PUBLISHED = ("timm/", "torchvision/")  # beginnings of networks that may start from such weights
 
 
-def with_data(argv: Sequence[str]) -> tuple[list[str], str]:
+def with_data(argv: Sequence[str], networks: str | None = None) -> tuple[list[str], str]:
     """The arguments with the word in place of which `--data` and `--data.root` could stand.
 
     A place that `--data.root` gives alone is recognised in the same way. Photographs without
-    `--config` and `--network` get the recipe `photos`.
+    `--config` get the recipe `photos`, unless `--network` names networks that have no published
+    weights. `--network` without `--student` takes the place of the recipe's student too.
+
+    Args:
+        argv: the arguments.
+        networks: names of networks, separated by commas, that stand in place of `--network`.
 
     Returns:
         The arguments, and a line on what was chosen, or nothing.
@@ -27,7 +33,7 @@ def with_data(argv: Sequence[str]) -> tuple[list[str], str]:
     if not {"-h", "--help"}.isdisjoint(argv):
         return argv, ""
     words = _words(argv)
-    given = {name: last_value(argv, name) for name in ("config", "network", "data.root")}
+    given = {name: last_value(argv, name) for name in ("config", "network", "student", "data.root")}
     name = last_value(argv, "data") or last_value(argv, "data.name")
     if len(words) > 1 or (words and given["data.root"]):
         both = [argv[i] for i in words] + [root for root in (given["data.root"],) if root]
@@ -42,10 +48,19 @@ def with_data(argv: Sequence[str]) -> tuple[list[str], str]:
     elif words and word is not None:
         argv += ["--data.root", word]
     photographs = name in DATASETS and DATASETS[name].image_size is None
-    if photographs and given["config"] is None and given["network"] is None:
-        argv += ["--config", PHOTOS]
-        return argv, f"photographs: the recipe {PHOTOS}, as no --config or --network is given"
-    return argv, ""
+    named = networks or given["network"]
+    if not photographs or given["config"] or (named and not _published(named, given["student"])):
+        return argv, ""
+    argv += ["--config", PHOTOS]
+    if given["network"] and not given["student"]:
+        argv += ["--student", "null"]
+    return argv, f"photographs: the recipe {PHOTOS}, as no --config is given"
+
+
+def _published(networks: str, student: str | None) -> bool:
+    """Whether all of these networks may start from published weights."""
+    names = [*networks.split(","), *([student] if student else [])]
+    return all(name.strip().startswith(_PUBLISHED) for name in names)
 
 
 def _data_of(recipe: str) -> str | None:
