@@ -25,7 +25,7 @@ def reason(error: BaseException) -> str:
 
 
 _OF_OTHER_TOOLS = {
-    "predict": "load_student of Python: student = load_student('RUN/student.safetensors')",
+    **dict.fromkeys(("infer", "inference", "classify"), "predict"),
     **dict.fromkeys(("fit", "finetune", "fine_tune"), "train"),
     **dict.fromkeys(("val", "validate", "test", "eval"), "evaluate"),
     **dict.fromkeys(("learning_rate", "lr0", "base_lr"), "lr"),
@@ -59,8 +59,6 @@ def did_you_mean(word: str, known: Iterable[str], shown_by: str = "") -> str:
     meant = _OF_OTHER_TOOLS.get(plain, plain)
     if meant in known:
         return f"did you mean {meant!r}?"
-    if " " in meant and "train" in known:  # a command
-        return f"there is {meant}"
     near = [name for name in known if word and (name.startswith(word) or name.endswith(f".{word}"))]
     if not near:
         ends = {name.rpartition(".")[2].casefold(): name for name in reversed(known)}

@@ -165,7 +165,7 @@ def test_every_recipe_is_understood(name: str) -> None:
         (["trian"], "did you mean 'train'?"),
         (["fit"], "did you mean 'train'?"),
         (["val"], "did you mean 'evaluate'?"),
-        (["predict"], "there is load_student of Python"),
+        (["classify"], "did you mean 'predict'?"),
         (["train", "--batch-size", "4"], "did you mean 'batch_size'?"),
         (["train", "--learning-rate", "1"], "did you mean 'lr'?"),
         (["train", "--lr-scheduler", "cosine"], "did you mean 'schedule'?"),

@@ -11,7 +11,7 @@ from toys import C, assert_same_tensors, can_share, make, toy_batches
 from codistill import Batch, Network, Peers, build_network, evaluate
 from codistill.methods import FFL, Independent
 from codistill.names import METHODS
-from codistill.training.folding import folded
+from codistill.training.folding import folded, folded_network
 
 every_method = pytest.mark.parametrize(
     ("name", "shared"), [(name, s) for name in METHODS for s in (0, 2) if can_share(name, s)]
@@ -55,6 +55,15 @@ def assert_same_classifiers(first, second, size=8):
     assert ours.keys() == theirs.keys()
     for name, logits in ours.items():
         torch.testing.assert_close(logits, theirs[name], rtol=1e-4, atol=1e-4)
+
+
+def test_a_network_is_folded_like_a_method():
+    network, images = lived(build_network("resnet8", C)), some_images(20)
+    assert folded_network(network, images, 511) is network
+    with torch.inference_mode():
+        fast = folded_network(network, images)
+        assert normalisations(fast) == 0 < normalisations(network)
+        torch.testing.assert_close(fast(images), network(images), rtol=1e-4, atol=1e-4)
 
 
 @every_method

@@ -26,6 +26,7 @@ _NO_MEMORY = (
 
 COMMANDS = {
     "train": "train peers together, from a recipe, from options, or from both",
+    "predict": "classify photographs with a run, a student or an export",
     "evaluate": "measure every classifier of a run",
     "report": "show a table of finished runs; with --out also write a page on them",
     "compare": "train methods x networks x seeds, and the networks alone; report what helped",
@@ -41,8 +42,9 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit status.
 
-    0 when done; 1 when some runs of a comparison failed; 2 when what was given cannot be used; 75
-    when the time was over; 128 + N when signal N stopped it: 130 for Ctrl-C, 143 for SIGTERM.
+    0 when done; 1 when some runs of a comparison failed, or some images are broken; 2 when what was
+    given cannot be used; 75 when the time was over; 128 + N when signal N stopped it: 130 for
+    Ctrl-C, 143 for SIGTERM.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     traceback = arguments[:1] == ["--traceback"]

@@ -44,7 +44,7 @@ def read_student(path: Path | str, trust_code: bool = False) -> tuple[Network, d
     if ":" in said.network and not trust_code:
         raise InputError(
             f"{path} wants {said.network} to be imported and called: if you trust the file, "
-            "give load_student(..., trust_code=True)"
+            "give --trust_code true (in Python: load_student(..., trust_code=True))"
         )
     height, width = said.image_size
     try:

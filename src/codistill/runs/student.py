@@ -6,11 +6,10 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from codistill.data.batches.photograph import load_image
 from codistill.methods.method import Method
-from codistill.networks import Network
 from codistill.networks.student import read_student, save_student
 from codistill.settings.build_data import Data
 from codistill.settings.config import Config
@@ -23,13 +22,14 @@ class Student:
 
     Attributes:
         network: the network in eval mode; it takes images (B, 3, H, W), normalised as
-            `(pixel - mean) / std`. `student.network.to("cuda")` moves it.
+            `(pixel - mean) / std`. `student.network.to("cuda")` moves it. That of `load_student`
+            is a `Network`.
         about: facts that the file holds: "network" (its name), "classes" and, where a run wrote it,
             "mean" and "std" (per channel, for pixels of 0 to 255), "image_size", "crop" (see
             `load_image`), "method", "classifier" (its name in the report), "peer" (its number).
     """
 
-    network: Network
+    network: nn.Module
     about: dict[str, Any]
 
     @property

@@ -250,10 +250,7 @@ def load_image(path: Path | str, about: dict[str, Any]) -> Float[Tensor, "1 3 H 
     Raises:
         InputError: the image cannot be read, or `about` is not that of a run.
     """
-    missing = {"mean", "std", "image_size"} - about.keys()
-    height, width = about.get("image_size", (0, 0))
-    if missing or height != width:
-        raise InputError(f"`about` lacks {sorted(missing) or 'a square image_size'}")
+    side = side_of(about)
 
     def middle(width: int, height: int) -> list[Box]:
         return [centre_box(width, height, about.get("crop", 1.0))]
@@ -261,8 +258,21 @@ def load_image(path: Path | str, about: dict[str, Any]) -> Float[Tensor, "1 3 H 
     optional("PIL", "reading encoded images")
     bits = about.get("bits")
     try:
-        (image,) = load_crops(Path(path).read_bytes, middle, height, EVAL_SPARE, bits)
+        (image,) = load_crops(Path(path).read_bytes, middle, side, EVAL_SPARE, bits)
     except BrokenImageError as error:
         raise InputError(f"{path}: {error}") from error
     normalisation = Normalisation(tuple(about["mean"]), tuple(about["std"]))
     return normalisation(torch.from_numpy(np.array(image))[None])
+
+
+def side_of(about: dict[str, Any]) -> int:
+    """Height and width, in pixels, of the images that a student sees; see `load_image`.
+
+    Raises:
+        InputError: `about` does not say how images are cut and normalised.
+    """
+    missing = {"mean", "std", "image_size"} - about.keys()
+    height, width = about.get("image_size", (0, 0))
+    if missing or height != width:
+        raise InputError(f"`about` lacks {sorted(missing) or 'a square image_size'}")
+    return int(height)
