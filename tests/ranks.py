@@ -38,7 +38,7 @@ _CODE = """if True:
             try:
                 result = getattr(importlib.import_module(module), name)(*arguments)
                 torch.save(result, f"{folder}/{rank}.pt")
-                status = 0
+                status = result if type(result) is int else 0
             except SystemExit as error:
                 status = error.code
             except BaseException:

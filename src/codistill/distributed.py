@@ -80,14 +80,11 @@ def launched() -> Place:
 
 
 @contextlib.contextmanager
-def joined(device: str = "auto") -> Iterator[Place]:
+def joined() -> Iterator[Place]:
     """Within it, this process trains together with the others that a launcher started.
 
     If one process fails, all end; the first one to fail raises its error, and the others end
     without a word, by SystemExit(1).
-
-    Args:
-        device: "cpu" keeps NCCL out.
 
     Raises:
         InputError: the launcher's variables do not suit each other.
@@ -106,7 +103,7 @@ def joined(device: str = "auto") -> Iterator[Place]:
     if not os.environ.get("MASTER_ADDR"):
         _find_first()
     os.environ |= {"RANK": str(at.rank), "WORLD_SIZE": str(at.size)}
-    on_gpus = torch.cuda.is_available() and device != "cpu"
+    on_gpus = torch.cuda.is_available()
     with _talking():
         store, _, _ = next(iter(rendezvous("env://", timeout=_LONGEST_WAIT)))
         backend = "cpu:gloo,cuda:nccl" if on_gpus else "gloo"
@@ -119,7 +116,7 @@ def joined(device: str = "auto") -> Iterator[Place]:
         yield at
         wait_for_all()
         dist.destroy_process_group()
-    except BaseException as error:
+    except (Exception, KeyboardInterrupt) as error:
         first = _is_first_to_fail(store)  # before the others notice
         if not on_gpus:  # NCCL would wait for what the others no longer do
             dist.destroy_process_group()

@@ -49,6 +49,8 @@ def _networks(run: "Run") -> Iterator[str]:
 def _training(run: "Run") -> Iterator[str]:
     import torch
 
+    from codistill import distributed
+
     c, steps = run.config, len(run.data().train)
     done = len(run.history())
     continues = f", {done} of them done" if done else ""
@@ -61,4 +63,6 @@ def _training(run: "Run") -> Iterator[str]:
     device = f"{run.device.type}, {threads} thread{'s' if threads > 1 else ''}"
     if run.device.type == "cuda":
         device = torch.cuda.get_device_name(run.device)
-    yield f"on {device}, in {c.precision}"
+    together = distributed.size()
+    processes = f", {together} processes together" if together > 1 else ""
+    yield f"on {device}, in {c.precision}{processes}"

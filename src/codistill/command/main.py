@@ -39,6 +39,10 @@ COMMANDS = {
 """What each command does. Its file is codistill/command/NAME.py, with a function `main(argv)`."""
 
 
+_ALONE = ("compare", "reproduce", "demo")
+"""Commands that train runs, each in one process of its own."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit status.
 
@@ -101,6 +105,8 @@ def _run(arguments: list[str]) -> int:
     if options.command is None:
         parser.print_help()
         return 0
+    if options.command in _ALONE and os.environ.get("WORLD_SIZE", "1") not in ("", "1"):
+        raise InputError(f"{options.command} starts its processes itself: leave out torchrun")
     command = import_module(f"codistill.command.{options.command}")
     return command.main(arguments[at + 1 :])
 

@@ -11,7 +11,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import FrameType
 
 from codistill import clock
@@ -39,12 +39,16 @@ class EndedAtOnce(KeyboardInterrupt):
 class Stopping:
     """Says whether to stop: a `Stop` for `Run.train` that signals and the time answer.
 
+    Args:
+        silent: whether it says nothing, since another process of the training does.
+
     Attributes:
         reason: what asked to stop, such as "SIGTERM"; empty before.
         status: exit status of the command that is stopped.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, silent: bool = False) -> None:
+        self.silent = silent
         self.reason = ""
         self.status = 0
         self._began = time.monotonic()
@@ -64,6 +68,10 @@ class Stopping:
         """Asks to stop. The first reason counts."""
         if not self.reason:
             self.reason, self.status = reason, status
+
+    def take_from(self, others: Iterable[tuple[str, int]]) -> None:
+        """Takes the first reason and status that one of several processes has."""
+        self.reason, self.status = next((o for o in others if o[0]), (self.reason, self.status))
 
     def end_within(self, seconds: float, reason: str) -> None:
         """Stops so early that the process has ended so many seconds after this object was made.
@@ -118,9 +126,11 @@ class Stopping:
             self._signalled = now
             name = signal.Signals(number).name
             self.ask(name, 128 + number)
-            _print(
-                f"{name}: the step ends, then a checkpoint is written; a second signal ends at once"
-            )
+            if not self.silent:
+                _print(
+                    f"{name}: the step ends, then a checkpoint is written; a second signal ends at "
+                    "once"
+                )
         elif now - self._signalled > _SECONDS_OF_ONE_SIGNAL:
             for other in ENDING:
                 if signal.getsignal(other) == self._take:

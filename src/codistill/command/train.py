@@ -38,9 +38,27 @@ _OWN = {
 }
 
 
+_LAUNCHERS = "WORLD_SIZE", "SLURM_STEP_NUM_TASKS"  # torchrun, srun: number of processes
+
+
 def main(argv: list[str]) -> int:
     """`codistill train [DATA] [--config RECIPE] [options] [--resume auto] | --resume RUN`."""
-    stop = Stopping()
+    if all(os.environ.get(name, "") in ("", "1") for name in _LAUNCHERS):
+        return _train(argv, Stopping())
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # one line of ours says what happened
+    from codistill import distributed
+
+    with distributed.joined() as place, contextlib.ExitStack() as silence:
+        if place.rank:
+            nowhere = silence.enter_context(open(os.devnull, "w"))
+            silence.enter_context(contextlib.redirect_stdout(nowhere))
+            silence.enter_context(contextlib.redirect_stderr(nowhere))
+        if "--find_lr" in argv:
+            raise InputError("--find_lr tries learning rates in one process: leave out torchrun")
+        return _train(argv, Stopping(silent=place.rank > 0))
+
+
+def _train(argv: list[str], stop: Stopping) -> int:
     parser = Parser(prog="codistill train", add_help=False, allow_abbrev=False)
     for name in _OWN:
         parser.add_argument(name, **_kind(name))
@@ -49,7 +67,12 @@ def main(argv: list[str]) -> int:
     if own.find_lr and own.resume is not None:
         raise InputError("--find_lr is for a run that has not begun: leave out --resume")
     if own.resume not in (None, "auto"):
-        return train_with_display(open_run(own.resume, _resume_options(own.resume, rest)), stop)
+        options = _resume_options(own.resume, rest)
+        from codistill import distributed
+
+        with distributed.first_alone():
+            run = open_run(own.resume, options)
+        return train_with_display(run, stop)
     rest, said = with_data(rest)
     if said:
         print(f"codistill: {said}", file=sys.stderr)
@@ -113,12 +136,13 @@ def _started_or_continued(config: Config) -> "Run":
     Raises:
         InputError: the folder holds a run of other settings.
     """
+    from codistill import distributed
     from codistill.runs.finished import differences_from
     from codistill.runs.folder import CONFIG
     from codistill.runs.run import Run
 
     path = config.run_folder()
-    if not (path / CONFIG).exists():
+    if not distributed.of_first((path / CONFIG).exists()):
         return Run.create(config)
     if different := differences_from(path, config, also=_KEPT):
         raise InputError(
@@ -136,6 +160,7 @@ def train_with_display(run: "Run", stop: Stopping) -> int:
     """
     from rich.console import Console
 
+    from codistill import distributed
     from codistill.reporting.tables import print_table, student_lines
     from codistill.runs.checkpoints import newest
     from codistill.runs.finished import load_results
@@ -163,10 +188,11 @@ def train_with_display(run: "Run", stop: Stopping) -> int:
                 "moved, continue with: codistill train --resume NEW/PLACE"
             ) from error
         say(console, f"codistill: stopped; continue with: codistill train --resume {run.path}")
-        if isinstance(error, EndedAtOnce):
+        if isinstance(error, EndedAtOnce) and distributed.size() == 1:
             return error.status
         raise
     if not run.finished():
+        stop.take_from(distributed.of_all((stop.reason, stop.status)))
         return _stopped(run.path, stop, before, console)
     results = load_results([run.path])
     print_table(results)

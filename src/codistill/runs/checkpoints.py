@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from codistill import files, tensor_files
+from codistill import distributed, files, tensor_files
 from codistill.errors import InputError
 from codistill.files import reading
 from codistill.messages import note
@@ -22,6 +22,8 @@ _T = TypeVar("_T")
 def save(run: Path, state: TrainingState, keep: int, mark: str, texts: Mapping[str, str]) -> None:
     """Keeps the state of a training, once its losses and weights are seen to be finite.
 
+    Several processes call it at the same step, and the first one writes.
+
     Args:
         run: the folder of the run.
         state: the training.
@@ -31,6 +33,8 @@ def save(run: Path, state: TrainingState, keep: int, mark: str, texts: Mapping[s
     """
     state.check_losses()
     state.check_weights()
+    if distributed.rank():
+        return
     folder = run / "checkpoints"
     folder.mkdir(exist_ok=True)
     path = folder / f"epoch{state.epoch:05d}_step{state.step:07d}.pt"
@@ -43,11 +47,23 @@ def save(run: Path, state: TrainingState, keep: int, mark: str, texts: Mapping[s
 def restore(run: Path, state: TrainingState, mark: str) -> None:
     """Loads the last checkpoint of the run that can be read. Changes nothing if there is none.
 
-    Later ones get another name, so that they are not counted among those to keep.
+    Later ones get another name, so that they are not counted among those to keep. Of several
+    processes the first one does so before the others look.
 
     Raises:
-        InputError: there are checkpoints, but none can be used.
+        InputError: there are checkpoints, but none can be used; or processes see different ones.
     """
+    with distributed.first_alone():
+        _restore(run, state, mark)
+    places = {*distributed.of_all((state.epoch, state.step))}
+    if len(places) > 1:
+        raise InputError(
+            f"processes see different checkpoints in {run}: put it where all machines see the same "
+            "files"
+        )
+
+
+def _restore(run: Path, state: TrainingState, mark: str) -> None:
     paths = _checkpoints(run)
     refused: list[Path] = []
     for path in reversed(paths):

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from codistill import clock, files
+from codistill import clock, distributed, files
 from codistill.checks import make
 from codistill.errors import InputError
 from codistill.methods.flops import forward_flops
@@ -42,6 +42,7 @@ class Process:
         platform: operating system.
         processor: model of the CPU.
         device: "cpu", or the name of a GPU.
+        processes: number of processes that trained together.
         gpu: versions of "cuda" or "rocm", "cudnn" and "driver", where a GPU trained; the bits of
             the weights depend on them. Empty in runs of early versions too.
         threads: CPU threads of PyTorch.
@@ -62,6 +63,7 @@ class Process:
     cores: int | None
     git: dict[str, Any] | None = field(default_factory=dict)
     gpu: dict[str, str | None] = field(default_factory=dict)
+    processes: int = 1
 
     @classmethod
     def now(cls, device: torch.device, epoch: int, step: int) -> "Process":
@@ -79,6 +81,7 @@ class Process:
             threads=torch.get_num_threads(),
             cores=os.cpu_count(),
             git=_commit_of_codistill(),
+            processes=distributed.size(),
         )
 
 

@@ -24,7 +24,7 @@ def warnings_about(run: Run) -> Iterator[str]:
     yield from _on_numbers(run)
     if run.manifest.processes:
         last, now = run.manifest.processes[-1], Process.now(run.device, 0, 0)
-        for key in ("packages", "processor", "threads", "device"):
+        for key in ("packages", "processor", "threads", "device", "processes"):
             before, after = getattr(last, key), getattr(now, key)
             if before != after:
                 yield (

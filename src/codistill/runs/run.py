@@ -13,10 +13,13 @@
     RUN/broken_images.txt      images that cannot be read, and why, if there are any
     RUN/loggers.json           how far each logger has got
 
+Of several processes that train it (`codistill.distributed`), the first one writes.
+
 Every file is written atomically. The checkpoint holds the history, and the history files are
 written from it: they have no gaps or duplicates, however often a run was killed.
 """
 
+import contextlib
 import dataclasses
 import functools
 import time
@@ -27,7 +30,7 @@ from typing import Any
 import torch
 from filelock import FileLock
 
-from codistill import files
+from codistill import distributed, files
 from codistill.data.batch import Batch
 from codistill.errors import InputError
 from codistill.importing import refuse_code
@@ -69,6 +72,7 @@ from codistill.training.fit import epochs
 from codistill.training.record import Record
 from codistill.training.state import TrainingState
 from codistill.training.stopping import Stop, never
+from codistill.training.sync_bn import synchronise
 
 STUDENT = "student.safetensors"
 WEIGHTS = {"last": "weights.safetensors", "best": "weights_best.safetensors"}
@@ -147,6 +151,11 @@ class Run:
                 Nothing is then written.
         """
         path = config.run_folder()
+        with distributed.first_alone():
+            return cls(path, trust_code=True) if distributed.rank() else cls._create(path, config)
+
+    @classmethod
+    def _create(cls, path: Path, config: Config) -> "Run":
         refuse_occupied(path)
         new = prepare(config)
         path.mkdir(parents=True, exist_ok=True)
@@ -171,22 +180,21 @@ class Run:
         """
         config = self.config
         require_loggers(config)
-        with locked(self.path), deterministic(self.device):
-            made, self.manifest = read_run(self.path)
-            if made != self.made_with:
-                raise InputError(f"{self.path} holds another run since this one was opened")
-            for leftover in self.path.rglob(".*.tmp"):  # of a process that was killed
-                leftover.unlink()
-            data = self.data()
-            data.broken.keep_in(self.path / "broken_images.txt")
+        first = distributed.rank() == 0
+        with locked(self.path) if first else contextlib.nullcontext(), deterministic(self.device):
+            with distributed.first_alone():
+                data = self._begin(first)
             torch.manual_seed(config.seed)  # for what a method draws while it trains
             if config.compile:
                 self.method.peers.compile_stages()
+            if config.sync_bn:
+                synchronise(self.method)
             state = TrainingState(
                 self.method, make_optimizer(config, self.method), update_options(config)
             )
             checkpoints.restore(self.path, state, self.manifest.id)
-            self._note_process(state)
+            if first:
+                self._note_process(state)
             train = mix_labels(config, data.train, len(data.classes))
             batches = _Watched(train, watch, self, state)
             by_step = config.schedule_unit == "step"
@@ -207,28 +215,57 @@ class Run:
                 stop=stop,
             )
             students = self.names_kept()
-            write_history(self.path, state.history)
-            with logging_to(self.path, config, state.history) as send:
+            with self._log(state) if first else contextlib.nullcontext() as log:
                 while not (over := out_of_patience(state.history, students, config.patience)):
                     if (record := next(records, None)) is None:
                         break
-                    if best_epoch(state.history, students) == state.epoch:
+                    for found in distributed.of_all(data.broken.found):
+                        data.broken.add(found.items())
+                    if first and best_epoch(state.history, students) == state.epoch:
                         self._write_weights("best", state.result, state.epoch)
                         self._write_student(state.result, state.history[-1], data)
                     self._save(state)
-                    write_history(self.path, state.history)
-                    send(record)
+                    if log:
+                        log(record)
                     yield record
-                if state.epoch < config.epochs and not over:  # stopped
-                    if state.step:
-                        self._save(state)
-                    return
-                self._write_weights("last", state.result, state.epoch)
-                held_out = self.manifest.images.get("val", 0)
-                scores = RunScores.of(state.history, students, held_out)
-                epoch = scores.student.epoch or state.epoch
-                self._write_chosen_student(epoch, state, data)
-                scores.write(self.path)
+                stopped = state.epoch < config.epochs and not over
+                if stopped and state.step:
+                    self._save(state)
+                if first and not stopped:
+                    self._end(state, data, students)
+                distributed.wait_for_all()
+
+    def _begin(self, first: bool) -> Data:
+        """The data of a run that nobody has changed since it was opened."""
+        made, self.manifest = read_run(self.path)
+        if made != self.made_with:
+            raise InputError(f"{self.path} holds another run since this one was opened")
+        data = self.data()
+        if first:
+            for leftover in self.path.rglob(".*.tmp"):  # of a process that was killed
+                leftover.unlink()
+            data.broken.keep_in(self.path / "broken_images.txt")
+        return data
+
+    @contextlib.contextmanager
+    def _log(self, state: TrainingState) -> Iterator[Callable[[Record], None]]:
+        """Yields a function that writes the history and sends an epoch to the loggers."""
+        write_history(self.path, state.history)
+        with logging_to(self.path, self.config, state.history) as send:
+
+            def log(record: Record) -> None:
+                write_history(self.path, state.history)
+                send(record)
+
+            yield log
+
+    def _end(self, state: TrainingState, data: Data, students: list[str]) -> None:
+        """Writes what a finished run has."""
+        self._write_weights("last", state.result, state.epoch)
+        held_out = self.manifest.images.get("val", 0)
+        scores = RunScores.of(state.history, students, held_out)
+        self._write_chosen_student(scores.student.epoch or state.epoch, state, data)
+        scores.write(self.path)
 
     def _save(self, state: TrainingState) -> None:
         """Writes a checkpoint of the run, and removes those beyond `keep_checkpoints`."""
@@ -363,9 +400,12 @@ class _Watched:
         self.batches.start_at(epoch, start)
 
     def __iter__(self) -> Iterator[Batch]:
-        config, saved = self.run.config, time.monotonic()
+        saved = time.monotonic()
+        due = distributed.agreed(
+            lambda: time.monotonic() - saved >= self.run.config.checkpoint_seconds
+        )
         for batch in self.watch(self.batches):
             yield batch
-            if time.monotonic() - saved >= config.checkpoint_seconds:
+            if due():
                 self.run._save(self.state)
                 saved = time.monotonic()

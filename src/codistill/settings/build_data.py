@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from codistill import distributed
 from codistill.data.batches.boxes import EVAL_CROP
 from codistill.data.batches.broken import BrokenImages
 from codistill.data.batches.depth import notes_on_depth
@@ -166,7 +167,9 @@ def _build_streamed(config: Config, device: torch.device) -> Data:
     dark = notes_on_depth(dataset) if c.bits is None else ()
     division = _divide(dataset.splits, c)
     size = IMAGE_SIZE if c.image_size is None else c.image_size
-    workers = available_cores() if c.workers is None else c.workers
+    workers = c.workers
+    if workers is None:
+        workers = max(1, available_cores() // distributed.place().local_size)
     flip = True if c.flip is None else c.flip
     min_scale = _MIN_SCALE if c.min_scale is None else c.min_scale
     broken = BrokenImages(_count(dataset))

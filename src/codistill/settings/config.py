@@ -63,6 +63,8 @@ class Config:
             kept; 0 is off
         freeze: number of first stages of each network that do not learn
         freeze_epochs: epochs after which they learn too. Default: never
+        sync_bn: whether batch normalisation uses the whole batch where several processes train, and
+            not the images of its process alone
         schedule: schedule of the learning rate: step lowers it at the milestones, cosine lowers it
             to 0 along half a cosine wave
         schedule_unit: whether the learning rate changes with every epoch or with every step
@@ -125,6 +127,7 @@ class Config:
     ema: float = setting(0.0, at_least=0, below=1)
     freeze: int = setting(0, at_least=0)
     freeze_epochs: int | None = setting(None, above=0)
+    sync_bn: bool = False
     schedule: Literal["step", "cosine"] = "step"
     schedule_unit: Literal["epoch", "step"] = "epoch"
     milestones: list[float] = setting([0.5, 0.75], above=0)
@@ -180,6 +183,11 @@ class Config:
             raise InputError(
                 f"accumulate is {self.accumulate}: parts of a batch of {self.batch_size} have to "
                 "hold two images at least"
+            )
+        if self.sync_bn and self.accumulate > 1:
+            raise InputError(
+                "sync_bn takes the statistics of a whole batch, and accumulate those of its parts: "
+                "leave out one of them"
             )
         if not all(name.strip() for name in self.loggers.split(",")):
             raise InputError(f"loggers is {self.loggers!r}: an entry of it is empty")

@@ -9,6 +9,7 @@ import torch
 import torch.utils.deterministic
 from torch import nn
 
+from codistill import distributed
 from codistill.errors import InputError, reason, require_one_of
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -38,11 +39,15 @@ def bf16_notes(device: torch.device, precision: Precision) -> list[str]:
 def choose_device(name: str) -> torch.device:
     """The device of that name; "auto" is CUDA if there is one, else the CPU.
 
+    Of several processes on a machine each takes the GPU of its own number.
+
     Raises:
         InputError: the device cannot be used.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and distributed.size() > 1:
+        name = _own_gpu(name)
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).item()
@@ -50,6 +55,16 @@ def choose_device(name: str) -> torch.device:
         why = f"device {name!r} cannot be used here ({reason(error)}): try cpu"
         raise InputError(why) from error
     return device
+
+
+def _own_gpu(name: str) -> str:
+    if name != "cuda":
+        raise InputError(
+            f"device {name!r} is one GPU for {distributed.size()} processes: give cuda, and each "
+            "takes its own"
+        )
+    # srun may show each process its own GPU alone.
+    return f"cuda:{distributed.place().local_rank % max(1, torch.cuda.device_count())}"
 
 
 def require_device(name: str) -> None:
