@@ -18,7 +18,15 @@ from codistill.runs.run import Run
 from codistill.settings.config import Config
 from codistill.settings.data_config import DataConfig
 
-PARTS = ("predictions", "calibration", "class_accuracy", "changes", "similarity", "pictures")
+PARTS = (
+    "predictions",
+    "calibration",
+    "class_accuracy",
+    "mistakes",
+    "changes",
+    "similarity",
+    "pictures",
+)
 
 
 @pytest.fixture(scope="module")

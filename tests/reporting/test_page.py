@@ -463,7 +463,8 @@ def test_a_map_that_is_the_same_for_all_images_has_no_cka(tmp_path: Path) -> Non
 
 def analysis_of(**parts: object) -> Analysis:
     """What was measured of a run: nothing, but for these parts."""
-    names = ("predictions", "calibration", "class_accuracy", "changes", "similarity", "pictures")
+    names = ("predictions", "calibration", "class_accuracy", "mistakes", "changes")
+    names += ("similarity", "pictures")
     found = dict.fromkeys(names, Missing("not measured")) | parts
     facts = ("last", "test", ("cat", "dog"), "peer0", "ensemble")
     return Analysis(Path("run"), *facts, **found)  # type: ignore[arg-type]

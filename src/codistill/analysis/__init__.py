@@ -4,6 +4,7 @@ from codistill.analysis.analyse import Analysis, analyse
 from codistill.analysis.calibration import Bin, Calibration, calibration
 from codistill.analysis.classes import ClassChange, ClassChanges, class_accuracies, class_changes
 from codistill.analysis.grad_cam import HeatMap, Picture, disagreements, grad_cam
+from codistill.analysis.mistakes import Mistake, Mistakes, mistakes
 from codistill.analysis.predictions import Guesses, Missing, Predictions, predict
 from codistill.analysis.similarity import MapSimilarity, Similarities, map_similarities
 
@@ -17,6 +18,8 @@ __all__ = [
     "HeatMap",
     "MapSimilarity",
     "Missing",
+    "Mistake",
+    "Mistakes",
     "Picture",
     "Predictions",
     "Similarities",
@@ -27,5 +30,6 @@ __all__ = [
     "disagreements",
     "grad_cam",
     "map_similarities",
+    "mistakes",
     "predict",
 ]

@@ -8,6 +8,7 @@ from typing import Literal, TypeVar
 from codistill.analysis.calibration import Calibration, calibration
 from codistill.analysis.classes import ClassChanges, class_accuracies, class_changes
 from codistill.analysis.grad_cam import Picture, disagreements, grad_cam
+from codistill.analysis.mistakes import Mistakes, mistakes
 from codistill.analysis.predictions import EvalSet, Missing, Predictions, predict
 from codistill.analysis.similarity import Similarities, map_similarities
 from codistill.errors import InputError, MissingExtraError
@@ -33,6 +34,7 @@ class Analysis:
         calibration: calibration of every classifier, by name.
         class_accuracy: accuracies of every classifier, by name: in % for each class, None for a
             class without images.
+        mistakes: right and wrong guesses of the kept classifier, with its surest wrong ones.
         changes: changes from the kept classifier to `own`, class by class.
         similarity: similarity of the peers' feature maps.
         pictures: Grad-CAM of chosen images, or of those on which the classifiers disagree most.
@@ -47,6 +49,7 @@ class Analysis:
     predictions: Predictions | Missing
     calibration: dict[str, Calibration] | Missing
     class_accuracy: dict[str, list[float | None]] | Missing
+    mistakes: Mistakes | Missing
     changes: ClassChanges | Missing
     similarity: Similarities | Missing
     pictures: tuple[Picture, ...] | Missing
@@ -101,9 +104,7 @@ def analyse(
         predictions = predict(method, batches)
     except (InputError, MissingExtraError) as error:
         own, gone = _own(result, result.manifest.students), Missing(str(error))
-        return Analysis(
-            result.path, weights, split, classes, kept, own, gone, gone, gone, gone, gone, gone
-        )
+        return Analysis(result.path, weights, split, classes, kept, own, *[gone] * 7)
     assert kept is not None  # as its weights are there
     own = _own(result, method.students())
     return Analysis(
@@ -116,6 +117,7 @@ def analyse(
         predictions,
         {name: calibration(predictions, name) for name in predictions.of},
         {name: class_accuracies(predictions, name, len(classes)) for name in predictions.of},
+        _part(lambda: mistakes(predictions, kept, batches)),
         _part(lambda: _changes(predictions, kept, own, classes)),
         _part(lambda: _similarity(method, batches, similarity_images)),
         _part(lambda: _pictures(method, batches, pictures, predictions, kept, own)),
