@@ -92,7 +92,8 @@ def write_run(
 ) -> Path:
     """What a finished run of one peer leaves, as far as a report reads it; without seals."""
     folder.mkdir()
-    config = Config(method={"name": "independent"}, peers=1, seed=seed, **settings)  # type: ignore[arg-type]
+    made: dict[str, object] = {"method": {"name": "independent"}, "peers": 1, "seed": seed}
+    config = Config(**made | settings)  # type: ignore[arg-type]
     (folder / "config.yaml").write_text(config.to_yaml())
     manifest = Manifest(
         command=["codistill", "train"],

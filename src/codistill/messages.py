@@ -52,6 +52,12 @@ def equal_notes_once() -> Iterator[None]:
         _log.removeFilter(is_new)
 
 
+def signed(number: float, digits: int) -> str:
+    """A number with its sign; what is rounded to nothing has none."""
+    text = f"{number:+.{digits}f}"
+    return text[1:] if float(text) == 0 else text
+
+
 def shorten(names: Sequence[str], shown: int = _SHOWN) -> str:
     """The first few names, and the number of the others."""
     more = f" and {len(names) - shown:,} more" if len(names) > shown else ""

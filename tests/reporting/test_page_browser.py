@@ -71,7 +71,7 @@ def test_every_picture_is_drawn(opened: Any) -> None:
         """['.drawing', '.panels img'].map(kind => [...document.querySelectorAll(kind)]
         .map(i => i.getBoundingClientRect()).map(r => [r.width, r.height]))"""
     )
-    assert len(photographs) == 20
+    assert len(photographs) == 20 + 16
     assert len(figures) > 20
     assert all(width >= 200 and height >= 60 for width, height in figures)
 
@@ -103,6 +103,42 @@ def test_no_two_words_of_a_figure_cover_each_other(opened: Any) -> None:
 def test_a_section_is_reached_by_its_link(opened: Any) -> None:
     opened.click("nav a[href='#cost']")
     assert opened.evaluate("document.querySelector('#cost').getBoundingClientRect().top < 400")
+
+
+def test_the_answer_is_on_the_first_screen(opened: Any) -> None:
+    place = "document.querySelector('.verdict').getBoundingClientRect().bottom + scrollY"
+    assert opened.evaluate(place) < 800
+
+
+def test_the_contents_stay_in_view(opened: Any) -> None:
+    opened.evaluate("scrollTo(0, document.body.scrollHeight / 2)")
+    top, bottom = opened.evaluate(
+        "(r => [r.top, r.bottom])(document.querySelector('nav').getBoundingClientRect())"
+    )
+    opened.evaluate("scrollTo(0, 0)")
+    assert 0 <= top < bottom <= 800
+
+
+def test_a_table_says_that_it_scrolls_where_it_does(opened: Any) -> None:
+    said = opened.evaluate(
+        """[...document.querySelectorAll('.scroll')].filter(e => e.checkVisibility()).map(e =>
+        [e.scrollWidth > e.clientWidth,
+        getComputedStyle(e.querySelector('caption'), '::after').display !== 'none'])"""
+    )
+    assert said
+    assert all(scrolls == hint for scrolls, hint in said)
+
+
+def test_words_of_a_figure_can_be_read_on_a_phone(opened: Any) -> None:
+    sizes = opened.evaluate(
+        """[...document.querySelectorAll('img.drawing')].map(i => {
+          const text = decodeURIComponent(i.src.slice(i.src.indexOf(',') + 1));
+          const points = Number(/<svg[^>]* width="([0-9.]+)pt"/.exec(text)[1]);
+          const sizes = [...text.matchAll(/font: ([0-9.]+)px/g)].map(m => Number(m[1]));
+          return Math.min(...sizes) * i.clientWidth / points;
+        })"""
+    )
+    assert min(sizes) >= 7.5  # CSS pixels
 
 
 def test_it_prints_with_what_was_folded(chromium: Any, digits_report: Path) -> None:

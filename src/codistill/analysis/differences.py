@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from codistill.analysis.paired import SIGNIFICANT, Paired, holm, paired, smallest_shown
+from codistill.messages import signed
 from codistill.runs.finished import Result
 
 Epoch = Literal["last", "best_by_validation"]
@@ -82,6 +83,12 @@ def differences(results: Mapping[str, BySeed], baselines: Mapping[str, str]) -> 
     return found
 
 
+def concluded_from(found: Sequence[Difference]) -> list[Difference]:
+    """The comparisons after the last epoch that count: of named students, else of mean peers."""
+    last = [d for d in found if d.epoch == "last"]
+    return [d for d in last if d.kind == "student"] or [d for d in last if d.kind == "mean peer"]
+
+
 def conclusion(
     found: Sequence[Difference], test_images: int | None = None, alone: float | None = None
 ) -> str:
@@ -94,8 +101,7 @@ def conclusion(
         test_images: number of images that were tested on, if it is known.
         alone: test top-1 in % of the networks alone, if it is known.
     """
-    last = [d for d in found if d.epoch == "last"]
-    shown = [d for d in last if d.kind == "student"] or [d for d in last if d.kind == "mean peer"]
+    shown = concluded_from(found)
     if not shown:
         return "No method has a finished run beside the networks alone of the same seed."
     of = "the student" if shown[0].kind == "student" else "the peers"
@@ -132,9 +138,9 @@ def conclusion(
 def _by(d: Difference) -> str:
     """A label with its mean difference, and the interval of that."""
     if d.statistics.interval is None:
-        return f"{d.label} ({d.statistics.mean:+.2f})"
-    low, high = d.statistics.interval
-    return f"{d.label} ({d.statistics.mean:+.2f} [{low:+.1f}, {high:+.1f}])"
+        return f"{d.label} ({signed(d.statistics.mean, 2)})"
+    low, high = (signed(x, 1) for x in d.statistics.interval)
+    return f"{d.label} ({signed(d.statistics.mean, 2)} [{low}, {high}])"
 
 
 def _margin(accuracy: float, images: int) -> float:

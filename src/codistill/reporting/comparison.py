@@ -13,6 +13,7 @@ from codistill.errors import InputError
 from codistill.importing import optional
 from codistill.reporting.difference_tables import print_differences, write_differences
 from codistill.reporting.page.measure import MeasureOptions
+from codistill.reporting.page.sections.differences import Compared
 from codistill.reporting.page.write import require_page, write_page
 from codistill.reporting.sweep_tables import print_sweeps, write_sweeps
 from codistill.reporting.tables import write_report
@@ -65,10 +66,10 @@ def report_comparison(
         settings,
         folder,
         how,
-        differences=found,
+        compared=Compared(found, {r.label: r.baseline for r in comparison.rows}, in_short),
         published=published,
         sources=sources,
-        notes=[in_short, *notes],
+        notes=notes,
     )
     for path in written:
         print(path)

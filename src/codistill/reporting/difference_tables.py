@@ -6,6 +6,7 @@ from pathlib import Path
 
 from codistill import files
 from codistill.analysis.differences import EPOCHS, Difference, Epoch
+from codistill.messages import signed
 from codistill.reporting.tables import spread_of
 from codistill.reporting.text import csv_table, markdown_table, text_table, wrapped
 from codistill.runs.finished import Result
@@ -117,7 +118,7 @@ def _side_by_side(found: Sequence[Difference]) -> list[tuple[Difference, Differe
 def _half(d: Difference) -> list[str]:
     s = d.statistics
     sd = "-" if s.sd is None else f"{s.sd:.2f}"
-    effect = "-" if s.effect is None else f"{s.effect:+.2f}"
+    effect = "-" if s.effect is None else signed(s.effect, 2)
     return [_interval(d), sd, effect, _p(d.p), d.verdict]
 
 
@@ -131,10 +132,10 @@ def _accuracy(results: Sequence[Result], epoch: Epoch, classifier: str) -> str:
 def _interval(d: Difference, short: bool = False) -> str:
     s = d.statistics
     if s.interval is None:
-        return f"{s.mean:+.2f}"
+        return signed(s.mean, 2)
     low, high = s.interval
     digits = 2 if not short else 1 if max(abs(low), abs(high)) < 9.95 else 0
-    return f"{s.mean:+.2f} [{low:+.{digits}f}, {high:+.{digits}f}]"
+    return f"{signed(s.mean, 2)} [{signed(low, digits)}, {signed(high, digits)}]"
 
 
 def _p(p: float | None) -> str:

@@ -10,6 +10,7 @@ from codistill.reporting.page.drawing import (
     canvas,
     image_of,
     integer_epochs,
+    legend_below,
     name_at_end,
     plain_ticks,
 )
@@ -74,7 +75,7 @@ def parts_by_epoch(
             axes.set_ylim(bottom=bottom)
         if of_all_sizes:
             _logarithmic(axes, [x for c in curves.values() for column in c for x in column])
-        axes.legend(ncols=1 + (len(curves) > 4))
+        legend_below(figure)
         last = ", ".join(f"{name} {mean(c[-1]):.4g}" for name, c in curves.items() if c[-1])
         text = f"{axis} by epoch. Mean after the last one: {last}."
         return Figure(title, image_of(figure), text)

@@ -30,14 +30,15 @@ def dots(values: Dots, axis: str, title: str, digits: int = 2) -> Figure:
                     point(axes, place, s.style, FILLS.get(what, "left"), xerr=sd(of_seeds))
                     said.append(f"{s.number} {what} {mean(of_seeds):.{digits}f}")
             axes.annotate(
-                s.title if len(s.title) < 60 else f"{s.title[:57]} ...",
+                s.title if len(s.title) < 46 else f"{s.title[:43]} ...",
                 (0.01, 0.13 - rows[s]),
                 xycoords=("axes fraction", "data"),
-                fontsize=7.5,
+                fontsize=8.5,
                 va="bottom",
             )
         axes.set_yticks([-row for row in rows.values()], [""] * len(rows))
         axes.tick_params(axis="y", length=0)
+        axes.locator_params(axis="x", nbins=5)
         axes.set(xlabel=axis, ylim=(-len(rows) + 0.45, 0.65))
         text = f"{axis} by number of the setting: {', '.join(said)}."
         return Figure(title, image_of(figure), text)

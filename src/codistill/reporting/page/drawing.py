@@ -17,18 +17,18 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "p")
 _FULL = ("kept", "mean peer", "mean of pairs", "same image")
-FILLS = dict.fromkeys(_FULL, "full") | dict.fromkeys(("ensemble", "other images"), "none")
+FILLS = dict.fromkeys(_FULL, "full") | dict.fromkeys(("ensemble", "other images", "alone"), "none")
 """The filling of each thing's marker; "left" for classifiers that a method adds."""
 _STYLE: dict[str, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial"],
-    "font.size": 9,
-    "axes.titlesize": 9,
+    "font.size": 10,
+    "axes.titlesize": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
     "grid.alpha": 0.35,
-    "legend.fontsize": 8,
+    "legend.fontsize": 9,
     "legend.frameon": False,
     "text.parse_math": False,  # a name may hold a $
     "svg.fonttype": "none",  # letters stay letters, which is smaller than paths
@@ -52,7 +52,7 @@ class Style:
 
 
 @contextmanager
-def canvas(width: float = 4.6, height: float = 3.1, columns: int = 1) -> Iterator[tuple[Any, Any]]:
+def canvas(width: float = 4.0, height: float = 3.0, columns: int = 1) -> Iterator[tuple[Any, Any]]:
     """A figure of matplotlib and its axes, or an array of them if there are several columns.
 
     The user's own settings of matplotlib do not change it.
@@ -110,6 +110,14 @@ def band(axes: Any, columns: Sequence[Sequence[float]], style: Style, label: str
         axes.fill_between(epochs, low, high, color=style.colour, alpha=0.18, linewidth=0)
 
 
+def legend_below(figure: Any) -> None:
+    """A legend below the axes, where it covers no curve; figures of one curve have none."""
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    if len(labels) > 1:
+        columns = 1 if max(map(len, labels)) > 24 else 2
+        figure.legend(handles, labels, loc="outside lower center", ncols=columns)
+
+
 def sd(values: Sequence[float]) -> float | None:
     """Standard deviation; None for one value."""
     return stdev(values) if len(values) > 1 else None
@@ -139,7 +147,7 @@ def name_points(axes: Any, names: Sequence[tuple[str, float, float]]) -> None:
     places = (pixels * 72 / axes.figure.dpi).tolist()
     taken = [(x - 3, y - 3, x + 3, y + 3) for x, y in places]  # left, bottom, right, top in points
     for (name, *xy), (x, y) in zip(ordered, places, strict=True):
-        width = 4.6 * len(name)
+        width = 5.9 * len(name)
         rights = [5 + 6 * i for i in range(12)]
         offsets = [(d, 0.0) for pair in ((r, -r - width) for r in rights) for d in pair]
         boxes = [(x + d, y - 3.5, x + d + width, y + 3.5) for d, _ in offsets]
@@ -147,7 +155,7 @@ def name_points(axes: Any, names: Sequence[tuple[str, float, float]]) -> None:
         i = free[0] if free else 0
         taken.append(boxes[i])
         axes.annotate(
-            name, xy=xy, xytext=offsets[i], textcoords="offset points", va="center", fontsize=7
+            name, xy=xy, xytext=offsets[i], textcoords="offset points", va="center", fontsize=9
         )
 
 
@@ -178,7 +186,7 @@ def name_at_end(axes: Any, curves: dict[str, Sequence[Sequence[float]]]) -> None
             xytext=(1.045, (place - low) / (high - low)),
             textcoords="axes fraction",
             va="center",
-            fontsize=8,
+            fontsize=9,
             annotation_clip=False,
             arrowprops={"arrowstyle": "-", "color": "#777777", "linewidth": 0.5, "shrinkB": 1},
         )

@@ -4,7 +4,10 @@ import re
 from collections.abc import Iterator, Sequence
 
 from codistill.reporting.page.parts import (
+    Answer,
+    Beside,
     Code,
+    Facts,
     Figures,
     Fold,
     Key,
@@ -21,7 +24,7 @@ def render_markdown(title: str, lead: str, sections: Sequence[Section]) -> str:
     """The whole page as text, for repositories."""
     blocks = [f"# {escaped(title)}", escaped(lead)]
     for section in sections:
-        blocks += [f"## {escaped(section.title)}", escaped(section.how)]
+        blocks += [f"## {escaped(section.title)}", *([escaped(section.how)] if section.how else [])]
         blocks += [f"> {escaped(line)}" for line in section.missing]
         for part in section.parts:
             blocks += _blocks(part)
@@ -40,9 +43,19 @@ def _blocks(part: Part) -> Iterator[str]:
         case Figures():
             for figure in part.figures:
                 yield f"*Figure: {escaped(figure.title)}.* {escaped(figure.description)}"
-        case Panels():
+        case Beside():
+            yield from _blocks(Figures(part.figures))
+            yield from _blocks(part.table)
+        case Panels() if part.head:
             rows = [[cell.text for cell in row] for row in part.rows]
             yield from _blocks(Table(part.caption, part.head, rows))
+        case Panels():
+            yield f"**{escaped(part.caption)}**"
+            yield "\n".join(f"- {escaped(cell.text)}" for row in part.rows for cell in row)
+        case Answer():
+            yield f"**{escaped(part.text)}**"
+        case Facts():
+            yield "\n".join(f"- {escaped(name)}: {escaped(text)}" for name, text in part.facts)
         case Code():
             yield f"{escaped(part.caption)}:"
             longest = max(map(len, re.findall("`+", "".join(part.lines))), default=0)

@@ -8,11 +8,14 @@ from typing import TypeVar
 from rich.console import Console
 
 from codistill.analysis import Analysis, Missing, analyse
+from codistill.analysis.cost.latency import latency
 from codistill.errors import InputError
 from codistill.messages import note
 from codistill.reporting.page.setting import Setting, settings_of
 from codistill.runs.finished import Result
 from codistill.runs.progress import live_bars
+from codistill.runs.run import STUDENT
+from codistill.runs.student import load_student
 from codistill.training.device import require_device
 
 _IMAGES = 4
@@ -51,11 +54,13 @@ class Measured:
         of: the analyses of each setting.
         refused: reasons why runs could not be measured at all, by setting.
         outside: one line for each image that was asked for and that a setting does not have.
+        latencies: seconds that the student of a setting takes for one image, where its file is.
     """
 
     of: dict[Setting, list[Analysis]]
     refused: dict[Setting, list[str]] = field(default_factory=dict)
     outside: list[str] = field(default_factory=list)
+    latencies: dict[Setting, float] = field(default_factory=dict)
 
     def parts(
         self, part: Callable[[Analysis], _T | Missing]
@@ -108,30 +113,44 @@ def measure(settings: Sequence[Setting], how: MeasureOptions, console: Console) 
                         found = [picture.index for picture in analysis.pictures]
                         chosen.setdefault(result.test_images, found)
                 progress.advance(task)
+    measured.latencies.update(_latencies(settings, how))
     _tell(measured, console)
     return measured
 
 
+def _latencies(settings: Sequence[Setting], how: MeasureOptions) -> Iterator[tuple[Setting, float]]:
+    """The latency of the first student of each setting; equal networks are measured once."""
+    known: dict[object, float] = {}
+    for s in settings:
+        file = s.results[0].path / STUDENT
+        size = s.results[0].manifest.image_size
+        try:
+            student = load_student(file, how.trust_code)
+        except (InputError, ImportError, OSError):
+            continue
+        what = student.about["network"], len(student.classes), *size
+        if what not in known:
+            network = student.network.to(how.device or "cpu")
+            known[what] = latency(network, (size[0], size[1]))
+        yield s, known[what]
+
+
 def refuse_places(settings: Mapping[str, Sequence[Result]], how: MeasureOptions) -> None:
     """Raises InputError if an image was asked for that no setting has."""
-    most = max(_test_images(s) for s in settings_of(settings))
+    most = max(s.test_images for s in settings_of(settings))
     for i in how.images:
         if i >= most:
             raise InputError(f"--images: there is no test image {i}: there are {most:,}, from 0")
 
 
-def _test_images(setting: Setting) -> int:
-    return setting.results[0].manifest.images["test"]
-
-
 def _inside(setting: Setting, how: MeasureOptions) -> list[int]:
     """The images asked for that a setting has; all of them if it has none."""
-    return [i for i in how.images if i < _test_images(setting)] or list(how.images)
+    return [i for i in how.images if i < setting.test_images] or list(how.images)
 
 
 def _outside(settings: Sequence[Setting], how: MeasureOptions) -> Iterator[str]:
     for s in settings:
-        n = _test_images(s)
+        n = s.test_images
         for i in how.images:
             if i >= n > min(how.images):  # a setting that has none of them says so by itself
                 yield f"{s.title}: there is no test image {i}: there are {n:,}, from 0."

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,14 @@ class Figures:
 
 
 @dataclass(frozen=True)
+class Beside:
+    """Figures with the table of their numbers, beside each other where the page is wide enough."""
+
+    figures: Sequence[Figure]
+    table: Table
+
+
+@dataclass(frozen=True)
 class Panel:
     """A small photograph with a line of text.
 
@@ -63,16 +72,26 @@ class Panel:
         uri: the picture as a data: URI.
         alt: text for readers who do not see it.
         text: line below it.
+        edge: "right" or "wrong" for a coloured edge.
+        link: address of the photograph's own file.
     """
 
     uri: str
     alt: str
     text: str
+    edge: Literal["", "right", "wrong"] = ""
+    link: str = ""
 
 
 @dataclass(frozen=True)
 class Panels:
-    """Photographs in rows and columns."""
+    """Photographs in rows and columns.
+
+    Attributes:
+        caption: their contents in a few words.
+        head: names of the columns; none: the photographs flow, as many in a row as there is room.
+        rows: photographs of each row.
+    """
 
     caption: str
     head: Sequence[str]
@@ -99,15 +118,34 @@ class Key:
 
 
 @dataclass(frozen=True)
+class Answer:
+    """The sentence that answers the page's question.
+
+    Attributes:
+        text: the sentence.
+        verdict: "helped" or "hurt"; "open" if neither is shown.
+    """
+
+    text: str
+    verdict: Literal["helped", "hurt", "open"]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Facts, each with its name."""
+
+    facts: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True)
 class Fold:
     """Parts that the reader can unfold."""
 
     title: str
     parts: Sequence["Part"]
-    open: bool = False
 
 
-Part = Paragraph | Table | Figures | Panels | Code | Key | Fold
+Part = Paragraph | Table | Figures | Beside | Panels | Code | Key | Answer | Facts | Fold
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from itertools import zip_longest
 from statistics import mean
 
 from codistill.reporting.page.drawing import Style, sample
-from codistill.reporting.page.parts import Key
+from codistill.reporting.page.parts import Fold, Key, Part
 from codistill.runs.finished import Result
 from codistill.training.record import Record
 
@@ -30,9 +30,9 @@ class Setting:
         return f"{self.number}. {self.label}"
 
     @property
-    def head(self) -> list[str]:
-        """The first two cells of a table's row: number and label."""
-        return [str(self.number), self.label]
+    def head(self) -> str:
+        """The first cell of a table's row: the number, which the page shows in the colour."""
+        return str(self.number)
 
     @property
     def n(self) -> str:
@@ -47,6 +47,18 @@ class Setting:
     @property
     def peers(self) -> list[str]:
         return self.results[0].scores.peers
+
+    def called(self, classifier: str) -> str:
+        """A classifier's name, with that of its network where the peers' networks differ."""
+        networks = self.results[0].config.networks()
+        if classifier not in self.peers or len(set(networks)) == 1:
+            return classifier
+        return f"{classifier} {networks[int(classifier[4:])].rpartition('/')[2]}"
+
+    @property
+    def test_images(self) -> int:
+        """The number of images that it is tested on."""
+        return self.results[0].manifest.images["test"]
 
     @property
     def own(self) -> list[str]:
@@ -124,12 +136,26 @@ def named(some: Sequence[Setting], every: Sequence[Setting]) -> str:
     return "; ".join(s.title for s in some)
 
 
+def folds(parts: Mapping[Setting, Sequence[Part]], of_several: bool) -> list[Part]:
+    """The parts of each setting, folded; if the page is on one setting alone, as they are."""
+    if of_several:
+        return [Fold(s.title, of) for s, of in parts.items()]
+    return [part for of in parts.values() for part in of]
+
+
+def kept_peer(result: Result) -> str:
+    """The peer that ships; an early run does not say which peer its leader copies."""
+    kept = result.scores.kept[0]
+    peer = result.manifest.students.get(kept)
+    return kept if peer is None else f"peer{peer}"
+
+
 def key_of(settings: Sequence[Setting]) -> Key:
     """The key of a figure that shows these settings."""
     return Key([(s.number, sample(s.style), s.label) for s in settings])
 
 
 def numbered(settings: Sequence[Setting], rows: Iterator[list[str]]) -> list[list[str]]:
-    """Rows that begin with a label, with the setting's number before it."""
-    numbers = {s.label: str(s.number) for s in settings}
-    return [[numbers[row[0]], *row] for row in rows]
+    """Rows that begin with a label, with the setting's number in its place."""
+    numbers = {s.label: s.head for s in settings}
+    return [[numbers[label], *cells] for label, *cells in rows]

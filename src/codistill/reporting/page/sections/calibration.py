@@ -7,8 +7,8 @@ from codistill.analysis import Bin, Calibration
 from codistill.reporting.page.dots import dots
 from codistill.reporting.page.drawing import Style, canvas, image_of
 from codistill.reporting.page.measure import Measured
-from codistill.reporting.page.parts import Figure, Figures, Fold, Part, Section, Table
-from codistill.reporting.page.setting import Setting
+from codistill.reporting.page.parts import Beside, Figure, Figures, Fold, Part, Section, Table
+from codistill.reporting.page.setting import Setting, named
 from codistill.reporting.tables import spread_of
 
 _FEW = 20
@@ -21,15 +21,23 @@ def calibration_of_classifiers(measured: Measured) -> Section:
     have, missing = measured.parts(lambda a: a.calibration)
     parts: list[Part] = []
     if have:
+        several = len(measured.of) > 1
         titles = "Filled: mean of the peers. Hollow: ensemble. Half-filled: what the method adds"
         axes = {"ece": "ECE", "nll": "NLL [nats]"}
         values = {n: {s: _values(s, of, n) for s, of in have.items()} for n in axes}
         summaries = [dots(values[n], axis, f"{n.upper()}. {titles}", 3) for n, axis in axes.items()]
-        diagrams = Figures([_diagram(s, of_seeds) for s, of_seeds in have.items()])
+        found = [_diagram(s, of_seeds) for s, of_seeds in have.items()]
+        diagrams = [figure for figure in found if figure]
         table = _table(have)
-        parts = [Figures(summaries), diagrams, table]
-        if len(have) > 3:
-            parts[1:] = [Fold("Reliability diagrams", [diagrams]), Fold(table.caption, [table])]
+        parts = [Beside(diagrams, table)]
+        if several:
+            parts = [Figures(summaries), Fold(table.caption, [table])]
+            parts += [Fold("Reliability diagrams", [Figures(diagrams)])] if diagrams else []
+        if len(diagrams) < len(have):
+            missing.append(
+                f"A reliability diagram needs {_FEW} test images in a bin: there are too few of "
+                f"{named([s for s, f in zip(have, found, strict=True) if not f], list(have))}."
+            )
     return Section(
         "trust",
         "Can their confidence be believed?",
@@ -59,14 +67,16 @@ def _values(setting: Setting, of_seeds: OfSeeds, number: str) -> dict[str, list[
     return {"mean peer": peers} | others
 
 
-def _diagram(setting: Setting, of_seeds: OfSeeds) -> Figure:
-    """Accuracy by confidence, the images of all seeds together."""
+def _diagram(setting: Setting, of_seeds: OfSeeds) -> Figure | None:
+    """Accuracy by confidence, the images of all seeds together; None if no bin holds enough."""
     said = []
     names = [setting.peers[0], *_kinds(setting, of_seeds)]
+    drawn = {n: p for n in names if (p := list(_pooled([of[n].bins for of in of_seeds])))}
+    if not drawn:
+        return None
     with canvas(height=3.4) as (figure, axes):
         axes.plot([0, 1], [0, 1], color="#777777", linewidth=1, linestyle=(0, (2, 2)))
-        for i, name in enumerate(names):
-            points = list(_pooled([of[name].bins for of in of_seeds]))
+        for i, (name, points) in enumerate(drawn.items()):
             style = Style.number(i)
             axes.plot(
                 *zip(*points, strict=True),
@@ -74,12 +84,12 @@ def _diagram(setting: Setting, of_seeds: OfSeeds) -> Figure:
                 linestyle=style.line,
                 marker=style.marker,
                 markersize=4,
-                label=f"{name}: ECE {mean(_seeds(of_seeds, name, 'ece')):.3f}",
+                label=f"{setting.called(name)}: ECE {mean(_seeds(of_seeds, name, 'ece')):.3f}",
             )
             said.append(f"{name}: {', '.join(f'{x:.2f} {y:.2f}' for x, y in points)}")
         axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="mean confidence", ylabel="share right")
         axes.legend(loc="upper left")
-        title = f"{setting.label}, {setting.n}; bins of fewer than {_FEW} images left out"
+        title = f"{setting.number}, {setting.n}; bins of fewer than {_FEW} images left out"
         text = f"Confidence and share right in each bin. {'; '.join(said)}."
         return Figure(title, image_of(figure), text)
 
@@ -100,13 +110,13 @@ def _table(have: dict[Setting, list[dict[str, Calibration]]]) -> Table:
         for name in of_seeds[0]:
             columns = [_seeds(of_seeds, name, n) for n in ("ece", "overconfidence", "nll", "brier")]
             cells = [spread_of(values, 3) for values in columns]
-            rows.append([*s.head, name, *cells, str(len(columns[0]))])
+            rows.append([s.head, s.called(name), *cells, str(len(columns[0]))])
     return Table(
         "Calibration of every classifier",
-        ("#", "setting", "classifier", "ECE", "overconfidence", "NLL", "Brier", "n"),
+        ("#", "classifier", "ECE", "overconfidence", "NLL", "Brier", "n"),
         rows,
         "ECE with 15 bins of equal width (Guo et al. 2017), 0 to 1. overconfidence: mean "
         "confidence minus accuracy, -1 to 1. NLL in nats. Brier: 0 to 2. mean ± standard "
         "deviation over n seeds.",
-        headers=3,
+        headers=2,
     )

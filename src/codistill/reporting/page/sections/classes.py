@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from statistics import mean
 
 from codistill.analysis import ClassChange, ClassChanges
+from codistill.messages import signed
 from codistill.reporting.page.drawing import COLOURS, canvas, image_of
 from codistill.reporting.page.measure import Measured
-from codistill.reporting.page.parts import Figure, Figures, Fold, Paragraph, Part, Section, Table
-from codistill.reporting.page.setting import Setting
+from codistill.reporting.page.parts import Beside, Figure, Paragraph, Part, Section, Table
+from codistill.reporting.page.setting import Setting, folds
 from codistill.reporting.tables import spread_of
 
 _SHOWN = 5
@@ -35,9 +36,7 @@ class Change:
 def classes_that_change(measured: Measured) -> Section:
     """The most improved and the most hurt classes."""
     have, missing = measured.parts(lambda a: a.changes)
-    parts: list[Part] = [
-        Fold(s.title, _parts(s, changes), open=len(have) <= 3) for s, changes in have.items()
-    ]
+    of_settings = {s: _parts(s, changes) for s, changes in have.items()}
     return Section(
         "classes",
         "Which classes gain, which lose?",
@@ -46,7 +45,7 @@ def classes_that_change(measured: Measured) -> Section:
         "points. Each mark is a seed. Both are measured in the epoch of the kept network. The ends "
         "of a long list are always far out. Only classes with a finding (exact sign test, "
         "Holm-corrected for all classes of a run, p < 0.05) differ by more than chance.",
-        parts,
+        folds(of_settings, len(measured.of) > 1),
         missing,
     )
 
@@ -75,7 +74,7 @@ def _parts(setting: Setting, found: Sequence[ClassChanges]) -> list[Part]:
     )
     if not up + down:
         return [text, Paragraph("No class changes.")]
-    return [text, Figures([_figure(setting, up, down)]), _table(up + down)]
+    return [text, Beside([_figure(setting, up, down)], _table(up + down))]
 
 
 def _figure(setting: Setting, up: Sequence[Change], down: Sequence[Change]) -> Figure:
@@ -93,8 +92,8 @@ def _figure(setting: Setting, up: Sequence[Change], down: Sequence[Change]) -> F
         names = [c.name if len(c.name) < 24 else f"{c.name[:21]} ..." for c in shown]
         axes.set_yticks([-row for row in range(len(shown))], names)
         axes.set_xlabel("change in accuracy [points]")
-        text = ", ".join(f"{c.name} {c.mean:+.1f}" for c in shown)
-        title = f"{setting.label}: bars are means, marks are seeds"
+        text = ", ".join(f"{c.name} {signed(c.mean, 1)}" for c in shown)
+        title = f"{setting.number}: bars are means, marks are seeds"
         return Figure(title, image_of(figure), f"{text}.")
 
 
@@ -110,7 +109,7 @@ def _table(shown: Sequence[Change]) -> Table:
                 ", ".join(sorted({str(x.images) for x in c})),
                 spread_of(before, 1),
                 spread_of(after, 1),
-                f"{change.mean:+.1f}",
+                signed(change.mean, 1),
                 ", ".join(f"+{x.gained} -{x.lost}" for x in c),
                 f"{findings} of {len(c)}",
             ]

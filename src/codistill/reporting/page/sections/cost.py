@@ -14,7 +14,7 @@ from codistill.reporting.page.drawing import (
     sd,
 )
 from codistill.reporting.page.parts import Figure, Figures, Fold, Part, Section, Table
-from codistill.reporting.page.setting import Setting, key_of, named, top1_of
+from codistill.reporting.page.setting import Setting, kept_peer, key_of, named, top1_of
 from codistill.reporting.tables import spread_of
 from codistill.runs.finished import Result
 from codistill.runs.results import EPOCH_THAT_SHIPS
@@ -48,10 +48,10 @@ def accuracy_and_cost(settings: Sequence[Setting]) -> Section:
     uncounted = [s for s in settings if not s.results[0].manifest.flops]
     missing = [f"FLOPs of {named(uncounted, settings)} are not recorded."] if uncounted else []
     table = _table(used)
+    figures = [f for f in (_figure(used, axis) for axis in _AXES) if f]
     parts: list[Part] = [
-        Figures([f for f in (_figure(used, axis) for axis in _AXES) if f]),
-        key_of(settings),
-        table if len(settings) <= 3 else Fold(table.caption, [table]),
+        *_drawn(figures, settings),
+        table if len(settings) == 1 else Fold(table.caption, [table]),
     ]
     machines = {_where(r) for s in settings for r in s.results}
     if len(machines) > 1:
@@ -72,12 +72,16 @@ def accuracy_and_cost(settings: Sequence[Setting]) -> Section:
     )
 
 
+def _drawn(figures: Sequence[Figure], settings: Sequence[Setting]) -> list[Part]:
+    return [Figures(figures), key_of(settings)] if figures else []
+
+
 def _used(setting: Setting) -> list[CostPoint]:
     """The kept network, the ensemble, and the classifiers that the method adds."""
     first = setting.results[0]
     counts, flops = first.manifest.parameters, first.manifest.flops
     top1 = [r.scores.kept_top1 for r in setting.results]
-    peers = {_kept_peer(r) for r in setting.results}
+    peers = {kept_peer(r) for r in setting.results}
     sizes, costs = {counts.get(p) for p in peers}, {flops.get(p) for p in peers}
     size, cost = (x.pop() if len(x) == 1 else None for x in (sizes, costs))
     found = [CostPoint("kept", top1, size, cost)]
@@ -94,13 +98,6 @@ def _used(setting: Setting) -> list[CostPoint]:
             cost = None if runs_others else flops.get("method")
             found.append(CostPoint(name, values, size, cost))
     return found
-
-
-def _kept_peer(result: Result) -> str:
-    """The peer that is kept; an early run does not say which peer its leader copies."""
-    kept = result.scores.kept[0]
-    peer = result.manifest.students.get(kept)
-    return kept if peer is None else f"peer{peer}"
 
 
 def _was_given_networks(result: Result) -> bool:
@@ -129,7 +126,7 @@ def _figure(used: dict[Setting, list[CostPoint]], axis: str) -> Figure | None:
             }[axis]
             if x is not None:
                 drawn.append((s, u, x))
-    if not drawn:
+    if len(drawn) < 2:
         return None
     with canvas(height=3.5) as (figure, axes):
         for s, u, x in drawn:
@@ -140,7 +137,9 @@ def _figure(used: dict[Setting, list[CostPoint]], axis: str) -> Figure | None:
         if max(places) > 20 * min(places) > 0:
             axes.set_xscale("log")
             plain_ticks(axes.xaxis, between=False)
-        name_points(axes, [(str(s.number), x, mean(u.top1)) for s, u, x in drawn])
+        alone = len(used) == 1  # its number says nothing
+        names = [(u.what if alone else s.head, x, mean(u.top1)) for s, u, x in drawn]
+        name_points(axes, names)
         said = "; ".join(f"{s.number} {u.what}: {x:.3g}, {mean(u.top1):.2f} %" for s, u, x in drawn)
         title = f"Accuracy against {axis.partition(' [')[0]}"
         text = f"{axis} and test top-1 by number of the setting: {said}."
@@ -154,7 +153,7 @@ def _table(used: dict[Setting, list[CostPoint]]) -> Table:
         for u in things:
             rows.append(
                 [
-                    *s.head,
+                    s.head,
                     u.what,
                     spread_of(u.top1),
                     f"{u.parameters:,}" if u.parameters else "-",
@@ -166,7 +165,7 @@ def _table(used: dict[Setting, list[CostPoint]]) -> Table:
             )
     return Table(
         "What accuracy costs",
-        ("#", "setting", "used", "top-1 %", "parameters", "MFLOPs", "train s", "s/epoch", "n"),
+        ("#", "used", "top-1 %", "parameters", "MFLOPs", "train s", "s/epoch", "n"),
         rows,
         f"kept: the network in student.safetensors, {EPOCH_THAT_SHIPS}. "
         "The others are measured after the last epoch. parameters "
@@ -176,7 +175,7 @@ def _table(used: dict[Setting, list[CostPoint]]) -> Table:
         "trains; it is left out if the method was given a network, such as a teacher. “-”: seeds "
         "keep peers of different size, or the method runs networks beside the classifier that are "
         "not trained.",
-        headers=3,
+        headers=2,
     )
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 
 from codistill.reporting.page.by_epoch import parts_by_epoch, settings_by_epoch
-from codistill.reporting.page.parts import Figure, Figures, Fold, Part, Section
-from codistill.reporting.page.setting import Setting, key_of, named
+from codistill.reporting.page.parts import Figure, Figures, Part, Section
+from codistill.reporting.page.setting import Setting, folds, key_of, named
 
 _SPLITS = {"test": "test images", "val": "held-out images (val)"}
 _KINDS = {
@@ -19,7 +19,7 @@ def learning_curves(settings: Sequence[Setting]) -> Section:
     parts: list[Part] = []
     if len(settings) > 1:
         parts += [Figures([*_settings_together(settings)]), key_of(settings)]
-    parts += [Fold(s.title, [Figures([*_figures(s)])], open=len(settings) <= 3) for s in settings]
+    parts += folds({s: [Figures([*_figures(s)])] for s in settings}, len(settings) > 1)
     none = [s for s in settings if not s.keys("val/top1/")]
     missing = [f"No images were held out: {named(none, settings)}."] if none else []
     return Section(
@@ -52,6 +52,6 @@ def _figures(setting: Setting) -> Iterator[Figure]:
     for split, images in _SPLITS.items():
         keys = setting.keys(f"{split}/top1/")
         if keys:
-            curves = {key.rpartition("/")[2]: setting.curve(key) for key in keys}
-            title = f"{setting.label}: {images}, {setting.n}"
+            curves = {setting.called(key.rpartition("/")[2]): setting.curve(key) for key in keys}
+            title = f"{setting.number}: {images}, {setting.n}"
             yield parts_by_epoch(curves, f"{split} top-1 [%]", title)

@@ -1,17 +1,43 @@
 """What helped and what hurt: differences of a comparison to the networks alone."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 
-from codistill.analysis.differences import Difference
+from codistill.analysis.differences import Difference, concluded_from
+from codistill.messages import signed
 from codistill.reporting.difference_tables import CAPTION, HEAD, difference_rows
 from codistill.reporting.page.drawing import COLOURS, canvas, image_of
-from codistill.reporting.page.parts import Figure, Figures, Fold, Section, Table
+from codistill.reporting.page.parts import Answer, Beside, Figure, Figures, Fold, Section, Table
+from codistill.reporting.page.setting import Setting, one_line
 
 
-def what_helped(found: Sequence[Difference]) -> Section:
+@dataclass(frozen=True)
+class Compared:
+    """What a comparison found beside the networks alone.
+
+    Attributes:
+        differences: all differences.
+        baselines: for each label, that of the networks alone.
+        in_short: the `conclusion`.
+    """
+
+    differences: Sequence[Difference]
+    baselines: Mapping[str, str]
+    in_short: str
+
+    @property
+    def answer(self) -> Answer:
+        """The conclusion, for the top of the page."""
+        shown = {d.verdict for d in concluded_from(self.differences)} & {"helped", "hurt"}
+        if len(shown) != 1:
+            return Answer(self.in_short, "open")
+        return Answer(self.in_short, "helped" if "helped" in shown else "hurt")
+
+
+def what_helped(found: Sequence[Difference], settings: Sequence[Setting]) -> Section:
     """The paired differences as a figure and as the table of differences.md."""
-    last, best = _tables(found)
+    last, best = _tables(found, settings)
     kinds = {
         "Mean of the peers minus that of the networks alone": ("mean peer",),
         "Ensemble and what the method adds, minus its opponent": ("ensemble", "its own"),
@@ -30,20 +56,23 @@ def what_helped(found: Sequence[Difference]) -> Section:
         "seeds do not show whether the method helped or hurt. That is no proof that it did "
         "neither.",
         [
-            Figures(figures),
-            last if few else Fold(last.caption, [last]),
+            *([Beside(figures, last)] if few else [Figures(figures), Fold(last.caption, [last])]),
             Fold(best.caption, [best]),
         ],
     )
 
 
-def _tables(found: Sequence[Difference]) -> list[Table]:
-    """The table of differences.md, half of its columns at a time."""
+def _tables(found: Sequence[Difference], settings: Sequence[Setting]) -> list[Table]:
+    """The table of differences.md, half of its columns at a time, with the verdict in front."""
+    numbers = {s.label: s.head for s in settings}
     names = {"last epoch": "after the last epoch", "by validation": "in the epoch by validation"}
     rows, tables = difference_rows(found), []
+    for row in rows:
+        row[0] = numbers.get(one_line(row[0]), row[0])
     for prefix, title in names.items():
         columns = [i for i, c in enumerate(HEAD) if ":" not in c or c.startswith(prefix)]
-        head = [HEAD[i].removeprefix(f"{prefix}: ") for i in columns]
+        columns.insert(2, columns.pop())
+        head = ["#", *(HEAD[i].removeprefix(f"{prefix}: ") for i in columns[1:])]
         cells = [[row[i] for i in columns] for row in rows]
         caption = f"Differences to the networks alone {title}"
         tables.append(Table(caption, head, cells, CAPTION, headers=2))
@@ -55,10 +84,10 @@ def _figure(title: str, shown: Sequence[Difference]) -> Figure:
     with canvas(height=0.8 + 0.3 * (len(shown) + len({d.label for d in shown}))) as (figure, axes):
         for label, of_label in groupby(shown, key=lambda d: d.label):
             axes.annotate(
-                label if len(label) < 60 else f"{label[:57]} ...",
+                label if len(label) < 46 else f"{label[:43]} ...",
                 (0.01, row),
                 xycoords=("axes fraction", "data"),
-                fontsize=7.5,
+                fontsize=8.5,
                 va="center",
             )
             row -= 1
@@ -77,7 +106,7 @@ def _figure(title: str, shown: Sequence[Difference]) -> Figure:
                     capsize=2.5,
                 )
                 ticks.append((row, d.classifier))
-                said.append(f"{label}, {d.classifier}: {s.mean:+.2f}, {d.verdict}")
+                said.append(f"{label}, {d.classifier}: {signed(s.mean, 2)}, {d.verdict}")
                 row -= 1
         axes.axvline(0, color="black", linewidth=0.8)
         axes.set_yticks([y for y, _ in ticks], [text for _, text in ticks])

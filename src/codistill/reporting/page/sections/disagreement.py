@@ -5,8 +5,8 @@ from itertools import zip_longest
 from statistics import mean
 
 from codistill.reporting.page.by_epoch import parts_by_epoch, settings_by_epoch
-from codistill.reporting.page.parts import Figure, Figures, Fold, Part, Section, Table
-from codistill.reporting.page.setting import Setting, key_of, named
+from codistill.reporting.page.parts import Figure, Figures, Paragraph, Part, Section, Table
+from codistill.reporting.page.setting import Setting, folds, key_of, named
 from codistill.reporting.tables import spread_of
 from codistill.training.record import Record
 
@@ -21,10 +21,14 @@ def flow_of_knowledge(settings: Sequence[Setting]) -> Section:
         together = [f for kind in KINDS for f in _overview(known, kind)]
         parts += [Figures(together), key_of(known)]
     tops = {kind: max([_largest(s, kind) for s in known], default=0.0) for kind in KINDS}
+    of_settings: dict[Setting, list[Part]] = {}
     for s in known:
-        figures = [_by_pair(s, kind) for kind in KINDS if pairs(s, kind)]
-        matrices = [_matrix(s, kind, tops[kind]) for kind in KINDS if pairs(s, kind)]
-        parts.append(Fold(s.title, [Figures(figures), *matrices], open=len(settings) <= 3))
+        kinds = [kind for kind in KINDS if pairs(s, kind)]
+        figures = Figures([_by_pair(s, kind) for kind in kinds])
+        many = len(s.peers) > 2
+        ends = [_matrix(s, k, tops[k]) if many else _of_two(s, k) for k in kinds]
+        of_settings[s] = [figures, *ends]
+    parts += folds(of_settings, len(settings) > 1)
     alone = [s for s in settings if len(s.peers) < 2]
     older = [s for s in settings if s not in known and s not in alone]
     missing = [f"One peer, so no pairs: {named(alone, settings)}."] if alone else []
@@ -78,13 +82,24 @@ def _by_pair(setting: Setting, kind: str) -> Figure:
         curves = {(i, j): c for (i, j), c in curves.items() if (j, i) not in curves or i < j}
     sign = "‖" if kind == "kl" else "and"
     named_curves = {f"{i} {sign} {j}": c for (i, j), c in curves.items()}
-    title = f"{setting.label}: {KINDS[kind]}, {setting.n}"
+    title = f"{setting.number}: {KINDS[kind]}, {setting.n}"
     return parts_by_epoch(named_curves, KINDS[kind], title, bottom=0.0)
 
 
 def _largest(setting: Setting, kind: str) -> float:
     """The largest mean of a pair after the last epoch."""
     return max((mean(c[-1]) for c in pairs(setting, kind).values() if c[-1]), default=0.0)
+
+
+def _of_two(setting: Setting, kind: str) -> Paragraph:
+    """The values of the only two peers after the last epoch."""
+    sign = "‖" if kind == "kl" else "and"
+    said = [
+        f"{i} {sign} {j}: {spread_of(c[-1], 3 if kind == 'kl' else 1)}"
+        for (i, j), c in pairs(setting, kind).items()
+        if c[-1]
+    ]
+    return Paragraph(f"{KINDS[kind]} after the last epoch: {'; '.join(said)} ({setting.n}).")
 
 
 def _matrix(setting: Setting, kind: str, top: float) -> Table:

@@ -1,20 +1,13 @@
 """Grad-CAM of the same images in all settings, side by side."""
 
-import base64
-import io
 from collections.abc import Sequence
-from typing import Any
+from typing import Literal
 
-import numpy as np
-from jaxtyping import UInt8
-
-from codistill.analysis import Analysis, HeatMap, Missing, Picture
-from codistill.importing import optional
+from codistill.analysis import Analysis, Missing, Picture
 from codistill.reporting.page.measure import Measured
-from codistill.reporting.page.parts import Fold, Panel, Panels, Part, Section
-from codistill.reporting.page.setting import Setting
-
-_SIDE = 96  # pixels of a panel
+from codistill.reporting.page.parts import Panel, Panels, Part, Section
+from codistill.reporting.page.photographs import photograph
+from codistill.reporting.page.setting import Setting, folds
 
 
 def where_they_look(measured: Measured) -> Section:
@@ -28,15 +21,17 @@ def where_they_look(measured: Measured) -> Section:
         missing.append(
             f"No other setting shows the same images, so these stand alone: {'; '.join(single)}."
         )
-    parts += [Fold(s.title, [_panels(s, a)], open=len(have) <= 3) for s, (a,) in have.items()]
+    several = len(measured.of) > 1
+    parts += folds({s: [_panels(s, a)] for s, (a,) in have.items()}, several)
     return Section(
         "looks",
         "Where do they look?",
         "Grad-CAM: the places of the last feature map that speak for a classifier's first guess "
-        "are clear; the rest fades into grey. The ensemble and a fused classifier read the maps of "
-        "all peers. Each setting shows its first seed, and settings with the same test images show "
-        "the same images. Without --images, these are images that only one of two classifiers of "
-        "the first such setting is right about. They are not a fair sample.",
+        "glow. A green edge is a right guess, a dashed red one a wrong guess. The ensemble and a "
+        "fused classifier read the maps of all peers. Each setting shows its first seed, and "
+        "settings with the same test images show the same images. Without --images, these are "
+        "images that only one of two classifiers of the first such setting is right about. They "
+        "are not a fair sample.",
         parts,
         [*measured.outside, *missing],
     )
@@ -67,7 +62,7 @@ def _side_by_side(shown: dict[Setting, Analysis]) -> Panels:
     for s, a in shown.items():
         classifiers = [h.classifier for h in _of(a)[0].heat_maps]
         wanted = [name for name in (a.own, "ensemble", *classifiers) if name in classifiers]
-        head.append(f"{s.title}: {wanted[0]}")
+        head.append(f"{s.number}: {wanted[0]}")
         columns.append([row[1 + classifiers.index(wanted[0])] for row in _rows(a)])
     first = [row[0] for row in _rows(next(iter(shown.values())))]
     rows = list(zip(first, *columns, strict=True))
@@ -87,36 +82,18 @@ def _rows(analysis: Analysis) -> list[list[Panel]]:
 def _panels(setting: Setting, analysis: Analysis) -> Panels:
     classifiers = [h.classifier for h in _of(analysis)[0].heat_maps]
     seed = setting.results[0].config.seed
-    return Panels(f"{setting.label}, seed {seed}", ("image", *classifiers), _rows(analysis))
+    head = ("image", *map(setting.called, classifiers))
+    return Panels(f"What each classifier looks at, seed {seed}", head, _rows(analysis))
 
 
 def _row(picture: Picture, classes: Sequence[str]) -> list[Panel]:
     label = classes[picture.label]
-    cells = [Panel(_data_uri(picture.image, None), label, f"image {picture.index}: {label}")]
+    cells = [Panel(photograph(picture.image, None), label, f"image {picture.index}: {label}")]
     for heat_map in picture.heat_maps:
         guess = classes[heat_map.guess]
-        right = "right" if heat_map.guess == picture.label else "wrong"
+        right: Literal["right", "wrong"] = "right" if heat_map.guess == picture.label else "wrong"
         text = f"{guess} {heat_map.probability:.0%}, {right}"
         text += "; no place speaks for it" if heat_map.blank else ""
-        cells.append(
-            Panel(_data_uri(picture.image, heat_map), f"{heat_map.classifier}: {text}", text)
-        )
+        uri = photograph(picture.image, heat_map.heat)
+        cells.append(Panel(uri, f"{heat_map.classifier}: {text}", text, right))
     return cells
-
-
-def _data_uri(image: UInt8[np.ndarray, "H W 3"], heat_map: HeatMap | None) -> str:
-    """A picture as JPEG; grey where a classifier does not look."""
-    pil = _pillow()
-    pixels = pil.fromarray(image).resize((_SIDE, _SIDE), pil.Resampling.BICUBIC)
-    if heat_map is not None:
-        heat = pil.fromarray(np.round(255 * heat_map.heat).astype(np.uint8))
-        light = np.asarray(heat.resize((_SIDE, _SIDE), pil.Resampling.BICUBIC)) / 255
-        faded = 128 + (np.asarray(pixels) - 128.0) * (0.1 + 0.9 * light[..., None])
-        pixels = pil.fromarray(np.round(faded).astype(np.uint8))
-    file = io.BytesIO()
-    pixels.save(file, format="JPEG", quality=82)
-    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
-
-
-def _pillow() -> Any:
-    return optional("PIL.Image", "showing images")

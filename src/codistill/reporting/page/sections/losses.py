@@ -5,9 +5,9 @@ from statistics import mean
 
 from codistill.methods.minimize import MEASURE
 from codistill.reporting.page.by_epoch import parts_by_epoch
-from codistill.reporting.page.drawing import Style, canvas, image_of, integer_epochs
-from codistill.reporting.page.parts import Figure, Figures, Fold, Section
-from codistill.reporting.page.setting import Setting
+from codistill.reporting.page.drawing import Style, canvas, image_of, integer_epochs, legend_below
+from codistill.reporting.page.parts import Figure, Figures, Section
+from codistill.reporting.page.setting import Setting, folds
 from codistill.training.record import Record
 
 _HATCHES = ("", "///", "...", "\\\\\\", "xxx", "ooo", "---")
@@ -15,11 +15,7 @@ _HATCHES = ("", "///", "...", "\\\\\\", "xxx", "ooo", "---")
 
 def loss_terms(settings: Sequence[Setting]) -> Section:
     """Every loss term by epoch and its share; what a method measured beside its terms."""
-    folds = [
-        Fold(s.title, [Figures(_figures(s, keys))], open=len(settings) <= 3)
-        for s in settings
-        if (keys := s.keys("loss/"))
-    ]
+    parts = {s: [Figures(_figures(s, keys))] for s in settings if (keys := s.keys("loss/"))}
     return Section(
         "losses",
         "Loss terms",
@@ -31,8 +27,8 @@ def loss_terms(settings: Sequence[Setting]) -> Section:
         "training steps has a figure of its own and no share. AFD's “dK_real” and “dK_fake” are "
         "the shares in % of real and of fake maps that discriminator K recognises. If the two add "
         "up to about 100 in every epoch, it tells nothing apart, and its game is dead.",
-        folds,
-        [] if folds else ["The runs recorded no loss terms."],
+        folds(parts, len(settings) > 1),
+        [] if parts else ["The runs recorded no loss terms."],
     )
 
 
@@ -44,7 +40,7 @@ def _figures(setting: Setting, keys: Sequence[str]) -> list[Figure]:
 
 def _terms(setting: Setting, keys: Sequence[str]) -> Figure:
     curves = {key.removeprefix("loss/"): setting.curve(key) for key in keys}
-    title = f"{setting.label}: terms, {setting.n}"
+    title = f"{setting.number}: terms, {setting.n}"
     return parts_by_epoch(curves, "loss", title, of_all_sizes=True)
 
 
@@ -76,14 +72,14 @@ def _shares(setting: Setting, keys: Sequence[str]) -> Figure:
         integer_epochs(axes)
         axes.grid(visible=False)
         axes.set(ylabel="share [%]", ylim=(0, 100), xlim=(0.5, len(epochs) + 0.5))
-        axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+        legend_below(figure)
         last = ", ".join(f"{name} {heights[-1]:.1f} %" for name, heights in shares.items())
         text = f"Share of each term by epoch. In the last epoch: {last}."
-        title = f"{setting.label}: shares, mean over {setting.n}"
+        title = f"{setting.number}: shares, mean over {setting.n}"
         return Figure(title, image_of(figure), text)
 
 
 def _measured(setting: Setting, keys: Sequence[str]) -> Figure:
     curves = {key.removeprefix(MEASURE): setting.curve(key) for key in keys}
-    title = f"{setting.label}: measured in training steps, {setting.n}"
+    title = f"{setting.number}: measured in training steps, {setting.n}"
     return parts_by_epoch(curves, "measured, in its own unit", title)

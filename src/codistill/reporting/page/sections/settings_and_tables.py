@@ -8,9 +8,9 @@ from pathlib import Path
 from codistill.analysis.differences import missing_seeds
 from codistill.reporting.page.dots import dots
 from codistill.reporting.page.parts import (
+    Beside,
     Code,
     Figure,
-    Figures,
     Fold,
     Paragraph,
     Part,
@@ -32,9 +32,9 @@ def what_was_compared(settings: Sequence[Setting], notes: Sequence[str]) -> Sect
     ]
     parts += [Paragraph(line) for line in _data(settings)]
     if any(own.values()):
-        differing = [[*s.head, ", ".join(own[s.label]) or "-"] for s in settings]
+        differing = [[s.head, ", ".join(own[s.label]) or "-"] for s in settings]
         caption = "Options in which the settings differ"
-        table = Table(caption, ("#", "setting", "options"), differing, headers=2)
+        table = Table(caption, ("#", "options"), differing)
         parts.append(Fold(caption, [table]))
     parts += [
         Fold("Options that all settings have in common", [_common(common)]),
@@ -55,8 +55,9 @@ def _settings(settings: Sequence[Setting]) -> Table:
         ("#", "setting", "networks", "peers", "shared stages", "seeds", "n", "epochs"),
         [
             [
-                *s.head,
-                config.network,
+                s.head,
+                s.label,
+                ", ".join(dict.fromkeys(config.networks())),
                 str(config.peers),
                 str(config.shared),
                 ", ".join(str(r.config.seed) for r in s.results),
@@ -78,16 +79,16 @@ def tables(
 ) -> Section:
     """The tables of the report."""
     by_label = {s.label: list(s.results) for s in settings}
-    head, lines = ["#", *COMPARED], numbered(settings, compared(by_label))
+    head, lines = ["#", *COMPARED[1:]], numbered(settings, compared(by_label))
     if published:
         head.append("published")
-        lines = [[*line, published.get(line[1], "-")] for line in lines]
+        lines = [[*x, published.get(s.label, "-")] for s, x in zip(settings, lines, strict=True)]
     every = Table(
         "Every classifier",
-        ("#", *COLUMNS),
-        numbered(settings, rows(by_label)),
+        ("#", *COLUMNS[1:]),
+        [row for s in settings for row in _rows(s)],
         CAPTION,
-        headers=3,
+        headers=2,
     )
     return Section(
         "tables",
@@ -96,12 +97,20 @@ def tables(
         "combinations of networks with each other (ensemble, its own). A difference smaller than a "
         "few standard deviations may be chance.",
         [
-            Figures([_dots(settings)]),
-            Table("Settings side by side", head, lines, COMPARED_CAPTION, headers=2),
+            Beside(
+                [_dots(settings)] if len(settings) > 1 else [],
+                Table("Settings side by side", head, lines, COMPARED_CAPTION),
+            ),
             *(Paragraph(f"Published: {source}") for source in sources),
-            Fold("Every classifier of every setting", [every], open=len(settings) <= 4),
+            every if len(settings) == 1 else Fold("Every classifier of every setting", [every]),
         ],
     )
+
+
+def _rows(setting: Setting) -> list[list[str]]:
+    """The rows of every classifier of a setting."""
+    found = numbered([setting], rows({setting.label: list(setting.results)}))
+    return [[number, setting.called(name), *cells] for number, name, *cells in found]
 
 
 def _dots(settings: Sequence[Setting]) -> Figure:

@@ -6,7 +6,7 @@ from statistics import mean
 from codistill.analysis import MapSimilarity, Similarities
 from codistill.reporting.page.dots import dots
 from codistill.reporting.page.measure import Measured
-from codistill.reporting.page.parts import Figure, Figures, Fold, Paragraph, Part, Section, Table
+from codistill.reporting.page.parts import Beside, Figure, Fold, Paragraph, Part, Section, Table
 from codistill.reporting.page.setting import Setting
 from codistill.reporting.tables import spread_of
 
@@ -24,7 +24,8 @@ def likeness_of_maps(measured: Measured) -> Section:
     have, missing = measured.parts(lambda a: a.similarity)
     parts: list[Part] = []
     if have:
-        parts += (Figures(list(_figures(have))), _last_stages(have))
+        figures = list(_figures(have)) if len(have) > 1 else []
+        parts.append(Beside(figures, _last_stages(have)))
         every = _every_pair(have)
         parts.append(Fold(every.caption, [every, *_notes(have)]))
     seen = [s for similarities in have.values() for s in similarities]
@@ -83,13 +84,13 @@ def _last_stages(have: Have) -> Table:
     rows = []
     for s, similarities in have.items():
         cells = [spread_of(column[s], 3) if column[s] else "-" for column in columns]
-        rows.append([*s.head, str(similarities[0].shared), *cells, str(len(similarities))])
+        rows.append([s.head, str(similarities[0].shared), *cells, str(len(similarities))])
     return Table(
         "The last feature maps, mean over pairs of peers",
-        ("#", "setting", "shared stages", "CKA", "cosine", "cosine, other images", "n"),
+        ("#", "shared stages", "CKA", "cosine", "cosine, other images", "n"),
         rows,
         f"± is the standard deviation over n seeds. {_NONE}",
-        headers=2,
+        headers=1,
     )
 
 
@@ -103,6 +104,6 @@ def _every_pair(have: Have) -> Table:
         for place, of_seeds in by_place.items():
             columns = [[getattr(p, what) for p in of_seeds] for what in ("cka", "cosine")]
             cells = [spread_of(v, 3) if None not in v else "-" for v in columns]
-            rows.append([*s.head, *place, *cells, str(len(of_seeds))])
-    head = ("#", "setting", "peers", "after stage", "CKA", "cosine", "n")
-    return Table("Every pair of peers, after every stage", head, rows, _NONE, headers=4)
+            rows.append([s.head, *place, *cells, str(len(of_seeds))])
+    head = ("#", "peers", "after stage", "CKA", "cosine", "n")
+    return Table("Every pair of peers, after every stage", head, rows, _NONE, headers=3)
