@@ -66,7 +66,7 @@ def report_comparison(
         settings,
         folder,
         how,
-        compared=Compared(found, {r.label: r.baseline for r in comparison.rows}, in_short),
+        compared=Compared(found, baselines, in_short),
         published=published,
         sources=sources,
         notes=notes,

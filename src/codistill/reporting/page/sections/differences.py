@@ -39,6 +39,7 @@ def what_helped(found: Sequence[Difference], settings: Sequence[Setting]) -> Sec
     """The paired differences as a figure and as the table of differences.md."""
     last, best = _tables(found, settings)
     kinds = {
+        "The student minus the same network alone": ("student",),
         "Mean of the peers minus that of the networks alone": ("mean peer",),
         "Ensemble and what the method adds, minus its opponent": ("ensemble", "its own"),
     }
