@@ -174,7 +174,7 @@ def test_the_conclusion_says_what_is_shown_and_what_could_not_have_been() -> Non
     # t(0.975, 2) = 4.3027, times 0.1 / sqrt(3) and 1 / sqrt(3)
     assert text.startswith(
         "good (+5.00 [+4.8, +5.2]) helped the peers; bad (-5.00 [-5.2, -4.8]) hurt the peers; of "
-        "open (+0.00 [-2.5, +2.5]) neither is shown. "
+        "open (0.00 [-2.5, +2.5]) neither is shown. "
     )
     # t(1 - 0.05 / 6, 2) = 7.6488, common sd = sqrt((0.01 + 0.01 + 1) / 3) = 0.58310:
     # 7.6488 * 0.58310 / sqrt(3) = 2.575
@@ -191,7 +191,7 @@ def test_the_conclusion_says_what_is_shown_and_what_could_not_have_been() -> Non
 def test_the_conclusion_of_nothing_shown_is_plain() -> None:
     text = conclusion(of_peers(open=[1.0, -1.0, 0.0]))
     assert text.startswith(
-        "No method is shown to help or to hurt the peers: open (+0.00 [-2.5, +2.5]). With 3 seeds, "
+        "No method is shown to help or to hurt the peers: open (0.00 [-2.5, +2.5]). With 3 seeds, "
     )
     # t(0.975, 2) = 4.3027
     assert f"below about {4.3027 / 3**0.5:.1f} points" in text
