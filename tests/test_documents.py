@@ -114,10 +114,48 @@ def test_the_page_on_training_shows_what_runs() -> None:
     assert [record["epoch"] for record in names["records"]] == [1, 2]
 
 
-@pytest.mark.parametrize("name", sorted(p.name for p in (ROOT / "examples").glob("*.py")))
+EXAMPLES = sorted(p.name for p in (ROOT / "examples").glob("*.py"))
+
+
+@pytest.mark.parametrize("name", [n for n in EXAMPLES if not n.startswith("with_")])
 def test_an_example_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     runpy.run_path(str(ROOT / "examples" / name), run_name="__main__")
+
+
+OTHERS = """
+import runpy, sys
+from codistill.importing import optional
+
+optional("torchvision", "the libraries, even if it was built for another PyTorch")
+runpy.run_path(sys.argv[1], run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(n, marks=[] if n == "with_accelerate.py" else pytest.mark.slow)
+        for n in EXAMPLES
+        if n.startswith("with_")
+    ],
+)
+def test_an_example_with_another_library_learns(name: str, tmp_path: Path) -> None:
+    """In a process of its own: these libraries warn, and change what is global."""
+    done = subprocess.run(
+        [sys.executable, "-c", OTHERS, str(ROOT / "examples" / name)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"  # it asserts its accuracy
+    page = (ROOT / "docs" / "loops.md").read_text()
+    assert f"(../examples/{name})" in page
+
+
+def test_the_page_on_loops_shows_what_runs() -> None:
+    for code in blocks((ROOT / "docs" / "loops.md").read_text(), "python"):
+        exec(code, {"__name__": "__main__"})
 
 
 PAGES = [*ROOT.glob("*.md"), *(p for d in ("docs", "results") for p in (ROOT / d).rglob("*.md"))]
