@@ -14,6 +14,7 @@ from codistill.data.batches.in_memory import Augmentation, EvalBatches, TrainBat
 from codistill.data.batches.mixing import MixedBatches, Mixing
 from codistill.data.normalisation import Normalisation
 from codistill.names import METHODS
+from codistill.training import state as state_file
 from codistill.training.sync_bn import synchronise
 from codistill.training.updates import UpdateOptions
 
@@ -174,11 +175,12 @@ def evaluations(together=True):
     """FFL evaluated on different numbers of batches, by codistill's and by a list."""
     torch.manual_seed(0)
     method = method_of("ffl").float()
-    numbers = (3, 4, 7, 8, 9, 13, 600)
+    numbers = (3, 4, 7, 8, 9, 13)
     with distributed.joined() if together else contextlib.nullcontext():
         batches = [EvalBatches(toy_split(n), 4, NORMALISATION) for n in numbers]
+        batches += [EvalBatches(toy_split(520), 300, NORMALISATION)]  # enough to fold
         found = [evaluate(method, b) for b in [*batches, list(batches[-2])]]
-        mine = range(7)[distributed.rank() :: distributed.size()]
+        mine = list(range(7))[distributed.rank() :: distributed.size()]
         return found, distributed.dealt_out(mine)
 
 
@@ -215,8 +217,21 @@ def not_usable(rank):
         fit(method_of("dml"), batches, epochs=1, make_optimizer=sgd)
 
 
+def sums():
+    """Tensors of several kinds, added up and taken from the first."""
+    with distributed.joined():
+        kinds = (torch.float32, torch.float64, torch.int64)
+        ours = [torch.full((2, 3), 1 + distributed.rank(), dtype=kind) for kind in kinds]
+        theirs = [x.clone() for x in ours]
+        ours.append(torch.arange(24.0).view(1, 2, 3, 4).to(memory_format=torch.channels_last))
+        distributed.add_up(ours)
+        distributed.take_from_first(theirs)
+        return ours, theirs
+
+
 def stopped(rank):
     """One process is asked to stop in its second step; where each of them stops."""
+    state_file._STEPS_BETWEEN_CHECKS = 1
     method = method_of("dml")
     with distributed.joined():
         state = TrainingState(method, sgd)

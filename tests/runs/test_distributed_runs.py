@@ -12,6 +12,7 @@ import psutil
 import pytest
 import torch
 from commands_of import TINY
+from photo_fakes import write_classes
 from ranks import Ranks, wait_until
 from runs_of import progress_of, untimed
 
@@ -53,10 +54,12 @@ def assert_alike(one: Path, other: Path) -> None:
         for name, value in theirs.items():
             points = 1.2 if "top" in name or "disagreement" in name else 0.02
             assert ours[name] == pytest.approx(value, abs=points), name
-    for name in ("weights.safetensors", "student.safetensors"):
-        weights, expected = read_weights(one / name)[0], read_weights(other / name)[0]
-        assert weights.keys() == expected.keys()
+    assert_same_weights(one, other)
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
     weights, expected = (read_weights(run / "weights.safetensors")[0] for run in (one, other))
+    assert weights.keys() == expected.keys()
     for name, x in expected.items():
         torch.testing.assert_close(weights[name], x, rtol=0.02, atol=0.02)
 
@@ -76,6 +79,29 @@ def test_processes_train_one_run(ranks, alone, tmp_path):
     assert RunScores.read(run).epochs == 3
     state = read_state(run / "checkpoints" / progress_of(run)[-1])
     assert state["images"] == state["step"] == 0
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_photographs_in_pieces(ranks, tmp_path, workers):
+    photos = write_classes(tmp_path / "photos", {"ant": 16, "bee": 16, "cow": 16})
+    for name in ("ant/004.jpg", "cow/011.jpg", "cow/002.jpg"):
+        (photos / name).write_bytes((photos / name).read_bytes()[:300])
+    given = ["train", "--data", "folder", "--data.root", str(photos), "--data.image_size", "16"]
+    given += ["--network", "resnet8", "--method", "dml", "--batch_size", "8", "--epochs", "1"]
+    given += ["--mixup", "0.2", "--class_weights", "balanced", "--data.workers", str(workers)]
+    given += ["--data.rand_augment", "3", "--lr", "0.001", "--nesterov", "false"]
+    given += ["--sync_bn", "true", "--threads", "1", "--loggers", "none", "--out"]
+    assert main([*given, str(tmp_path / "alone")]) == 0
+    status, logs = ends(ranks, 2, *given, tmp_path / "run")
+    assert status == [0, 0], logs
+    assert_same_weights(tmp_path / "run", tmp_path / "alone")
+    broken = [(tmp_path / run / "broken_images.txt").read_text() for run in ("run", "alone")]
+    assert {*broken[0].splitlines()} == {*broken[1].splitlines()}
+    assert len(broken[0].splitlines()) == 3
+    assert logs[0].count("is broken") == 3
+    (ours,), (theirs,) = untimed(tmp_path / "run"), untimed(tmp_path / "alone")
+    assert ours["loss/ce"] == pytest.approx(theirs["loss/ce"], abs=1e-3)
+    assert ours["test/nll/peer0"] == pytest.approx(theirs["test/nll/peer0"], abs=0.01)
 
 
 def test_a_run_goes_on_with_any_number_of_processes(ranks, alone, tmp_path):

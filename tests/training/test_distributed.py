@@ -196,6 +196,7 @@ def test_metrics_are_those_of_one_process_to_the_bit(ranks):
     together = ranks.run(3, f"{MODULE}:evaluations")
     alone = cases.evaluations(together=False)
     assert together == [alone] * 3
+    assert alone[1] == list(range(7))
 
 
 def test_a_loss_that_is_not_finite_ends_all(ranks):
@@ -216,6 +217,13 @@ def test_what_one_process_cannot_use_ends_all(ranks, rank):
     assert f"InputError: process {rank} has no images" in logs[rank]
     assert logs[1 - rank] == ""
     assert ranks.status == [1, 1]
+
+
+def test_tensors_of_all_kinds_are_added_up(ranks):
+    for ours, theirs in ranks.run(3, f"{MODULE}:sums"):
+        assert all(torch.equal(x, torch.full((2, 3), 6, dtype=x.dtype)) for x in ours[:3])
+        assert torch.equal(ours[3], 3 * torch.arange(24.0).view(1, 2, 3, 4))
+        assert all(torch.equal(x, torch.full((2, 3), 1, dtype=x.dtype)) for x in theirs)
 
 
 def test_all_stop_at_the_same_step(ranks):
