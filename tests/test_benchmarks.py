@@ -220,6 +220,17 @@ def test_runs_side_by_side_are_timed_until_the_last():
 
 
 @pytest.mark.slow
+def test_processes_that_train_together_are_measured():
+    import distributed
+
+    options = ["--network", "resnet8", "--batch=8", "--steps=4", "--rounds=1", "--processes=2"]
+    figures = {f.name: f.value for f in distributed.main(options)}
+    assert 0 < figures["talking, of a step"] < 100
+    assert 0.3 < figures["sent by a process in a step"] < 3  # two ResNet-8 of 0.08 M weights
+    assert distributed.modelled(8, 40e9) == pytest.approx(0.105, abs=0.005)
+
+
+@pytest.mark.slow
 def test_the_start_is_measured():
     import start
 
