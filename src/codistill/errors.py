@@ -26,6 +26,7 @@ def reason(error: BaseException) -> str:
 
 _OF_OTHER_TOOLS = {
     **dict.fromkeys(("infer", "inference", "classify"), "predict"),
+    **dict.fromkeys(("convert", "deploy"), "export"),
     **dict.fromkeys(("fit", "finetune", "fine_tune"), "train"),
     **dict.fromkeys(("val", "validate", "test", "eval"), "evaluate"),
     **dict.fromkeys(("learning_rate", "lr0", "base_lr"), "lr"),

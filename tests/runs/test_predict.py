@@ -118,7 +118,7 @@ def test_files_folders_and_patterns(pictures: Path) -> None:
         (("RUN", "none.jpg"), "there is no file none.jpg"),
         (("RUN", "empty"), "empty has no image in it"),
         (("RUN", "*.gif"), "*.gif fits no image"),
-        (("empty", "a.jpg"), "empty holds no run"),
+        (("empty", "a.jpg"), "empty holds no run and no export"),
         (("nothing", "a.jpg"), "there is no file nothing"),
         (("RUN", "a.jpg", "--of", "fusd"), "has no classifier 'fusd': did you mean 'fused'?"),
         (("RUN/student.safetensors", "a.jpg", "--of", "fused"), "'fused' is for the folder of"),

@@ -27,6 +27,7 @@ _NO_MEMORY = (
 COMMANDS = {
     "train": "train peers together, from a recipe, from options, or from both",
     "predict": "classify photographs with a run, a student or an export",
+    "export": "write a network of a run for ONNX, torch.export, timm, torchvision, the Hub",
     "evaluate": "measure every classifier of a run",
     "report": "show a table of finished runs; with --out also write a page on them",
     "compare": "train methods x networks x seeds, and the networks alone; report what helped",

@@ -19,7 +19,9 @@ def main(argv: list[str]) -> int:
         description="Classifies photographs, cut and normalised as in the evaluation of the run.",
         epilog="Example: codistill predict runs/photos holiday/ --top 1 --format csv --out x.csv",
     )
-    parser.add_argument("model", metavar="MODEL", help="folder of a run, or student.safetensors")
+    parser.add_argument(
+        "model", metavar="MODEL", help="folder of a run or of an export, or student.safetensors"
+    )
     parser.add_argument(
         "images",
         metavar="IMAGE",

@@ -17,6 +17,9 @@ which the first P stand for no place; or a pair of the map (B, D, H, W) and the 
 class Network(nn.Module):
     """An image classifier: stages that end in feature maps, then a head.
 
+    `torch.export` and `torch.jit.trace` take it. `torch.jit.script` does not: it cannot read shapes
+    in annotations. It takes the network in the `model.py` of `codistill export`.
+
     Args:
         stages: modules applied in turn; each maps an image or a feature map to a feature map
             (B, D, H, W), or to what `layouts` says.

@@ -40,7 +40,7 @@ def read_student(path: Path | str, trust_code: bool = False) -> tuple[Network, d
     tensors, about = read_weights(Path(path))
     if "network" not in about or "classes" not in about:
         raise InputError(f"{path} does not say which network it is: give a student of a run")
-    said = make(_About, about, path)
+    said = check_about(about, path)
     if ":" in said.network and not trust_code:
         raise InputError(
             f"{path} wants {said.network} to be imported and called: if you trust the file, "
@@ -56,6 +56,11 @@ def read_student(path: Path | str, trust_code: bool = False) -> tuple[Network, d
         raise InputError(f"{path} is no student that can be built: {reason(error)}") from error
     load_into(network, tensors, Path(path))
     return network.eval(), about
+
+
+def check_about(about: dict[str, Any], path: Path | str) -> "_About":
+    """What a student's file says of itself, checked. Raises InputError, which names the path."""
+    return make(_About, about, path)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from codistill.errors import InputError, did_you_mean
 from codistill.files import place_of
 from codistill.methods.method import Method
+from codistill.runs.exporting.read import open_export
 from codistill.runs.finished import load_result
 from codistill.runs.folder import CONFIG
 from codistill.runs.run import STUDENT, Run
@@ -24,7 +25,7 @@ def open_classifier(
     """A classifier in eval mode, with what its images have to be like.
 
     Args:
-        place: folder of a run, or a file that a run wrote as student.safetensors.
+        place: folder of a run or of an export, or a file that a run wrote as student.safetensors.
         of: "student", the network that ships; of a finished run also another classifier of its
             report, such as "peer1", "ensemble" or "fused", with weights of the same epoch.
         device: device to compute on; auto: a GPU if there is one.
@@ -34,17 +35,17 @@ def open_classifier(
         InputError: there is no such classifier, or the place is damaged or not trusted.
     """
     path = place_of(place)
-    if path.is_dir() and not (path / CONFIG).exists():
-        raise InputError(f"{path} holds no run: there is no {CONFIG} in it")
-    if of == SHIPS:
-        file = path / STUDENT if path.is_dir() else path
-        if path.is_dir() and not file.exists():
-            raise InputError(f"{path} has no {STUDENT} yet: codistill train --resume {path}")
-        student = load_student(file, trust_code)
-    elif path.is_dir():
+    run = path.is_dir() and (path / CONFIG).exists()
+    if of != SHIPS and path.is_dir():
         student = _of_run(path, of, device, trust_code)
-    else:
+    elif of != SHIPS:
         raise InputError(f"{path} holds one network: {of!r} is for the folder of a run")
+    elif run and not (path / STUDENT).exists():
+        raise InputError(f"{path} has no {STUDENT} yet: codistill train --resume {path}")
+    elif path.is_dir() and not run:
+        student = open_export(path, trust_code)
+    else:
+        student = load_student(path / STUDENT if run else path, trust_code)
     student.network.to(choose_device(device))
     return student
 

@@ -21,6 +21,7 @@ from codistill.networks.fitting import load_fitting
 from codistill.networks.network import Network
 
 _LARGE_PATCH = 8  # pixels: smaller patches leave out no more than the strides of other networks
+_WITH_AUX = ("googlenet", "inception_v3")  # whose further classifiers are left out
 _ERRORS = (AssertionError, OSError, RuntimeError, TypeError, ValueError)
 
 
@@ -38,8 +39,7 @@ def timm_network(
 
     def make(size: tuple[int, int], pretrained: bool) -> nn.Module:
         published = timm.get_pretrained_cfg(name)
-        sized = published is not None and published.fixed_input_size
-        settings: dict[str, Any] = {"img_size": size} if sized else {}
+        settings = timm_settings(name, size)
         if pretrained and published is not None:
             settings["pretrained_cfg_overlay"] = timm_weights(published, f"timm/{name}")
         return timm.create_model(name, pretrained, num_classes=num_classes, **settings)
@@ -56,19 +56,15 @@ def torchvision_network(
     if name not in known:
         hint = did_you_mean(name, known, "torchvision.models.list_models() in Python")
         raise InputError(f"torchvision has no classifier {name!r}: {hint}")
-    settings: dict[str, Any] = {"num_classes": num_classes}
-    if name in ("googlenet", "inception_v3"):
-        settings |= {"aux_logits": False, "init_weights": True}
-        if pretrained:
-            raise InputError(
-                f"torchvision's weights of {name} want images normalised in their own way: take "
-                "those of timm, as timm/inception_v3"
-            )
+    if name in _WITH_AUX and pretrained:
+        raise InputError(
+            f"torchvision's weights of {name} want images normalised in their own way: take "
+            "those of timm, as timm/inception_v3"
+        )
     published: dict[str, Any] = {}
 
     def make(size: tuple[int, int], pretrained: bool) -> nn.Module:
-        sized = {"image_size": size[0]} if name.startswith("vit_") else {}
-        model = models.get_model(name, **settings, **sized)
+        model = models.get_model(name, **torchvision_settings(name, num_classes, size))
         if pretrained:
             weights = models.get_model_weights(name).DEFAULT
             require_torchvision_weights(weights.url, f"torchvision/{name}")
@@ -79,6 +75,25 @@ def torchvision_network(
     if pretrained:
         load_fitting(network, published, f"the file of torchvision/{name}", image_size=image_size)
     return network
+
+
+def timm_settings(name: str, image_size: tuple[int, int]) -> dict[str, Any]:
+    """What timm's constructor needs beside the classes: the size, of a model that depends on it."""
+    published = optional("timm", f"network timm/{name}").get_pretrained_cfg(name)
+    sized = published is not None and published.fixed_input_size
+    return {"img_size": image_size} if sized else {}
+
+
+def torchvision_settings(
+    name: str, num_classes: int, image_size: tuple[int, int]
+) -> dict[str, Any]:
+    """The arguments of torchvision's constructor: classes, and the size where it depends on it."""
+    settings: dict[str, Any] = {"num_classes": num_classes}
+    if name in _WITH_AUX:
+        settings |= {"aux_logits": False, "init_weights": True}
+    if name.startswith("vit_"):
+        settings["image_size"] = image_size[0]
+    return settings
 
 
 def _cut(
