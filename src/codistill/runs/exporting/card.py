@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from codistill.importing import optional
+from codistill.messages import counted
 from codistill.methods import method_class
 from codistill.networks.cutting.libraries import timm_settings
 from codistill.runs.exporting.formats import FILES, WEIGHTS, ExportPrecision, Form, how_to_load
@@ -121,7 +122,7 @@ def _sections(
     yield (
         f"`{file}` takes images (B, 3, {height}, {width}) in float32 and returns logits "
         f"(B, {len(classes)}) in the order of `label_names` in `config.json`. Preprocessing: cut "
-        f"out the square in the middle whose side is {about.get('crop', 1.0):g} of the image's "
+        f"out the square in the middle whose side is {about.get('crop', 1.0):g} times the image's "
         f"short side, resize it to {height} x {width} pixels (bilinear), divide by 255, then "
         "`(x - mean) / std` per channel, both in `config.json`. "
         "`codistill predict FOLDER IMAGE ...` does all of it.\n"
@@ -134,8 +135,8 @@ def _sections(
     yield "## Training\n"
     shared = f", the first {c.shared} stages shared" if c.shared else ""
     yield (
-        f"Method `{c.method['name']}`; company: {len(c.networks())} peers ({networks}{shared}); "
-        f"{c.epochs} epochs, epoch {about.get('epoch', '?')} ships; {c.optimizer}, learning rate "
+        f"Method `{c.method['name']}`; company: {counted(len(c.networks()), 'peer')} ({networks}{shared}); "
+        f"{counted(c.epochs, 'epoch')}, epoch {about.get('epoch', '?')} ships; {c.optimizer}, learning rate "
         f"{c.lr}, batches of {c.batch_size}; seed {c.seed}. codistill "
         f"{', '.join(m.versions) or 'of an unknown version'}.\n"
     )
