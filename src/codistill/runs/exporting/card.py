@@ -135,9 +135,10 @@ def _sections(
     yield "## Training\n"
     shared = f", the first {c.shared} stages shared" if c.shared else ""
     yield (
-        f"Method `{c.method['name']}`; company: {counted(len(c.networks()), 'peer')} ({networks}{shared}); "
-        f"{counted(c.epochs, 'epoch')}, epoch {about.get('epoch', '?')} ships; {c.optimizer}, learning rate "
-        f"{c.lr}, batches of {c.batch_size}; seed {c.seed}. codistill "
+        f"Method `{c.method['name']}`; company: {counted(len(c.networks()), 'peer')} "
+        f"({networks}{shared}); {counted(c.epochs, 'epoch')}, epoch {about.get('epoch', '?')} "
+        f"ships; {c.optimizer}, learning rate {c.lr}, batches of {c.batch_size}; seed {c.seed}. "
+        "codistill "
         f"{', '.join(m.versions) or 'of an unknown version'}.\n"
     )
     yield "## Results\n"
