@@ -11,6 +11,7 @@ from commands_of import codistill
 from photo_fakes import write_classes
 from safetensors.torch import save_file
 
+from codistill import Run, load_student
 from codistill.errors import InputError
 from codistill.importing import optional
 from codistill.networks.build import build_network
@@ -34,15 +35,17 @@ def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def weights() -> dict[str, torch.Tensor]:
+def weights(name: str = NAME) -> dict[str, torch.Tensor]:
     torch.manual_seed(7)
     timm = optional("timm", "this test")
-    return timm.create_model(NAME).state_dict()
+    return timm.create_model(name).state_dict()
 
 
-def put_into_the_hub(caches: Path, file: str = "model.safetensors") -> dict[str, torch.Tensor]:
-    state = weights()
-    folder = caches / "hub" / f"models--timm--{NAME}.lamb_in1k"
+def put_into_the_hub(
+    caches: Path, file: str = "model.safetensors", name: str = f"{NAME}.lamb_in1k"
+) -> dict[str, torch.Tensor]:
+    state = weights(name.partition(".")[0])
+    folder = caches / "hub" / f"models--timm--{name}"
     (folder / "refs").mkdir(parents=True)
     (folder / "refs" / "main").write_text("abc")
     (folder / "snapshots" / "abc").mkdir(parents=True)
@@ -135,6 +138,33 @@ def test_photographs_go_from_a_folder_to_a_student(
     assert "batch_size 16: to suit 18 images to train on" in done.stderr
     assert f"timm/{NAME}: peer0, peer1, the student, " in done.stderr
     assert f"peer0, timm/{NAME}: 0." in done.stdout or f"peer1, timm/{NAME}: 0." in done.stdout
+
+
+@pytest.mark.slow
+def test_the_whole_recipe_for_photographs_starts_from_published_weights(
+    caches: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`codistill train photos` without an option that changes what is learned."""
+    names = "mobilenetv3_small_100.lamb_in1k", "mobilenetv3_large_100.ra_in1k"
+    published = [put_into_the_hub(caches, name=name) for name in names]
+    write_classes(caches / "photos", {"ant": 40, "bee": 40}, width=300, height=260)
+    monkeypatch.chdir(caches)
+    done = codistill("train", "photos", "--epochs", "2", "--out", "run")
+    assert done.returncode == 0, done.stderr
+    assert "batch_size 16: to suit 58 images to train on" in done.stderr
+    assert "timm/mobilenetv3_small_100: peer0, the student, 1.52 M parameters" in done.stderr
+    assert "timm/mobilenetv3_large_100: peer1, 4.21 M parameters" in done.stderr
+    run = Run(caches / "run")
+    c = run.config
+    assert (c.optimizer, c.schedule, c.schedule_unit, c.epochs) == ("adamw", "cosine", "step", 2)
+    for k, state in enumerate(published):  # as the run begins
+        start = run.method.peers.student(k).original_state_dict()
+        for name, x in state.items():
+            if not name.startswith("classifier"):
+                assert torch.equal(start[name], x), name
+    student = load_student(caches / "run" / "student.safetensors")
+    assert student.about["network"] == "timm/mobilenetv3_small_100"
+    assert student(caches / "photos" / "ant" / "000.jpg").isfinite().all()
 
 
 def test_without_a_recipe_or_networks_photographs_get_their_own(
