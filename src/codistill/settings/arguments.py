@@ -63,6 +63,10 @@ class _Parser(ArgumentParser):
         formatter.add_text(f"usage: {self.prog} DATA [options]")
         formatter.add_text(self.description)
         formatter.add_text(f"Example: {self.prog} photos --student timm/resnet18 --epochs 30")
+        formatter.add_text(
+            "Defaults are those without a recipe. Photographs have the recipe photos: published "
+            "weights, AdamW, epochs and a batch size that suit their number."
+        )
         for title, names in listed.items():
             formatter.start_section(title)
             if title == "Main options":
