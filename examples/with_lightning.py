@@ -39,7 +39,7 @@ class Automatic(Shared):
         return objective(losses)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return sgd(self.method.parameters())
+        return self.method.optimizers(sgd)["main"]
 
 
 class Manual(Shared):

@@ -8,7 +8,6 @@ from typing import Any
 from codistill.errors import InputError, MissingExtraError
 
 _PACKAGES = {  # module -> the package that holds it, and the extra that installs the package
-    "PIL": ("pillow", "images"),
     "accelerate": ("accelerate", "tensorboard"),
     "captum": ("captum", "report"),
     "datasets": ("datasets", "hub"),

@@ -459,6 +459,22 @@ def test_the_demonstration_ends_with_a_table_and_a_picture(
     assert (tmp_path / "demo-2" / "curves.png").exists()
 
 
+@pytest.mark.parametrize(
+    ("module", "extra"), [("sklearn", "digits"), ("matplotlib", "report"), ("jinja2", "report")]
+)
+def test_the_demonstration_misses_packages_before_it_trains(
+    module: str,
+    extra: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    assert main(["demo", "--out", str(tmp_path / "demo")]) != 0
+    assert f"pip install 'codistill[{extra}]'" in capsys.readouterr().err
+    assert not (tmp_path / "demo").exists()
+
+
 def test_numbers_with_commas_are_lists() -> None:
     config = parsed("--data.mean", "120,110,100", "--data.std=50,51,52", "--milestones", "3")
     assert config.data.mean == [120, 110, 100]

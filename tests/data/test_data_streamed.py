@@ -268,13 +268,6 @@ def test_rand_augment_without_torchvision_is_answered_with_its_installation(spli
         train(split, augmentation=CropAugmentation(8, rand_augment=9))
 
 
-def test_images_without_pillow_are_answered_with_its_installation(split, monkeypatch):
-    monkeypatch.setitem(sys.modules, "PIL", None)
-    for make in (train, evaluation):
-        with pytest.raises(MissingExtraError, match=r"pip install 'codistill\[images\]'"):
-            make(split)
-
-
 @pytest.mark.parametrize(("n", "batch_size"), [(1, 4), (8, 1)])
 def test_too_few_images_to_learn_from_are_refused(numbered, n, batch_size):
     with pytest.raises(InputError, match=rf"not {n} images? with batch_size {batch_size}"):

@@ -38,11 +38,16 @@ def main(argv: list[str]) -> int:
 
 
 def run_demo(folder: Path, seeds: int, epochs: int) -> int:
-    """Trains both, `seeds` times each, then shows the table and draws the curves."""
+    """Trains both, `seeds` times each, then shows the table and draws the curves.
+
+    Raises:
+        MissingExtraError: a package is not installed that the end needs. Nothing is trained then.
+    """
     from rich.console import Console
 
+    from codistill.importing import optional
     from codistill.reporting.page.measure import MeasureOptions
-    from codistill.reporting.page.write import write_page
+    from codistill.reporting.page.write import require_page, write_page
     from codistill.reporting.tables import print_table, student_lines, write_report
     from codistill.runs.finished import load_results
     from codistill.runs.progress import follow
@@ -50,6 +55,8 @@ def run_demo(folder: Path, seeds: int, epochs: int) -> int:
     from codistill.settings.config import Config
     from codistill.settings.data_config import DataConfig
 
+    optional("sklearn", "codistill demo")
+    require_page()
     folder = _unused(folder)
     console = Console(stderr=True)
     paths = []

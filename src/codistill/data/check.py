@@ -14,7 +14,6 @@ from codistill.data.batches.workers import Workers
 from codistill.data.division import divide, division_notes
 from codistill.data.encoded import EncodedDataset, Store
 from codistill.errors import InputError
-from codistill.importing import optional
 from codistill.messages import quoted, shorten
 
 _TOGETHER = 16  # images that a worker takes at once
@@ -74,7 +73,6 @@ def check_dataset(
         workers: number of processes that read; 0: this process reads.
         watch: called with the number of images read since the last call.
     """
-    optional("PIL", "reading encoded images")
     images = []
     for image in _read_all(dataset, workers):
         images.append(image)

@@ -23,7 +23,6 @@ from codistill.data.batches.boxes import Box, centre_box
 from codistill.data.normalisation import Normalisation
 from codistill.data.readers.decode import formats
 from codistill.errors import InputError, reason
-from codistill.importing import optional
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -255,7 +254,6 @@ def load_image(path: Path | str, about: dict[str, Any]) -> Float[Tensor, "1 3 H 
     def middle(width: int, height: int) -> list[Box]:
         return [centre_box(width, height, about.get("crop", 1.0))]
 
-    optional("PIL", "reading encoded images")
     bits = about.get("bits")
     try:
         (image,) = load_crops(Path(path).read_bytes, middle, side, EVAL_SPARE, bits)

@@ -122,7 +122,6 @@ class StreamedTrainBatches(Shuffled[EncodedSplit], _Streamed):
         class_group: int = 0,
     ):
         super().__init__(split, batch_size, normalisation, views, seed, class_group)
-        optional("PIL", "reading encoded images")
         self.augmentation = augmentation or CropAugmentation()
         self.device = torch.device(device)
         self.broken = BrokenImages(len(split)) if broken is None else broken
@@ -171,7 +170,6 @@ class StreamedEvalBatches(_Streamed):
         crop: float = EVAL_CROP,
     ):
         super().__init__(split, batch_size, normalisation)
-        optional("PIL", "reading encoded images")
         self.image_size = image_size
         self.crop = crop
         self.workers = workers

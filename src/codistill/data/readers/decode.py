@@ -12,7 +12,6 @@ from torch import Tensor
 
 from codistill.data.encoded import EncodedSplit
 from codistill.errors import InputError
-from codistill.importing import optional
 
 # Named one by one, because Pillow knows more: for EPS it runs Ghostscript.
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "GIF", "PPM", "TIFF", "AVIF")
@@ -47,7 +46,6 @@ def decode_images(
     Raises:
         InputError: an image cannot be decoded, or has another size.
     """
-    optional("PIL", "reading encoded images")  # before the threads, so that one reports it
     pixels = np.empty((len(images), size, size, 3), np.uint8)
 
     def decode_chunk(start: int) -> None:

@@ -20,7 +20,8 @@ def photograph(image: UInt8[np.ndarray, "H W 3"], heat: Float[np.ndarray, "H W"]
         image: RGB, 0 to 255.
         heat: importance of each place, 0 to 1; the picture under it is grey.
     """
-    pil = optional("PIL.Image", "showing images")
+    from PIL import Image as pil
+
     picture = pil.fromarray(image).resize((SIDE, SIDE), pil.Resampling.BICUBIC)
     if heat is not None:
         picture = _glowing(pil, picture, heat)
