@@ -5,7 +5,7 @@ ON_ALL_CORES = -n auto --dist worksteal
 # Python keeps what it compiled of the tests, which takes 5 s of every worker's start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-all mutate chaos soak bench lint check format clean
+.PHONY: docs demo test test-all mutate chaos soak bench lint check format clean
 
 demo: .venv/installed
 	.venv/bin/codistill demo
@@ -30,6 +30,10 @@ soak: .venv-test/installed
 # Short versions of all benchmarks, compared with benchmarks/ratios.json: about 10 minutes.
 bench: .venv-test/installed benchmarks/.venv-libraries/installed
 	.venv-test/bin/python benchmarks/bench.py
+
+# Into site/. A warning ends it.
+docs: .venv-test/installed
+	.venv-test/bin/python docs/site/build.py
 
 lint: .venv-test/installed
 	.venv-test/bin/ruff format --check .

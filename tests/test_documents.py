@@ -19,6 +19,7 @@ from photo_fakes import write_classes
 from torch.utils.flop_counter import FlopCounterMode
 from toys import build_once
 
+import codistill as package
 from codistill import Network, build_network, save_student
 from codistill.methods import METHODS, method_class
 from codistill.names import NETWORKS
@@ -176,6 +177,24 @@ def test_links_lead_somewhere(page: Path) -> None:
         target = page.parent / file if file else page
         assert target.exists(), link
         assert not anchor or anchor in anchors(target.read_text()), link
+
+
+def test_every_page_has_a_place_on_the_site() -> None:
+    listed = set(re.findall(r"[\w/]+\.md", (ROOT / "mkdocs.yml").read_text()))
+    pages = {str(p.relative_to(ROOT)) for p in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]}
+    assert listed == pages | {"docs/api.md", "results/README.md"}
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_warnings(tmp_path: Path) -> None:
+    build = [sys.executable, str(ROOT / "docs" / "site" / "build.py"), "--site-dir", str(tmp_path)]
+    done = subprocess.run(build, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr  # a warning is an error
+    assert "WARNING" not in done.stderr
+    page = (tmp_path / "docs" / "api" / "index.html").read_text()
+    for name in package.__all__:
+        assert f'.{name}"' in page, name
+    assert 'href="../methods/' in (tmp_path / "docs" / "loops" / "index.html").read_text()
 
 
 def test_the_files_that_recipes_name_exist() -> None:
