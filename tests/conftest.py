@@ -10,11 +10,15 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from commands_of import Copies
 from filelock import FileLock
+
+if TYPE_CHECKING:
+    from ranks import Ranks
 
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
@@ -116,3 +120,13 @@ def copies() -> Iterator[Copies]:
     copies = Copies()
     yield copies
     copies.close()
+
+
+@pytest.fixture(scope="session")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Ranks]":
+    """Starts functions in several processes that train together."""
+    from ranks import Ranks
+
+    ranks = Ranks(tmp_path_factory.mktemp("ranks"))
+    yield ranks
+    ranks.close()

@@ -13,6 +13,7 @@ from codistill import InputError, TrainingState, distributed, evaluate, fit
 from codistill.data.batches.in_memory import Augmentation, EvalBatches, TrainBatches
 from codistill.data.batches.mixing import MixedBatches, Mixing
 from codistill.data.normalisation import Normalisation
+from codistill.methods.minimize import Updates
 from codistill.names import METHODS
 from codistill.training import state as state_file
 from codistill.training.sync_bn import synchronise
@@ -110,10 +111,11 @@ def every_method(bn, together=True):
     """What `train` returns of each variant."""
     taught()
     with distributed.joined() if together else contextlib.nullcontext():
-        return {variant: train(variant, bn, n=21) for variant in VARIANTS}
+        epochs = 2 if bn == "frozen" else 1
+        return {variant: train(variant, bn, epochs, n=21) for variant in VARIANTS}
 
 
-LOCAL = ("dml", "ffl", "pcl", "codistillation", "afd")
+LOCAL = ("ffl", "pcl", "afd")
 
 
 def local_statistics():
@@ -160,7 +162,7 @@ OPTIONS = {
     "accumulate": {"options": {"accumulate": 2}},
     "clipped": {"options": {"clip_norm": 0.1}},
     "averaged": {"options": {"ema": 0.9}},
-    "frozen": {"options": {"freeze": 1, "freeze_epochs": 1}},
+    "frozen": {"options": {"freeze": 1}},
     "few images": {"n": 35},
 }
 
@@ -168,7 +170,7 @@ OPTIONS = {
 def with_options(together=True):
     """DML with each of the options."""
     with distributed.joined() if together else contextlib.nullcontext():
-        return {name: train("dml", **options) for name, options in OPTIONS.items()}
+        return {name: train("dml", epochs=1, **options) for name, options in OPTIONS.items()}
 
 
 def evaluations(together=True):
@@ -263,6 +265,27 @@ def drawing():
     with distributed.joined():
         fit(method, train_batches().batches, epochs=1, make_optimizer=sgd)
     return list(dict.fromkeys(drawn)), method.state_dict()
+
+
+def loop_of_others():
+    """AFD in the process group of somebody else's loop, which sums gradients before a step."""
+    method = held_still(method_of("afd"))
+    torch.distributed.init_process_group("gloo")
+    rank, size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+
+    def step(optimizer):
+        distributed.sum_gradients(w for group in optimizer.param_groups for w in group["params"])
+        optimizer.step()
+
+    updates = Updates(backward=lambda loss: (loss / size).backward(), step=step)
+    optimizers = method.optimizers(sgd)
+    for batch in train_batches(48, 12):
+        part = slice(rank * 12 // size, (rank + 1) * 12 // size)
+        with updates.active():
+            piece = batch.with_tensors([view[part] for view in batch.views], batch.labels[part])
+            method.training_step(piece, optimizers, 0)
+    torch.distributed.destroy_process_group()
+    return method.state_dict()
 
 
 def own_loop():

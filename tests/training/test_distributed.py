@@ -5,7 +5,6 @@ import itertools
 import distributed_cases as cases
 import pytest
 import torch
-from ranks import Ranks
 from toys import C, assert_same_tensors, toy_split
 
 from codistill import Batch, InputError, distributed
@@ -14,13 +13,6 @@ from codistill.data.batches.mixing import MixedBatches, Mixing
 from codistill.distributed import Place
 
 MODULE = "distributed_cases"
-
-
-@pytest.fixture(scope="module")
-def ranks(tmp_path_factory):
-    ranks = Ranks(tmp_path_factory.mktemp("ranks"))
-    yield ranks
-    ranks.close()
 
 
 @pytest.fixture
@@ -251,6 +243,17 @@ def test_loops_of_ones_own(ranks):
         expected.training_step(batch, {"main": optimizer}, 0)
     for state in itertools.chain(*found):
         for name, x in expected.named_parameters():
+            torch.testing.assert_close(state[name], x, rtol=0, atol=1e-9)
+
+
+def test_loops_of_others_sum_gradients_themselves(ranks):
+    """As docs/loops.md says; three backward passes, each with an optimizer of its own."""
+    expected = cases.held_still(cases.method_of("afd"))
+    optimizers = expected.optimizers(cases.sgd)
+    for batch in cases.train_batches(48, 12):
+        expected.training_step(batch, optimizers, 0)
+    for state in ranks.run(3, f"{MODULE}:loop_of_others"):
+        for name, x in expected.state_dict().items():
             torch.testing.assert_close(state[name], x, rtol=0, atol=1e-9)
 
 
