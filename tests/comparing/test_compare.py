@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -20,10 +21,25 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(name="launcher")
 def launcher_named(monkeypatch: pytest.MonkeyPatch) -> InThisProcess:
+    return launcher_in_place(monkeypatch)
+
+
+def launcher_in_place(patch: pytest.MonkeyPatch) -> InThisProcess:
+    """What `compare` starts runs with while the patch holds."""
     launcher = InThisProcess()
-    monkeypatch.setattr("codistill.comparing.launchers.launcher_named", lambda *_: launcher)
-    monkeypatch.setattr("codistill.comparing.schedule._SECONDS_BETWEEN_LOOKS", 0.0)
+    patch.setattr("codistill.comparing.launchers.launcher_named", lambda *_: launcher)
+    patch.setattr("codistill.comparing.schedule._SECONDS_BETWEEN_LOOKS", 0.0)
     return launcher
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a comparison of one seed, which is trained once and copied by tests."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        launcher_in_place(patch)
+        assert compare(folder, TREE | {"seeds": [0]}) == 0
+    return folder / "out"
 
 
 def test_a_comparison_from_its_first_run_to_its_last_table(
@@ -127,11 +143,10 @@ def test_a_run_that_fails_is_tried_twice_and_named_and_the_others_go_on(
 
 
 def test_a_changed_file_is_told_before_anything_is_trained(
-    tmp_path: Path, launcher: InThisProcess, capsys: pytest.CaptureFixture[str]
+    trained: Path, tmp_path: Path, launcher: InThisProcess, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tree = TREE | {"seeds": [0]}
-    assert compare(tmp_path, tree) == 0
-    count = len(launcher.started)
+    shutil.copytree(trained, tmp_path / "out")
     capsys.readouterr()
     changed = [
         (tree | {"settings": tree["settings"] | {"lr": 0.2}}, "with lr 0.1, not 0.2"),
@@ -145,7 +160,7 @@ def test_a_changed_file_is_told_before_anything_is_trained(
             assert answer in line
             assert "dml_resnet8_seed0 does not belong to it any more" in line
     assert "2 problems" in line  # the networks alone had that padding, too
-    assert len(launcher.started) == count
+    assert launcher.started == []
     # What the file leaves open is what it is by default.
     config = tmp_path / "out" / "runs" / "dml_resnet8_seed0" / "config.yaml"
     text = config.read_text()
@@ -157,7 +172,7 @@ def test_a_changed_file_is_told_before_anything_is_trained(
     # Where the images, the device and the threads are is no part of what is compared.
     moved = tree | {"settings": tree["settings"] | {"threads": 2, "device": "cpu"}}
     assert compare(tmp_path, moved) == 0
-    assert len(launcher.started) == count
+    assert launcher.started == []
 
 
 def test_all_that_cannot_be_built_is_told_before_the_first_run(
@@ -257,9 +272,9 @@ def test_a_sweep_over_what_batches_are_made_of(tmp_path: Path) -> None:
 
 
 def test_a_run_whose_images_are_others_is_told(
-    tmp_path: Path, launcher: InThisProcess, capsys: pytest.CaptureFixture[str]
+    trained: Path, tmp_path: Path, launcher: InThisProcess, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert compare(tmp_path, TREE | {"seeds": [0]}) == 0
+    shutil.copytree(trained, tmp_path / "out")
     manifest = tmp_path / "out" / "runs" / "dml_resnet8_seed0" / "manifest.json"
     other = json.loads(manifest.read_text())
     del other[seals.NAME]
@@ -273,9 +288,10 @@ def test_a_run_whose_images_are_others_is_told(
 
 
 def test_pairs_of_different_versions_are_told(
-    tmp_path: Path, launcher: InThisProcess, capsys: pytest.CaptureFixture[str]
+    trained: Path, tmp_path: Path, launcher: InThisProcess, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert compare(tmp_path, TREE | {"seeds": [0]}) == 0
+    shutil.copytree(trained, tmp_path / "out")
+    assert compare(tmp_path, TREE | {"seeds": [0]}, "--report-only") == 0
     assert "different versions" not in capsys.readouterr().out
     manifest = tmp_path / "out" / "runs" / "dml_resnet8_seed0" / "manifest.json"
     other = json.loads(manifest.read_text())
