@@ -154,6 +154,27 @@ def test_an_example_with_another_library_learns(name: str, tmp_path: Path) -> No
     assert f"(../examples/{name})" in page
 
 
+@pytest.mark.slow
+def test_the_notebook_runs_and_shows_its_pictures(tmp_path: Path) -> None:
+    import nbformat
+    from nbclient import NotebookClient
+
+    book = nbformat.read(ROOT / "examples" / "quickstart.ipynb", as_version=4)
+
+    def shown() -> tuple[int, float]:
+        """The number of pictures, and the accuracy in the last cell that prints one."""
+        outputs = [out for cell in book.cells for out in cell.get("outputs", [])]
+        (accuracy,) = re.findall(r"([\d.]+) % of a batch", str(outputs))
+        return sum("image/png" in out.get("data", {}) for out in outputs), float(accuracy)
+
+    assert shown()[0] == 2  # on a code host, where nothing is executed
+    where = {"metadata": {"path": str(tmp_path)}}
+    NotebookClient(book, timeout=300, kernel_name="python3", resources=where).execute()
+    pictures, accuracy = shown()
+    assert pictures == 2
+    assert accuracy > 70
+
+
 def test_the_page_on_loops_shows_what_runs() -> None:
     for code in blocks((ROOT / "docs" / "loops.md").read_text(), "python"):
         exec(code, {"__name__": "__main__"})
