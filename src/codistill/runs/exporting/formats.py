@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import io
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
@@ -75,7 +76,9 @@ def write_model(
             if dtype is not None:
                 network = _Lower(network, dtype)
             if form == "pt2":
-                torch.export.save(_traced(network, sample), folder / FILES["pt2"])
+                buffer = io.BytesIO()  # its own writer reports a full disk in its own way
+                torch.export.save(_traced(network, sample), buffer)
+                (folder / FILES["pt2"]).write_bytes(buffer.getvalue())
             else:
                 _write_onnx(folder, network, sample, calibration if precision == "int8" else ())
         return
