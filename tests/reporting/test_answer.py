@@ -63,7 +63,9 @@ def table_of(section: Section, caption: str) -> Table:
 def test_the_answer_is_a_sentence(tmp_path: Path, taught: list[float], said: str) -> None:
     students = students_with(tmp_path, {"dml": taught, "independent": [60.0, 61.0, 62.0]})
     assert sentence(students).startswith(said)
-    assert question(students, compared=False) == "Does teaching help on digits? dml, 3 seeds"
+    seeds = "3 seeds" if len(taught) > 1 else "1 seed"
+    title = f"Does teaching help on digits? dml, {seeds}"
+    assert question(students, compared=False) == title
 
 
 def test_the_verdicts_are_corrected_for_their_number(tmp_path: Path) -> None:
@@ -183,3 +185,12 @@ def test_a_wrong_photograph_leads_to_its_file(tmp_path: Path) -> None:
     assert panel.link == f"file://{tmp_path}/a%20b.jpg"
     assert panel.text == "c1 90%, is c0: a b.jpg"
     assert "- c1 90%, is c0: a b.jpg" in render_markdown("t", "l", [section])
+
+
+def test_many_methods_without_a_verdict_are_counted(tmp_path: Path) -> None:
+    methods = {name: [60.0] for name in ("dml", "ffl", "kdcl", "one", "okddip")}
+    students = students_with(tmp_path, methods | {"independent": [60.0]})
+    assert sentence(students).endswith("hurt the student: 5 methods, below.")
+    text = render_markdown("t", "l", [answer_of(students, {})])
+    assert "corrected for 5 methods" in text
+    assert "One pair of runs cannot show a difference" in text

@@ -22,6 +22,9 @@ from codistill.reporting.page.student import Student, is_alone, with_interval
 from codistill.runs.results import EPOCH_THAT_SHIPS
 from codistill.runs.run import STUDENT
 
+_NAMED = 4
+"""Methods without a verdict that the sentence names."""
+
 
 def answer_of(
     students: Sequence[Student],
@@ -62,7 +65,7 @@ def question(students: Sequence[Student], compared: bool) -> str:
     )
     taught = [s for s in settings if not is_alone(s)] or settings
     methods = list(dict.fromkeys(s.results[0].config.method["name"] for s in taught))
-    seeds = counted(len({r.config.seed for r in results}), "seed")
+    seeds = counted(len({r.config.seed for s in taught for r in s.results}), "seed")
     if compared or any(s.statistics for s in students):
         named = methods[0] if len(methods) == 1 else counted(len(methods), "method")
         return f"Does teaching help on {data}? {named}, {seeds}"
@@ -88,12 +91,18 @@ def _answer(students: Sequence[Student]) -> tuple[Answer, str]:
         said += [f"Teaching {verdict} the student: {', '.join(those)}."] if those else []
     rest = [s for s in judged if s.verdict == "open"]
     if rest:
-        text = ", ".join(_difference(s, judged) for s in rest)
+        named = rest if len(rest) <= _NAMED else []
+        text = ", ".join(_difference(s, judged) for s in named) or f"{len(rest)} methods, below"
         said.append(f"It is not shown that teaching helped or hurt the student: {text}.")
+    if len(judged) > 1:
+        remark = (
+            f"Helped and hurt are corrected for {len(judged)} methods (Holm, p < 0.05); each "
+            "interval stands for itself. "
+        )
         if any(s.statistics.n == 1 for s in rest if s.statistics):
-            remark = "One pair of runs cannot show a difference: train both with further seeds."
+            remark += "One pair of runs cannot show a difference: train both with further seeds."
     shown = {s.verdict for s in judged} - {"open"}
-    return Answer(" ".join(said), shown.pop() if len(shown) == 1 else "open"), remark
+    return Answer(" ".join(said), shown.pop() if len(shown) == 1 else "open"), remark.strip()
 
 
 def _without_networks_alone(students: Sequence[Student]) -> tuple[Answer, str]:

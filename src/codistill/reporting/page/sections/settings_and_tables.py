@@ -22,14 +22,17 @@ from codistill.reporting.tables import CAPTION, COLUMNS, COMPARED, COMPARED_CAPT
 from codistill.runs.finished import Result
 from codistill.runs.manifest import Process
 
+_NOTES = 5
+"""Notes that stand open."""
+
 
 def what_was_compared(settings: Sequence[Setting], notes: Sequence[str]) -> Section:
     """The settings, their common options, and the commands that made the runs."""
     common, own = _options(settings)
-    parts: list[Part] = [
-        *(Paragraph(f"{note[0].upper()}{note[1:]}.", note=True) for note in notes),
-        _settings(settings),
-    ]
+    told = [Paragraph(f"{note[0].upper()}{note[1:]}.", note=True) for note in notes]
+    parts: list[Part] = [*told, _settings(settings)]
+    if len(told) > _NOTES:
+        parts = [Fold(f"{len(told)} notes on the runs", told), _settings(settings)]
     parts += [Paragraph(line) for line in _data(settings)]
     if any(own.values()):
         differing = [[s.head, ", ".join(own[s.label]) or "-"] for s in settings]
