@@ -107,7 +107,6 @@ def _alone(setting: Setting, settings: Iterable[Setting]) -> Setting | None:
         s
         for s in settings
         if is_alone(s)
-        and s.results[0].test_images == result.test_images
         and wanted <= set(s.results[0].config.networks())
         and _training(s.results[0]) == _training(result)
     ]
@@ -117,7 +116,7 @@ def _alone(setting: Setting, settings: Iterable[Setting]) -> Setting | None:
 
 
 def _training(result: Result) -> dict[str, object]:
-    """The settings that do not belong to a method and its networks."""
+    """The settings, and the fingerprint of the images, without those of a method and networks."""
     return {k: v for k, v in result.recipe.items() if k.partition(".")[0] not in _OF_METHOD}
 
 
