@@ -3,13 +3,15 @@
 import contextlib
 import functools
 import itertools
+import os
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from toys import C, make, taught, toy_split
 
-from codistill import InputError, TrainingState, distributed, evaluate, fit
+from codistill import InputError, TrainingState, distributed, evaluate, files, fit
+from codistill.command.main import main
 from codistill.data.batches.in_memory import Augmentation, EvalBatches, TrainBatches
 from codistill.data.batches.mixing import MixedBatches, Mixing
 from codistill.data.normalisation import Normalisation
@@ -113,6 +115,17 @@ def every_method(bn, together=True):
     with distributed.joined() if together else contextlib.nullcontext():
         epochs = 2 if bn == "frozen" else 1
         return {variant: train(variant, bn, epochs, n=21) for variant in VARIANTS}
+
+
+def one_writer(arguments):
+    """The command, where only the first process can write files."""
+
+    def refuse(path):
+        raise AssertionError(f"{path} is written by another process than the first")
+
+    if os.environ["RANK"] != "0":
+        files.written = refuse
+    return main(arguments)
 
 
 LOCAL = ("ffl", "pcl", "afd")

@@ -1,11 +1,14 @@
 """Trainings on folders of photographs through the command: notes, broken images, exact resume."""
 
+import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,10 +16,12 @@ import torch
 import yaml
 from commands_of import Copies, codistill, command
 from photo_fakes import write_classes
+from rich.console import Console
 from runs_of import untimed
 
-from codistill import InputError, load_image, load_student
+from codistill import Batch, InputError, load_image, load_student
 from codistill.command.main import main
+from codistill.runs import progress
 from codistill.runs.other_images import other_images
 from codistill.runs.run import Run
 from codistill.settings.data_config import DataConfig
@@ -43,6 +48,7 @@ def finished(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = codistill("train", *OPTIONS, "--data.root", root, "--epochs", "3", "--out", run)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("is broken") == 2
+    assert len(re.findall(r"images/s; waiting for images: \d+ %; best so far", done.stderr)) == 3
     return run
 
 
@@ -326,3 +332,24 @@ def test_real_photographs_train_and_resume(tmp_path: Path) -> None:
     process.wait()
     assert codistill("train", "--resume", run).returncode == 0
     assert untimed(run) == untimed(whole)
+
+
+def test_an_epochs_line_says_how_long_it_waited_for_images(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three batches take 3 s each to come and 1 s each to train on."""
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    run, console = Run(finished), Console(file=io.StringIO())
+
+    class Slow(list[Batch]):
+        def __iter__(self) -> Iterator[Batch]:
+            for batch in super().__iter__():
+                now[0] += 3
+                yield batch
+
+    with progress.live_bars(console) as bars:
+        watch = progress._Watch(run, console, "", bars)
+        for _ in watch(Slow([Batch([], torch.zeros(2).long())] * 3)):
+            now[0] += 1
+        assert watch.waiting == 0.75

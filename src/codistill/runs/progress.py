@@ -39,7 +39,10 @@ def follow(run: Run, console: Console, label: str, stop: Stop = never) -> None:
             history.append(record)
             watch.epoch_ended()
             best = _best_so_far(history, names)
-            line = f"epoch {record['epoch']}/{run.config.epochs}  {one_line(record)}{best}"
+            line = f"epoch {record['epoch']}/{run.config.epochs}  {one_line(record)}"
+            if run.config.data.workers is not None:  # images are read while it trains
+                line += f"; waiting for images: {100 * watch.waiting:.0f} %"
+            line += best
             say(console, watch.label + line)
 
 
@@ -51,7 +54,12 @@ class _Watch:
         console: console for the lines, where it is no terminal.
         label: beginning of the lines, or nothing.
         progress: bars, where the console is a terminal.
+
+    Attributes:
+        waiting: the share of the last epoch's time in which a step waited for its batch.
     """
+
+    waiting = 0.0
 
     def __init__(self, run: Run, console: Console, label: str, progress: Progress):
         self._console, self._progress = console, progress
@@ -67,13 +75,18 @@ class _Watch:
         before = (self._epoch - 1) * self._every
         self._progress.update(self._whole, description=f"epoch {self._epoch}", completed=before)
         self._progress.reset(self._part, total=len(batches))  # type: ignore[arg-type]
+        began = asked = time.monotonic()
+        waited = 0.0
         for step, batch in enumerate(batches, 1):
+            waited += time.monotonic() - asked
             yield batch
             self._steps += 1
             self._progress.advance(self._whole)
             self._progress.advance(self._part)
             if time.monotonic() - self._said >= self._pause and not self._console.is_terminal:
                 self._tell(step)
+            asked = time.monotonic()
+        self.waiting = waited / max(asked - began, 1e-9)
 
     def epoch_ended(self) -> None:
         """Called when the record of an epoch is there."""
