@@ -119,7 +119,7 @@ def _start_accelerate() -> None:
     """Sets up accelerate's messages, as if this were the only process.
 
     If a launcher such as torchrun has set LOCAL_RANK, accelerate waits for other processes of the
-    training. There are none, since every run is one process.
+    training. They log nothing: the first one does.
     """
     from accelerate import PartialState
 
