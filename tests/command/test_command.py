@@ -470,7 +470,8 @@ def test_the_demonstration_misses_packages_before_it_trains(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    assert main(["demo", "--out", str(tmp_path / "demo")]) != 0
+    options = ["--seeds", "1", "--epochs", "1", "--out", str(tmp_path / "demo")]
+    assert main(["demo", *options]) != 0
     assert f"pip install 'codistill[{extra}]'" in capsys.readouterr().err
     assert not (tmp_path / "demo").exists()
 
