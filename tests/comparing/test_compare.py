@@ -247,6 +247,24 @@ def test_a_sweep_reports_what_the_held_out_images_chose(
     assert "No method has a finished run beside the networks alone of the same seed." in said
 
 
+def test_what_suits_the_images_and_a_student_belong_to_their_runs_without_a_check(
+    tmp_path: Path, launcher: InThisProcess, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = {"data": "digits", "student": "resnet8", "threads": 1, "limit_steps": 1}
+    tree = TREE | {"settings": settings | {"epochs": 1, "batch_size": 0}, "seeds": [0]}
+    tree |= {"networks": ["resnet14"]}
+    assert compare(tmp_path, tree) == 0
+    assert launcher.started == ["independent_resnet14_seed0", "dml_resnet14_seed0"]
+    capsys.readouterr()
+    assert compare(tmp_path, tree, "--report-only") == 0
+    assert "to help or to hurt the student: dml (" in capsys.readouterr().out
+    other = tree | {"networks": ["resnet20"]}
+    for old in (tmp_path / "out" / "runs").iterdir():
+        old.rename(old.with_name(old.name.replace("14", "20")))
+    assert compare(tmp_path, other, "--report-only") == 2
+    assert "with network resnet8,resnet14, not resnet20" in capsys.readouterr().err
+
+
 def test_a_sweep_without_held_out_images_is_refused(
     tmp_path: Path, launcher: InThisProcess, capsys: pytest.CaptureFixture[str]
 ) -> None:

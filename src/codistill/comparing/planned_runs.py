@@ -14,6 +14,7 @@ from codistill.errors import InputError, MissingExtraError
 from codistill.messages import note
 from codistill.methods.length import scaling_notes
 from codistill.runs.finished import differences_from
+from codistill.runs.folder import read_config
 from codistill.runs.history import epochs_in
 from codistill.runs.loggers import require_loggers
 from codistill.runs.remarks import remarks
@@ -150,7 +151,17 @@ def _checked(row: Row, data: Data) -> Row:
 
 def _belongs(run: PlannedRun, fingerprint: str | None) -> None:
     """Raises InputError if a folder holds another run than the comparison asks for."""
-    different = differences_from(run.path, run.config, fingerprint)
+    asked = run.config
+    if fingerprint is None:  # what depends on the data was not found out
+        there = read_config(run.path)
+        asked = dataclasses.replace(
+            asked,
+            batch_size=asked.batch_size or there.batch_size,
+            epochs=asked.epochs or there.epochs,
+        )
+        if asked.student and sorted(asked.networks()) == sorted(there.networks()):
+            asked = dataclasses.replace(asked, network=there.network)
+    different = differences_from(run.path, asked, fingerprint)
     if different:
         raise InputError(
             f"{run.path} does not belong to it any more, it was made with {', '.join(different)}: "
