@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("codistill")
 _SHOWN = 5  # names in a line
+_LETTERS = 100  # of a name; of a longer one, the beginning and the end are shown
 
 
 def printable(text: str) -> str:
@@ -66,7 +67,12 @@ def shorten(names: Sequence[str], shown: int = _SHOWN) -> str:
 
 def quoted(names: Iterable[str], shown: int = _SHOWN) -> str:
     """The first few names in quotes, control codes escaped, and the number of the others."""
-    return shorten([f"'{printable(name)}'" for name in names], shown)
+    return shorten([f"'{printable(_cut(name))}'" for name in names], shown)
+
+
+def _cut(name: str) -> str:
+    half = _LETTERS // 2
+    return name if len(name) <= _LETTERS else f"{name[:half]}...{name[-half:]}"
 
 
 def option(name: str, value: object) -> str:

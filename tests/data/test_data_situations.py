@@ -176,6 +176,21 @@ def test_classes_may_have_the_word_of_a_split_in_their_names(root, kinds):
         ({"a/cat": 2, "a/dog": 2, "val/cat": 1}, "--data.splits train=a,val=val"),
         ({"train/cat": 2, "train/dog": 2, "train_b/cat": 1}, "has both train/ and train_b/"),
         ({"train/cat": 2, "train/dog": 2, "test/x": 1}, "test has the classes 'x', and train"),
+        ({"Train/a": 2, "Train/b": 2, "test/x": 1}, "that count, as in --data.splits train=Train"),
+        (
+            {"Train/cat": 2, "Train/dog": 2, "Holdout/cat": 1, "Holdout/dog": 1},
+            "what it is, such as --data.splits train=Train,test=Holdout, or --data.splits "
+            "train=Train to leave it out",
+        ),
+        (
+            {"animals/cat": 2, "animals/dog": 2, "plants/elm": 2, "plants/oak": 2},
+            "animals/cat/ and animals/dog/: give --data.splits none if the outer ones are the "
+            "classes ('animals', 'plants'), or move the inner ones up if those are ('cat', 'dog'",
+        ),
+        (
+            {f"{s}/{k}": 1 for s in ("train", "test") for k in ("x/a", "x/b", "y/c", "y/d")},
+            "give --data.splits train=train,test=test if the outer ones are the classes ('x', 'y')",
+        ),
         ({"train/cat": 2, "train/dog": 2, "test/Cat": 1}, "test has a class 'Cat' and train a"),
         ({"train/cat": 2, "train/dog": 2, "test/cat ": 1, "test/dog": 1}, "has a class 'cat '"),
         ({"train_val/cat": 2, "train_val/dog": 2, "test/cat": 1}, "has test/ but no train/"),
@@ -184,6 +199,22 @@ def test_classes_may_have_the_word_of_a_split_in_their_names(root, kinds):
 )
 def test_what_can_be_read_in_two_ways_is_asked_about(root, folders, answer):
     assert answer in refusal("folder", layout(root, **folders))
+
+
+def test_the_outer_of_nested_folders_are_the_classes_if_the_option_says_so(root):
+    layout(root, **{"animals/cat": 1, "animals/dog": 2, "plants/elm": 3, "plants/oak": 4})
+    dataset = open_dataset("folder", root, splits="none")
+    assert found(dataset) == {"all": {"animals": 3, "plants": 7}}
+
+
+def test_one_folder_in_each_class_is_no_group_of_classes(root):
+    layout(root, cat__first=2, dog__second=3)
+    assert found(open_dataset("folder", root)) == {"all": {"cat": 2, "dog": 3}}
+
+
+def test_a_part_of_a_class_beside_its_images_is_no_class(root):
+    layout(root, cat=1, cat__old=2, cat__new=1, dog__a=1, dog__b=2)
+    assert found(open_dataset("folder", root)) == {"all": {"cat": 4, "dog": 3}}
 
 
 def test_images_of_a_split_without_class_folders_are_counted(root, capsys):
@@ -300,6 +331,8 @@ def test_suffixes_of_the_formats_that_are_read(root, suffix):
     [
         (["cat/0.heic", "cat/1.heic", "dog/0.heic"], "it has 3 .heic, which are not read: convert"),
         (["cat/0", "dog/0"], "it has 2 without a suffix, which are not read"),
+        (["cat/0.heic"], "it has 1 .heic, which is not read: convert or rename it"),
+        (["data/0.jpg", "labels.json"], "labels in a .json file are not read: write a table of"),
         (["photos.zip"], "; unpack photos.zip first"),
         (["labels.csv", "images/0.jpg"], "labels.csv is read by --data csv --data.root"),
         (["train.parquet"], "train.parquet is read by --data parquet --data.root"),

@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Collection, Iterable, Mapping
 
 from codistill.errors import InputError
-from codistill.messages import quoted
+from codistill.messages import option, quoted
 
 
 def _alike(name: str) -> str:
@@ -29,11 +29,12 @@ def alike_notes(classes: Iterable[str]) -> list[str]:
     ]
 
 
-def refuse_other_classes(present: Mapping[str, Collection[str]]) -> None:
+def refuse_other_classes(present: Mapping[str, Collection[str]], places: Mapping[str, str]) -> None:
     """Raises InputError if a split has none of the classes of train, or the same by another name.
 
     Args:
         present: split -> names of the classes that it has images of.
+        places: split -> where its images lie; "train/" names a folder.
     """
     train = present.get("train")
     if not train:
@@ -48,8 +49,10 @@ def refuse_other_classes(present: Mapping[str, Collection[str]]) -> None:
                     "classes: give them one name"
                 )
         if new and len(new) == len(classes):
+            folder, end, _ = places.get("train", "").partition("/")
+            name = folder if end else "NAME"
             raise InputError(
                 f"{split} has the classes {quoted(new)}, and train has others: "
                 f"{quoted(sorted(train))}: give the same names, or leave {split} out: name the "
-                "splits that count by --data.splits, such as train=NAME"
+                f"splits that count, as in {option('--data.splits', f'train={name}')}"
             )

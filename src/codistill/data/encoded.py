@@ -286,8 +286,8 @@ def make_dataset(
         )
         for split in labels
     }
-    refuse_other_classes(
-        {s: {classes[label] for label in Counter(found)} for s, found in labels.items()}
-    )
+    origin = origin or Origin()
+    present = {s: {classes[label] for label in Counter(found)} for s, found in labels.items()}
+    refuse_other_classes(present, origin.splits)
     notes = (*notes, *alike_notes(classes))
-    return EncodedDataset(name, splits, classes, digest.hexdigest(), notes, origin or Origin())
+    return EncodedDataset(name, splits, classes, digest.hexdigest(), notes, origin)

@@ -98,7 +98,14 @@ def _found(root: Path, tree: Tree, filled: list[str]) -> str:
     passed = ""
     if tree.ignored:
         kinds = ", ".join(f"{n:,} {suffix}" for suffix, n in tree.ignored.most_common(5))
-        passed = f"; it has {kinds}, which are not read: convert or rename them"
+        one = sum(tree.ignored.values()) == 1
+        be, them = ("is", "it") if one else ("are", "them")
+        passed = f"; it has {kinds}, which {be} not read: convert or rename {them}"
+        if ".json" in tree.ignored and filled:  # as FiftyOne and COCO write them
+            passed = (
+                f"; it has {kinds}: labels in a .json file are not read: write a table of paths "
+                "and labels (--data csv), or export the images in class folders"
+            )
     return (
         f"{found}{loose}: give a folder with two or more folders, one for each class, "
         f"such as cat/1.jpg and dog/2.jpg, perhaps inside train/ and test/{passed}{advice(here)}"

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from codistill.data.readers.folders import count_images, has_images, is_filled, subfolders
-from codistill.data.readers.splits import NONE, OPTION, SplitNames, is_split_name, split_of
+from codistill.data.readers.splits import NONE, OPTION, SPLITS, SplitNames, is_split_name, split_of
 from codistill.errors import InputError
-from codistill.messages import option, shorten
+from codistill.messages import counted, option, quoted, shorten
 
 _WRAPPERS = {"images", "image", "imgs", "data", "photos", "classes"}  # say nothing about a class
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst")
@@ -93,6 +93,7 @@ def find_layout(root: Path, names: SplitNames) -> Layout:
         found[split] = folder
     if "train" not in found:
         _refuse_two_readings(base, looks, found)
+        _refuse_nested_classes(base, f"{OPTION} {NONE}")
         return Layout({"all": base})
 
     train = looks[found["train"]]
@@ -111,6 +112,14 @@ def find_layout(root: Path, names: SplitNames) -> Layout:
             f"{found['train'].name}/, which has folders of its own: give {OPTION} {NONE} if "
             f"{found['train'].name} is a class like these, or {_say(found)} to leave them out"
         )
+    if not names.given:
+        for folder in _other_sets(beside, looks, train) if len(found) == 1 else ():
+            raise InputError(
+                f"{base} has {folder.name}/ beside {found['train'].name}/, with the same class "
+                f"folders inside: say what it is, such as {_say(found | {'test': folder})}, or "
+                f"{_say(found)} to leave it out"
+            )
+        _refuse_nested_classes(train.place, _say(found))
     without = [
         folder
         for folder in inside
@@ -183,9 +192,39 @@ def _refuse_two_readings(base: Path, looks: dict[Path, _Look], found: dict[str, 
         )
 
 
+def _other_sets(beside: list[Path], looks: dict[Path, _Look], train: _Look) -> list[Path]:
+    """The folders beside that of train that have its class folders, two of them at least."""
+    return [folder for folder in beside if len(looks[folder].kinds & train.kinds) > 1]
+
+
+def _refuse_nested_classes(place: Path, outer: str) -> None:
+    """Raises InputError if the folders in a folder may be classes, or groups of classes.
+
+    They may be groups where all of them have no image of their own but several folders of images,
+    no two of which have the same name.
+
+    Args:
+        place: folder of class folders.
+        outer: option that says that the outer folders are the classes.
+    """
+    looks = {folder: _Look.at(folder) for folder in subfolders(place) if is_filled(folder)}
+    inner = [kind for look in looks.values() for kind in look.kinds]
+    if len(looks) < 2 or len({*inner}) < len(inner):
+        return
+    if all(not look.direct and len(look.kinds) > 1 for look in looks.values()):
+        (group, look), *_ = looks.items()
+        kinds = sorted(look.kinds)
+        raise InputError(
+            f"{place} has {counted(len(looks), 'folder')} with folders of images inside, such as "
+            f"{group.name}/{kinds[0]}/ and {group.name}/{kinds[1]}/: give {outer} if the outer "
+            f"ones are the classes ({quoted(f.name for f in looks)}), or move the inner ones up "
+            f"if those are ({quoted(sorted(inner))})"
+        )
+
+
 def _say(found: Mapping[str, Path]) -> str:
     """The option that names these folders."""
-    return option(OPTION, ",".join(f"{split}={folder.name}" for split, folder in found.items()))
+    return option(OPTION, ",".join(f"{s}={found[s].name}" for s in SPLITS if s in found))
 
 
 def advice(files: list[Path]) -> str:
