@@ -13,7 +13,7 @@ demo: .venv/installed
 test: .venv-test/installed
 	.venv-test/bin/python -m pytest $(ON_ALL_CORES) -m "not slow"
 
-test-all: .venv-test/installed
+test-all: .venv-test/all
 	.venv-test/bin/python -m pytest $(ON_ALL_CORES)
 
 mutate: .venv-test/installed
@@ -32,7 +32,7 @@ bench: .venv-test/installed benchmarks/.venv-libraries/installed
 	.venv-test/bin/python benchmarks/bench.py
 
 # Into site/. A warning ends it.
-docs: .venv-test/installed
+docs: .venv-test/all
 	.venv-test/bin/python docs/site/build.py
 
 lint: .venv-test/installed
@@ -58,6 +58,11 @@ clean:
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
 	$(@D)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$(EXTRAS)]"
+	touch $@
+
+# What only slow tests and the site of documents need.
+.venv-test/all: .venv-test/installed
+	$(@D)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev-all]"
 	touch $@
 
 # Other libraries that ours is measured against. Theirs is without what they ask for: see the file.
