@@ -145,13 +145,17 @@ def test_damaged_weights_of_the_best_epoch_are_those_of_the_same_training(run: P
     assert f"put it back; or {config} trains the same run again" in done.stderr
 
 
+@pytest.mark.parametrize("text", ["numbers", "syntax"])
 def test_a_checkpoint_of_one_wrong_bit_gives_way_to_the_one_before(
-    run: Path, caplog: pytest.LogCaptureFixture
+    text: str, run: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     weights, names = (run / "weights.safetensors").read_bytes(), progress_of(run)
     flip(checkpoints(run)[-1])
-    for name in ("history.jsonl", "weights.safetensors"):
-        flip(run / name)
+    flip(run / "weights.safetensors")
+    if text == "numbers":
+        change_a_number(run / "history.jsonl")
+    else:
+        flip(run / "history.jsonl", share=0)  # its first brace
     done = codistill("train", "--resume", run)
     assert done.returncode == 0, done.stderr
     assert f"{names[1]} is damaged" in caplog.text

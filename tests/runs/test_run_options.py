@@ -5,6 +5,7 @@ import torch
 from runs_of import tiny_config, train
 
 from codistill import DML, Config, InputError, evaluate
+from codistill.runs.finished import load_result
 from codistill.runs.results import RunScores, out_of_patience
 from codistill.runs.run import Run
 from codistill.settings.build_method import length_of
@@ -48,6 +49,10 @@ def test_a_run_out_of_patience_ends_as_a_finished_run(tmp_path):
     (path / "result.json").unlink()  # killed before it was written
     assert list(Run(path).train()) == []
     assert Run(path).finished()
+    scores = (path / "result.json").read_bytes()
+    (path / "result.json").write_bytes(b"")  # a damaged one is made anew from the checkpoint
+    load_result(path)
+    assert (path / "result.json").read_bytes() == scores
 
 
 @pytest.mark.parametrize(

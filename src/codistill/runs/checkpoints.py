@@ -86,15 +86,15 @@ def _restore(run: Path, state: TrainingState, mark: str) -> None:
 
 
 def last_history(run: Path, mark: str) -> list[Record]:
-    """The history in the last checkpoint.
+    """The history in the last checkpoint that can be read.
 
     Raises:
-        InputError: there is no checkpoint, or it cannot be read.
+        InputError: there is none.
     """
     for path in reversed(_checkpoints(run)):
-        with reading(path, "checkpoint"):
+        with contextlib.suppress(InputError), reading(path, "checkpoint"):
             return list(_read(path, mark)["history"])
-    raise InputError(f"{run} has no checkpoint")
+    raise InputError(f"{run} has no checkpoint that can be read")
 
 
 def read_or_restore(file: Path, read: Callable[[Path], _T]) -> _T:

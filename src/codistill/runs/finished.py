@@ -17,7 +17,7 @@ from codistill.runs import checkpoints
 from codistill.runs.folder import read_config
 from codistill.runs.history import HISTORY, digest_of, read_history, write_history
 from codistill.runs.manifest import Manifest
-from codistill.runs.results import RESULT, RunScores
+from codistill.runs.results import RESULT, RunScores, out_of_patience
 from codistill.settings.build_method import network_files
 from codistill.settings.config import Config
 from codistill.settings.keeping import names_kept
@@ -200,10 +200,13 @@ def _results_again(
         history = checkpoints.last_history(path, manifest.id)
     except InputError:
         raise error from None
-    if len(history) != read_config(path).epochs or not manifest.students:
+    if not manifest.students:
         raise error
     with reading(path, "folder of a run"):
-        names = names_kept(read_config(path), manifest.students, manifest.parameters)
+        config = read_config(path)
+        names = names_kept(config, manifest.students, manifest.parameters)
+        if len(history) < config.epochs and not out_of_patience(history, names, config.patience):
+            raise error
         scores = RunScores.of(history, names, manifest.images.get("val", 0))
     note(f"{error}; it is made anew from the last checkpoint")
     with contextlib.suppress(OSError):  # a folder that is not ours to write in

@@ -273,8 +273,14 @@ class Run:
         checkpoints.save(self.path, state, keep, self.manifest.id, self._texts)
 
     def history(self) -> list[Record]:
-        """The records of all completed epochs."""
-        return read_history(self.path)
+        """The records of all completed epochs; those in a checkpoint if the file is damaged."""
+        try:
+            return read_history(self.path)
+        except InputError as error:
+            try:
+                return checkpoints.last_history(self.path, self.manifest.id)
+            except InputError:
+                raise error from None
 
     def finished(self) -> bool:
         return (self.path / RESULT).exists()
