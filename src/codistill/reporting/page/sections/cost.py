@@ -137,6 +137,8 @@ def _figure(used: dict[Setting, list[CostPoint]], axis: str) -> Figure | None:
         if max(places) > 20 * min(places) > 0:
             axes.set_xscale("log")
             plain_ticks(axes.xaxis, between=False)
+        else:
+            axes.locator_params(axis="x", nbins=5)  # a short run's minutes have long numbers
         alone = len(used) == 1  # its number says nothing
         names = [(u.what if alone else s.head, x, mean(u.top1)) for s, u, x in drawn]
         name_points(axes, names)
