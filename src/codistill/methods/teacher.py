@@ -36,17 +36,31 @@ def teacher_of(peers: Peers, teacher: str | Path | Network | None, method: str) 
         network = copy.deepcopy(teacher)
     else:
         network, about = _load(teacher)
-    if network.num_classes != peers.num_classes:
+    bring_together(peers, network, about)
+    return network
+
+
+def bring_together(peers: Peers, teacher: Network, about: dict[str, Any]) -> None:
+    """Brings the classes of a teacher into the order of the peers', where both know their names.
+
+    Args:
+        peers: the networks to be taught.
+        teacher: the teacher; its last layers may be changed.
+        about: what the teacher's file says of itself.
+
+    Raises:
+        InputError: the teacher has other classes.
+    """
+    if teacher.num_classes != peers.num_classes:
         raise InputError(
-            f"the teacher has {network.num_classes} classes and the peers have "
+            f"the teacher has {teacher.num_classes} classes and the peers have "
             f"{peers.num_classes}: give a teacher of the same classes"
         )
     theirs, ours = about.get("classes", ()), peers.classes
     if len(ours) == len(theirs) and any(
         name in ours and name != ours[i] for i, name in enumerate(theirs)
     ):
-        _put_in_order(network, theirs, ours, about)
-    return network
+        _put_in_order(teacher, theirs, ours, about)
 
 
 def _put_in_order(
@@ -58,7 +72,7 @@ def _put_in_order(
         if reorder_classes(network, [list(theirs).index(name) for name in ours], (height, width)):
             return
     raise InputError(
-        f"the teacher's classes are {_few(theirs)}, and those of the data are {_few(ours)}, in "
+        f"the teacher's classes are {few(theirs)}, and those of the data are {few(ours)}, in "
         "this order, which cannot be brought together: give a teacher of the same classes"
     )
 
@@ -80,8 +94,8 @@ def notes_on_teacher(
         notes.append(f"{file}: its classes were in another order, and are put into the data's")
     elif list(theirs) != list(classes):
         notes.append(
-            f"{file}: its classes are called {_few(theirs)}, and those of the data "
-            f"{_few(classes)}: they are taken for the same, in this order"
+            f"{file}: its classes are called {few(theirs)}, and those of the data "
+            f"{few(classes)}: they are taken for the same, in this order"
         )
     for name in ("mean", "std"):
         there, here = about.get(name), getattr(normalisation, name)
@@ -95,7 +109,8 @@ def notes_on_teacher(
     return notes
 
 
-def _few(names: Sequence[str]) -> str:
+def few(names: Sequence[str]) -> str:
+    """The first names of a list of classes, and their number if there are more."""
     more = f", ... ({len(names)})" if len(names) > _SHOWN else ""
     return ", ".join(map(repr, names[:_SHOWN])) + more
 

@@ -33,6 +33,12 @@ def build_network(
     Raises:
         InputError: no network is called that, or what it names is no classifier of C classes.
     """
+    network = _build(name, num_classes, image_size, pretrained)
+    network.architecture = name
+    return network
+
+
+def _build(name: str, num_classes: int, image_size: tuple[int, int], pretrained: bool) -> Network:
     library, _, model = name.partition("/")
     if library == "timm" and "/" in name:
         return timm_network(model, num_classes, image_size, pretrained)

@@ -32,6 +32,9 @@ class Network(nn.Module):
         layouts: the form in which each stage returns its map. Default: "NCHW".
         names: for a network that was cut out of another module, the name that each of its weights
             and buffers has there.
+
+    Attributes:
+        architecture: the name that `build_network` built it by; empty if made otherwise.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class Network(nn.Module):
             nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels[-1], num_classes)
         )
         self.names = dict(names or {})
+        self.architecture = ""
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C"]:
         x = images

@@ -76,6 +76,9 @@ class Peers(nn.Module):
         recompute: whether stages are computed again in the backward pass, to save memory.
         classes: names of the classes in the order of the logits, where they are known. A teacher
             is brought into this order.
+
+    Attributes:
+        architectures: the name that `build_network` built each network by; empty if made otherwise.
     """
 
     def __init__(
@@ -94,6 +97,7 @@ class Peers(nn.Module):
         self.reductions = [network.reductions for network in networks]
         self.layouts = [network.layouts for network in networks]
         self.names = [network.names for network in networks]
+        self.architectures = [network.architecture for network in networks]
         self.num_classes = networks[0].num_classes
         self.trunk = networks[0].stages[:shared]
         self.branches = nn.ModuleList(network.stages[shared:] for network in networks)
