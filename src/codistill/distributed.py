@@ -176,7 +176,7 @@ def piece(images: int, unit: int = 1) -> range:
 def add_up(tensors: Sequence[Tensor]) -> None:
     """Replaces every tensor by its sum over all processes; all give the same shapes."""
     if _place.size > 1:
-        _add_up(tensors)
+        _in_one_message(tensors, dist.all_reduce)
 
 
 def sum_gradients(weights: Iterable[Tensor]) -> None:
@@ -189,18 +189,7 @@ def sum_gradients(weights: Iterable[Tensor]) -> None:
     """
     if dist.is_available() and dist.is_initialized():
         with torch.no_grad():
-            _add_up([w.grad for w in weights if w.grad is not None])
-
-
-def _add_up(tensors: Sequence[Tensor]) -> None:
-    kinds: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
-    for tensor in tensors:
-        kinds.setdefault((tensor.device, tensor.dtype), []).append(tensor)
-    for group in kinds.values():  # one message for each
-        flat = torch.cat([tensor.reshape(-1) for tensor in group])
-        with _talking():
-            dist.all_reduce(flat)
-        _copy_back(flat, group)
+            _in_one_message([w.grad for w in weights if w.grad is not None], dist.all_reduce)
 
 
 @torch.no_grad()
@@ -208,21 +197,22 @@ def take_from_first(tensors: Iterable[Tensor]) -> None:
     """Overwrites every tensor by that of the first process."""
     if _place.size == 1:
         return
+    _in_one_message(tensors, lambda flat: dist.broadcast(flat, 0))
+
+
+def _in_one_message(tensors: Iterable[Tensor], send: Callable[[Tensor], object]) -> None:
+    """Overwrites tensors by what `send` makes of them, laid end to end: one message a kind."""
     kinds: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
     for tensor in tensors:
         kinds.setdefault((tensor.device, tensor.dtype), []).append(tensor)
     for group in kinds.values():
         flat = torch.cat([tensor.reshape(-1) for tensor in group])
         with _talking():
-            dist.broadcast(flat, 0)
-        _copy_back(flat, group)
-
-
-def _copy_back(flat: Tensor, tensors: Sequence[Tensor]) -> None:
-    parts = flat.split([tensor.numel() for tensor in tensors])
-    torch._foreach_copy_(
-        list(tensors), [x.view(tensor.shape) for x, tensor in zip(parts, tensors, strict=True)]
-    )
+            send(flat)
+        parts = flat.split([tensor.numel() for tensor in group])
+        torch._foreach_copy_(
+            group, [x.view(tensor.shape) for x, tensor in zip(parts, group, strict=True)]
+        )
 
 
 def of_all(value: _T) -> list[_T]:
