@@ -109,7 +109,7 @@ def grad_cam(method: Method, batches: EvalSet, index: Sequence[int]) -> tuple[Pi
     with eval_mode(method), random_numbers_kept(device_of(method)):
         for batch in chosen:
             pixels = to_pixels(batch.views[0], chosen.normalisation)
-            maps = list(zip(*_heat_maps(method, batch.views[0]), strict=True))
+            maps = list(zip(*heat_maps(method, batch.views[0]), strict=True))
             pictures += [
                 Picture(-1, label, image, heat_maps)
                 for label, image, heat_maps in zip(
@@ -131,7 +131,7 @@ def to_pixels(
     return (images.permute(0, 2, 3, 1) * std + mean).round().clamp(0, 255).to(torch.uint8)
 
 
-def _heat_maps(method: Method, images: Float[Tensor, "B 3 H W"]) -> Iterator[list[HeatMap]]:
+def heat_maps(method: Method, images: Float[Tensor, "B 3 H W"]) -> Iterator[list[HeatMap]]:
     """For every classifier that has heat maps, the heat map of each image."""
     alone = method.students()
     alone |= {f"peer{k}": Kept(method.peers, k) for k in range(len(method.peers))}

@@ -27,6 +27,7 @@ _NO_MEMORY = (
 COMMANDS = {
     "train": "train peers together, from a recipe, from options, or from both",
     "predict": "classify photographs with a run, a student or an export",
+    "serve": "show a page on this machine that classifies a photograph with every classifier",
     "export": "write a network of a run for ONNX, torch.export, timm, torchvision, the Hub",
     "evaluate": "measure every classifier of a run",
     "report": "show a table of finished runs; with --out also write a page on them",

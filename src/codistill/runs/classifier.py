@@ -10,6 +10,7 @@ from codistill.methods.method import Method
 from codistill.runs.exporting.read import open_export
 from codistill.runs.finished import load_result
 from codistill.runs.folder import CONFIG
+from codistill.runs.results import RunScores
 from codistill.runs.run import STUDENT, Run
 from codistill.runs.student import Student, load_student
 from codistill.tensor_files import read_weights
@@ -50,14 +51,24 @@ def open_classifier(
     return student
 
 
-def _of_run(path: Path, of: str, device: str, trust_code: bool) -> Student:
-    """Another classifier of a run than its student, with what the student's file says of images."""
+def shipped(path: Path, device: str = "auto", trust_code: bool = False) -> tuple[Run, RunScores]:
+    """A finished run with the weights of the epoch that ships in its method, and its scores.
+
+    Raises:
+        InputError: the run is not finished, damaged or not trusted, or lacks these weights.
+    """
     scores = load_result(path).scores
     run = Run(path, device, trust_code=trust_code)
+    run.load_weights(scores.kept[1])
+    return run, scores
+
+
+def _of_run(path: Path, of: str, device: str, trust_code: bool) -> Student:
+    """Another classifier of a run than its student, with what the student's file says of images."""
+    run, scores = shipped(path, device, trust_code)
     kept = run.method.students()
     if of not in (known := {SHIPS, *scores.last, *kept}):
         raise InputError(f"{path} has no classifier {of!r}: {did_you_mean(of, known)}")
-    run.load_weights(scores.kept[1])
     networks = run.config.networks()
     about = read_weights(path / STUDENT)[1] | {"classifier": of}
     peers = {name: k for k, name in enumerate(f"peer{k}" for k in range(len(networks)))}

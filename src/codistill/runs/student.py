@@ -37,12 +37,16 @@ class Student:
         """The names of the C classes, in the order of the logits."""
         return tuple(self.about["classes"])
 
-    def image(self, path: Path | str) -> Float[Tensor, "1 3 H W"]:
+    def image(self, image: Path | str | bytes) -> Float[Tensor, "1 3 H W"]:
         """An image file of any kind and size, cropped, resized and normalised as in evaluation."""
-        return load_image(path, self.about)
+        return load_image(image, self.about)
 
-    def __call__(self, image: Path | str | Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C"]:
+    def __call__(
+        self, image: Path | str | bytes | Float[Tensor, "B 3 H W"]
+    ) -> Float[Tensor, "B C"]:
         """The logits of an image file, (1, C), or of images that are normalised already, (B, C).
+
+        An image file is its path or its bytes.
 
         It computes no gradients. Call `student.network` for gradients.
 
@@ -54,9 +58,9 @@ class Student:
         with torch.inference_mode():
             return self.network(images.to(device_of(self.network)))
 
-    def probabilities(self, path: Path | str) -> dict[str, float]:
+    def probabilities(self, image: Path | str | bytes) -> dict[str, float]:
         """The probability of every class for an image file, the largest first."""
-        of_class = zip(self.classes, self(path)[0].softmax(dim=0).tolist(), strict=True)
+        of_class = zip(self.classes, self(image)[0].softmax(dim=0).tolist(), strict=True)
         return dict(sorted(of_class, key=lambda pair: -pair[1]))
 
 

@@ -237,11 +237,11 @@ def _to_rgb(image: "Image", bits: int | None = None) -> "Image":
     return image.transpose(table[turn]) if turn in table else image
 
 
-def load_image(path: Path | str, about: dict[str, Any]) -> Float[Tensor, "1 3 H W"]:
+def load_image(image: Path | str | bytes, about: dict[str, Any]) -> Float[Tensor, "1 3 H W"]:
     """An image cut, resized and normalised as in the evaluation of a run.
 
     Args:
-        path: an image file of any kind and size.
+        image: an image file of any kind and size: its path, or its bytes.
         about: what the student's file says, `load_student(...).about`: "mean", "std",
             "image_size", and "crop", the share of the largest square in the middle that is
             resized to "image_size"; "bits", which 16-bit images use.
@@ -254,13 +254,14 @@ def load_image(path: Path | str, about: dict[str, Any]) -> Float[Tensor, "1 3 H 
     def middle(width: int, height: int) -> list[Box]:
         return [centre_box(width, height, about.get("crop", 1.0))]
 
-    bits = about.get("bits")
+    read = (lambda: image) if isinstance(image, bytes) else Path(image).read_bytes
     try:
-        (image,) = load_crops(Path(path).read_bytes, middle, side, EVAL_SPARE, bits)
+        (crop,) = load_crops(read, middle, side, EVAL_SPARE, about.get("bits"))
     except BrokenImageError as error:
-        raise InputError(f"{path}: {error}") from error
+        name = "the image" if isinstance(image, bytes) else image
+        raise InputError(f"{name}: {error}") from error
     normalisation = Normalisation(tuple(about["mean"]), tuple(about["std"]))
-    return normalisation(torch.from_numpy(np.array(image))[None])
+    return normalisation(torch.from_numpy(np.array(crop))[None])
 
 
 def side_of(about: dict[str, Any]) -> int:
