@@ -1,6 +1,7 @@
 """Photographs read, cut at random, mirrored and normalised: ours against torchvision and decoders.
 
     python benchmarks/photographs.py --threads 1 --clock cpu
+    python benchmarks/photographs.py --threads 1 --clock cpu --folder IMAGENET_PHOTOGRAPHS
 
 160 JPEGs of 500 x 375 pixels, as ImageNet's mostly are, and the same at 1600 x 1200, as cameras
 make them, become crops of 224 x 224 in one process. They are parts of the two photographs of
@@ -8,14 +9,18 @@ scikit-learn. "torchvision" is its v2 transforms on Pillow's images, as its refe
 them. simplejpeg is libjpeg-turbo with as little around it as there is, OpenCV its own; both take
 part if they are installed (`pip install simplejpeg opencv-python-headless`). "decoding" is
 simplejpeg's alone, at full size: no reader of these files that decodes all pixels can be faster.
-All but torchvision's cut out the same boxes.
+All but torchvision's cut out the same boxes. "copies" is ours with `data.cache` 256, after the
+copies are made; it reads them from files, and the others their images from memory.
 """
 
 import argparse
+import functools
 import io
 import random
+import tempfile
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -26,34 +31,56 @@ from sklearn.datasets import load_sample_images
 from torch import Tensor
 
 from codistill.data.batches.boxes import random_box
+from codistill.data.batches.copies import Copies
 from codistill.data.batches.streamed import CropAugmentation, StreamedTrainBatches
-from codistill.data.encoded import EncodedSplit, Held, Packed
+from codistill.data.encoded import EncodedSplit, Files, Held, Packed, Store
 from codistill.data.normalisation import IMAGENET
 from codistill.importing import optional
 from figures import Figure, arguments, report
 from interleave import Seconds, interleave, rates, ratio, timed
 
 SIDE = 224  # pixels
+CACHED = 256  # pixels
 BATCH = 32
 
 
 def main(argv: Sequence[str] | None = None) -> list[Figure]:
     parser = arguments(__doc__, rounds=9)
     parser.add_argument("--images", type=int, default=160)
+    parser.add_argument("--folder", type=Path, help="folder of photographs in place of these")
     return report(parser, measure, argv)
 
 
 def measure(options: argparse.Namespace) -> list[Figure]:
     figures = []
-    for width, height in ((500, 375), (1600, 1200)):
-        encoded = photographs(options.images, width, height)
-        works = contenders(encoded)
-        timed_works = {name: timed(work, options.clock) for name, work in works.items()}
-        seconds = interleave(timed_works, options.rounds, warm_up=1)
-        of = f"{width} x {height}"
-        figures += rates({f"{name}, {of}": s for name, s in seconds.items()}, len(encoded))
-        figures += against(seconds, of)
+    sizes = ((500, 375), (1600, 1200))
+    made = {f"{w} x {h}": functools.partial(photographs, options.images, w, h) for w, h in sizes}
+    if options.folder:
+        files = sorted(path for path in options.folder.rglob("*") if path.is_file())
+        made = {options.folder.name: lambda: [f.read_bytes() for f in files[: options.images]]}
+    for of, make in made.items():
+        encoded = make()
+        with tempfile.TemporaryDirectory() as folder:
+            figures += measured(encoded, Path(folder), of, options)
     return figures
+
+
+def measured(
+    encoded: list[bytes], folder: Path, of: str, options: argparse.Namespace
+) -> list[Figure]:
+    """The figures of one kind of photographs.
+
+    Args:
+        encoded: photographs.
+        folder: an empty folder for files.
+        of: the kind, for names.
+        options: arguments of the program.
+    """
+    works = contenders(encoded, folder)
+    timed_works = {name: timed(work, options.clock) for name, work in works.items()}
+    seconds = interleave(timed_works, options.rounds, warm_up=1)
+    figures = rates({f"{name}, {of}": s for name, s in seconds.items()}, len(encoded))
+    return figures + against(seconds, of)
 
 
 def against(seconds: Seconds, of: str) -> list[Figure]:
@@ -80,20 +107,22 @@ def photographs(count: int, width: int, height: int) -> list[bytes]:
     return found
 
 
-def contenders(encoded: list[bytes]) -> dict[str, Callable[[], None]]:
-    """Each reads all images once, into normalised batches (b, 3, 224, 224)."""
-    split = EncodedSplit(
-        torch.zeros(len(encoded), dtype=torch.int64),
-        Held(encoded, Packed(map(str, range(len(encoded))))),
-        np.arange(len(encoded)),
-    )
-    batches = StreamedTrainBatches(split, BATCH, IMAGENET, CropAugmentation(SIDE))
+def contenders(encoded: list[bytes], folder: Path) -> dict[str, Callable[[], None]]:
+    """Each reads all images once, into normalised batches (b, 3, 224, 224).
 
-    def ours() -> None:
-        for _ in batches:
-            pass
-
-    works = {"ours": ours, "torchvision": lambda: read(encoded, torchvision_reader())}
+    Args:
+        encoded: photographs.
+        folder: an empty folder for files.
+    """
+    names = Packed(map(str, range(len(encoded))))
+    for i, content in enumerate(encoded):
+        (folder / names[i]).write_bytes(content)
+    copies = Copies(Files(str(folder), names), folder / "copies", CACHED)
+    works = {
+        "ours": functools.partial(ours, Held(encoded, names)),
+        "copies": functools.partial(ours, copies),
+        "torchvision": lambda: read(encoded, torchvision_reader()),
+    }
     jpeg, cv2 = installed("simplejpeg"), installed("cv2")
     if jpeg:
         works["simplejpeg"] = lambda: read(encoded, simplejpeg_reader(jpeg))
@@ -102,6 +131,12 @@ def contenders(encoded: list[bytes]) -> dict[str, Callable[[], None]]:
         cv2.setNumThreads(torch.get_num_threads())
         works["OpenCV"] = lambda: read(encoded, opencv_reader(cv2))
     return works
+
+
+def ours(store: Store) -> None:
+    split = EncodedSplit(torch.zeros(len(store), dtype=torch.int64), store, np.arange(len(store)))
+    for _ in StreamedTrainBatches(split, BATCH, IMAGENET, CropAugmentation(SIDE)):
+        pass
 
 
 def installed(name: str) -> ModuleType | None:

@@ -281,6 +281,7 @@ def test_photographs_become_batches_by_every_reader(capsys):
     figures = photographs.main(["--images=2", "--rounds=1"])
     names = {figure.name for figure in figures}
     assert {"ours, 500 x 375", "torchvision over ours, 1600 x 1200"} <= names
+    assert "copies over ours, 500 x 375" in names
     assert all(figure.value > 0 for figure in figures)
     assert "images/s" in capsys.readouterr().out
 

@@ -13,6 +13,7 @@ from codistill.analysis import Mistakes, Predictions, mistakes
 from codistill.analysis.cost.latency import latency
 from codistill.analysis.intervals import interval_of_mean, interval_of_share
 from codistill.data import EvalBatches, Normalisation, Split
+from codistill.data.batches.copies import Copies
 from codistill.data.batches.streamed import StreamedEvalBatches
 
 AS_IT_IS = Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -25,10 +26,12 @@ def predictions(confidence: list[float]) -> Predictions:
     return replace(made, of={"peer0": sure})
 
 
-@pytest.fixture
-def found(tmp_path: Path) -> Mistakes:
+@pytest.fixture(params=["images", "copies"])
+def found(tmp_path: Path, request: pytest.FixtureRequest) -> Mistakes:
     # in the split the even values come first, so image i has the value VALUES[i]
     split = plain(tmp_path, [10, 40, 20, 50, 30, 60])
+    if request.param == "copies":
+        split = replace(split, store=Copies(split.store, tmp_path / "copies", 16))
     batches = StreamedEvalBatches(split, 4, AS_IT_IS, 16)
     return mistakes(predictions([0.9, 0.5, 0.7, 0.9, 0.6, 0.9]), "peer0", batches, 2)
 

@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import sys
 import tarfile
 import threading
@@ -14,6 +15,8 @@ from filelock import FileLock
 from photo_fakes import encoded, picture, write_classes
 
 from codistill.data import Normalisation, StreamedTrainBatches, open_dataset
+from codistill.data.batches.copies import with_copies
+from codistill.data.batches.photograph import reencoded
 from codistill.data.readers.index import Index, kept_index
 from codistill.data.readers.splits import SplitNames, splits_of
 from codistill.errors import InputError, MissingExtraError
@@ -334,6 +337,49 @@ def test_an_epoch_of_tars_goes_on_from_any_step(tmp_path):
     for a, b in zip(list(whole)[2:], rest, strict=True):
         assert torch.equal(a.views[0], b.views[0])
         assert torch.equal(a.labels, b.labels)
+
+
+# Copies
+
+
+def saved_for_the_hub(root, places=range(6)):
+    import datasets
+
+    features = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=["a"]))
+    columns = {"image": rows(*places), "label": [0] * 6}
+    datasets.Dataset.from_dict(columns, features).save_to_disk(str(root))
+    return root
+
+
+@pytest.mark.parametrize(
+    ("form", "write"),
+    [
+        ("parquet", write_tables),
+        ("webdataset", write_tars),
+        ("hub", saved_for_the_hub),
+    ],
+)
+def test_images_of_every_form_have_copies(tmp_path, request, form, write):
+    if form == "hub":
+        request.getfixturevalue("hub_library")
+
+    def stamps():
+        found = [(p, i) for p in opened().splits.values() for i in p.index.tolist()]
+        return [part.store.stamp(i) for part, i in found]
+
+    def opened():
+        return open_dataset(form, tmp_path / "root")
+
+    write(tmp_path / "root")
+    before = stamps()
+    assert len(set(before)) == len(before)
+    assert stamps() == before
+    for split, part in with_copies(opened(), "root", 24).splits.items():
+        images = [reencoded(c, 24) for c, _ in contents(opened().splits[split])]
+        assert [c for c, _ in contents(part)] == images == [c for c, _ in contents(part)]
+    shutil.rmtree(tmp_path / "root")
+    write(tmp_path / "root", **({"places": range(5, -1, -1)} if form == "hub" else {}))
+    assert not set(stamps()) & set(before)
 
 
 # The Hugging Face Hub, of which nothing is fetched here: the library reads a folder the same way

@@ -1,14 +1,18 @@
 """Every setting of the data reaches the batches, and what was resolved is written down."""
 
 import dataclasses
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from photo_fakes import photos, write_classes
+from PIL import Image
 from toys import toy_split
 
 from codistill.data import Augmentation, Normalisation, StreamedEvalBatches, TrainBatches
 from codistill.data.batches.in_memory import EvalBatches
+from codistill.data.batches.photograph import reencoded
 from codistill.data.normalisation import IMAGENET
 from codistill.errors import InputError
 from codistill.settings.build_data import build_data, describe_data
@@ -57,6 +61,41 @@ def test_images_of_a_class_come_together_as_the_settings_say(root):
         assert batches.class_group == 4
         labels = next(iter(batches)).labels
         assert all(len(four.unique()) == 1 for four in labels.split(4))
+
+
+def test_with_a_cache_all_images_are_read_from_copies(root, cache):
+    data, without = (build(root, image_size=14, cache=side) for side in (16, 0))
+    assert data.settings.cache == 16
+    assert data.fingerprint == without.fingerprint
+    for batches, plain in (
+        (data.train, without.train),
+        *((data.evaluate_on[n], without.evaluate_on[n]) for n in ("val", "test")),
+    ):
+        (content, *_), (image, *_) = ([b.split.read(i) for i in (0, 1)] for b in (batches, plain))
+        assert content == reencoded(image, 16)
+    (folder,) = cache.iterdir()
+    assert data.taken[-1].startswith("copies with a short side of 16")
+    assert f"{folder}, where" in data.taken[-1]
+    assert without.taken == data.taken[:-1]
+
+
+def test_copies_have_enough_pixels_for_what_evaluation_cuts_out(root):
+    build(root, image_size=14, cache=16)
+    with pytest.raises(InputError, match="cache is 15, .* cut to 14 pixels: give 16 "):
+        build(root, image_size=14, cache=15)
+    assert refusal(name="digits", cache=256).startswith("data.cache is not for digits")
+
+
+def test_whether_a_grey_image_is_dark_is_seen_in_the_images_and_not_in_copies(root):
+    for i in range(32):
+        grey = Image.fromarray(np.full((30, 40), 200, np.uint16))
+        grey.save(Path(root, "cat", f"dark{i}.png"))
+    with pytest.raises(InputError, match="nearly black"):
+        build(root, cache=16)
+
+
+def test_runs_with_other_copies_are_of_another_recipe():
+    assert Config(data=DataConfig(cache=256)).recipe()["data.cache"] == 256
 
 
 def test_what_was_resolved_gives_the_same_batches(root):

@@ -11,6 +11,7 @@ from jaxtyping import UInt8
 
 from codistill.analysis.grad_cam import to_pixels
 from codistill.analysis.predictions import EvalSet, Predictions
+from codistill.data.batches.copies import Copies
 from codistill.data.encoded import EncodedSplit, Files
 
 
@@ -96,4 +97,6 @@ def _where(split: object, place: int) -> tuple[str | None, Path | None]:
     if not isinstance(split, EncodedSplit):
         return None, None
     store, i = split.store, int(split.index[place])
+    if isinstance(store, Copies):
+        store = store.source
     return split.name(place), Path(store.path(i)) if isinstance(store, Files) else None

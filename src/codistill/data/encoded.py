@@ -51,6 +51,10 @@ class Store(Protocol):
         """The name of image i, for messages."""
         ...
 
+    def stamp(self, i: int) -> str:
+        """What tells image i, as it is now, from all others. Raises OSError."""
+        ...
+
 
 @dataclass(frozen=True)
 class Files:
@@ -73,6 +77,9 @@ class Files:
 
     def name(self, i: int) -> str:
         return self.names[i]
+
+    def stamp(self, i: int) -> str:
+        return _stamp(self.path(i))
 
     def path(self, i: int) -> str:
         """The path of image i."""
@@ -122,6 +129,9 @@ class Slices:
     def name(self, i: int) -> str:
         return self.names[i]
 
+    def stamp(self, i: int) -> str:
+        return f"{_stamp(self.files[self.which[i]])}\t{self.starts[i]}\t{self.sizes[i]}"
+
 
 @dataclass(frozen=True)
 class Held:
@@ -143,6 +153,14 @@ class Held:
 
     def name(self, i: int) -> str:
         return self.names[i]
+
+    def stamp(self, i: int) -> str:
+        return hashlib.sha256(self.contents[i]).hexdigest()
+
+
+def _stamp(file: str) -> str:
+    found = os.stat(file)
+    return f"{file}\t{found.st_size}\t{found.st_mtime_ns}"
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Builds the batches of a run from its settings."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from codistill import distributed
 from codistill.data.batches.boxes import EVAL_CROP
 from codistill.data.batches.broken import BrokenImages
+from codistill.data.batches.copies import place_of_copies, with_copies
 from codistill.data.batches.depth import notes_on_depth
 from codistill.data.batches.in_memory import Augmentation, EvalBatches, TrainBatches
 from codistill.data.batches.mixing import MixedBatches, Mixing, balanced_weights
@@ -111,7 +113,7 @@ def _refuse_what_does_not_apply(c: DataConfig) -> None:
     in_memory = c.name in IN_MEMORY
     of_others = ["pad", "pad_mode"]
     if in_memory:
-        of_others = ["image_size", "min_scale", "workers", "test_fraction", *_OF_READERS]
+        of_others = ["image_size", "min_scale", "cache", "workers", "test_fraction", *_OF_READERS]
         why = "is held in memory at its own size"
     else:
         why = "is cut to data.image_size from images of any size"
@@ -165,8 +167,15 @@ def _build_streamed(config: Config, device: torch.device) -> Data:
     c = config.data
     dataset = open_with(c)
     dark = notes_on_depth(dataset) if c.bits is None else ()
-    division = _divide(dataset.splits, c)
     size = IMAGE_SIZE if c.image_size is None else c.image_size
+    if c.cache:
+        _require_enough_pixels(c.cache, size)
+        dataset = with_copies(dataset, absolute_root(c), c.cache)
+    division = _divide(dataset.splits, c)
+    taken = dataset.taken()
+    if c.cache:
+        used = division.train, *division.evaluated().values()
+        taken.append(place_of_copies(division.train, sum(map(len, used))))
     workers = c.workers
     if workers is None:
         workers = max(1, available_cores() // distributed.place().local_size)
@@ -209,10 +218,19 @@ def _build_streamed(config: Config, device: torch.device) -> Data:
             test_fraction=division.test_fraction,
         ),
         notes=(*dataset.notes, *dark, *division_notes(division, dataset.classes)),
-        taken=tuple(dataset.taken()),
+        taken=tuple(taken),
         broken=broken,
         crop=EVAL_CROP,
     )
+
+
+def _require_enough_pixels(cache: int, size: int) -> None:
+    """Raises InputError if evaluation would enlarge what it cuts out of copies."""
+    if (fewest := math.ceil(size / EVAL_CROP)) > cache:
+        raise InputError(
+            f"data.cache is {cache}, and images are cut to {size} pixels: give {fewest} or more, "
+            "or a smaller data.image_size"
+        )
 
 
 def batch_size_of(config: Config, images: int) -> int:

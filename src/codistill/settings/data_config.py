@@ -37,6 +37,9 @@ class DataConfig:
             off
         class_group: number of images of one class that follow one another in training, for methods
             that contrast classes, such as 2; batch_size has to be a multiple of it. 0 is off
+        cache: short side, in pixels, of copies of larger images, which are made when an image is
+            first read, kept on disk, and read faster from then on; for images that are cut to
+            data.image_size, of which it is at least 8/7; 256 suits 224. 0 is off
         workers: processes that read and decode images. Default: one per core
         pad: pixels added on each side before the random crop. Default: the data set's
         pad_mode: padding: reflect mirrors the image, zeros is black
@@ -62,6 +65,7 @@ class DataConfig:
     min_scale: float | None = setting(None, above=0, at_most=1)
     rand_augment: int = setting(0, at_least=0, at_most=30)
     class_group: int = setting(0, at_least=0)
+    cache: int = setting(0, at_least=0, at_most=8192)
     workers: int | None = setting(None, at_least=0, recipe=False)
     pad: int | None = setting(None, at_least=0)
     pad_mode: Literal["reflect", "zeros"] = "reflect"

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 EVAL_SPARE = 2.0  # so that decoding hardly changes what is measured: see `load_crops`
+_QUALITY = 90  # of JPEGs that are made
+_LONGEST = 65_500  # pixels: the longest side that a JPEG can have
 _ORIENTATION = 274  # EXIF's tag
 _BITS_PER_SAMPLE = 258  # TIFF's tag
 _QUARTER_TURNS = 5  # orientations from 5 on exchange width and height
@@ -76,6 +78,34 @@ def load_crops(
     # The reduced size is rounded up, so that a box inside the whole image stays inside.
     scaled = [(a / shrink, b / shrink, c / shrink, d / shrink) for a, b, c, d in boxes]
     return [rgb.resize((size, size), Resampling.BILINEAR, box=box) for box in scaled]
+
+
+def reencoded(content: bytes, side: int, bits: int | None = None) -> bytes:
+    """An image with a smaller short side, as JPEG; the bytes as they are if it is no larger.
+
+    Args:
+        content: bytes of the image's file.
+        side: short side of the result, in pixels.
+        bits: bits of a pixel that 16-bit images use; None: all.
+
+    Raises:
+        BrokenImageError: the image cannot be decoded, or is too large.
+    """
+    from PIL.Image import Resampling
+
+    with opened(lambda: content) as image:
+        width, height = shown_size(image)
+        scale = side / min(width, height)
+        if scale >= 1 or scale * max(width, height) > _LONGEST:
+            return content
+        with _blamed_on_the_image():
+            _draft(image, [(0, 0, width, height)], EVAL_SPARE * side)
+            rgb = _to_rgb(image, bits)
+    small = rgb.resize((round(scale * width), round(scale * height)), Resampling.BILINEAR)
+    small.info.clear()  # comments and the like
+    file = io.BytesIO()
+    small.save(file, "JPEG", quality=_QUALITY)
+    return file.getvalue()
 
 
 class Whole(NamedTuple):

@@ -57,6 +57,10 @@ class Rows:
         table, row = self._place(i)
         return f"{self.splits[table]}, row {row}"
 
+    def stamp(self, i: int) -> str:
+        table, row = self._place(i)
+        return f"{self.tables[table]._fingerprint}\t{row}"
+
     def _place(self, i: int) -> tuple[int, int]:
         table = int(np.searchsorted(self.ends, i, side="right")) - 1
         return table, i - int(self.ends[table])
