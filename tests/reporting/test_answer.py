@@ -84,11 +84,12 @@ def test_the_verdicts_are_corrected_for_their_number(tmp_path: Path) -> None:
 
 def test_a_run_alone_is_judged_by_its_images(tmp_path: Path) -> None:
     students = students_with(tmp_path, {"dml": [80.0]})
-    section = answer_of(students, {students[0].setting: 0.0123})
-    text = render_markdown("t", "l", [section])
+    text = render_markdown("t", "l", [answer_of(students, {})])
     assert "**The student is right about 80.0 % [49.0, 94.3] of the test images.**" in text
     assert "Whether teaching helped is not known" in text
-    assert "- Time for one image: 12 ms on this machine" in text
+    for seconds, said in ((0.00123, "1.2"), (0.0123, "12"), (0.1234, "123")):
+        answer = render_markdown("t", "l", [answer_of(students, {students[0].setting: seconds})])
+        assert f"- Time for one image: {said} ms on this machine" in answer
     assert "student.safetensors is not in" in text
     assert question(students, compared=False) == "How good is the student on digits? dml, 1 seed"
 

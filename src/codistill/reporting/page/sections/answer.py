@@ -201,5 +201,6 @@ def _files(student: Student) -> str:
 
 
 def _latency(student: Student, latencies: Mapping[Setting, float]) -> str:
-    seconds = latencies.get(student.setting)
-    return f"{1000 * seconds:.2g} ms" if seconds else "-"
+    if not (ms := 1000 * latencies.get(student.setting, 0)):
+        return "-"
+    return f"{ms:.2g} ms" if ms < 10 else f"{ms:,.0f} ms"
