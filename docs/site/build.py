@@ -16,7 +16,7 @@ from codistill.names import METHODS
 
 ROOT = Path(__file__).parents[2]
 TREE = ROOT / "build" / "pages"
-PAGES = ("*.md", "docs/**/*.md", "docs/*.png", "results/*.md", "results/*/*.*")
+PAGES = ("*.md", "docs/**/*.md", "docs/**/*.css", "docs/*.png", "results/*.md", "results/*/*.*")
 CODE = ("examples/*", "recipes/*.yaml", "recipes/tables/*")
 LINK = re.compile(r"```.*?```|\[([^\]]*)\]\(([^)#\s]+)(#[^)\s]*)?\)", re.DOTALL)
 
