@@ -149,14 +149,35 @@ def test_every_recipe_begins_with_what_it_is() -> None:
         assert len(first) <= 100, name
 
 
+def shown(default: Any) -> set[float | str]:
+    """What a page shows of a default."""
+    words: dict[Any, float | str] = {True: "on", False: "off", None: "none"}
+    if isinstance(default, bool | None):
+        return {words[default]}
+    return {*default} if isinstance(default, tuple) else {default}
+
+
+def value(word: str) -> float | str:
+    """A word of a page: a number if it is one."""
+    word = word.strip(",;:.")
+    try:
+        return float(word)
+    except ValueError:
+        return word
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_has_a_page_and_two_recipes(name: str) -> None:
     page = (ROOT / "docs" / "methods" / f"{name}.md").read_text()
     for part in ("**Evaluated:**", "**Kept:**"):
         assert part in page, part
-    options = {*inspect.signature(method_class(name)).parameters} - {"peers", "standardise"}
-    for option in options:
+    arguments = inspect.signature(method_class(name)).parameters
+    for option in arguments.keys() - {"peers", "standardise"}:
         assert f"`{option}`" in page, option
+    for named, cell in re.findall(r"^\| (`.*?) \| (.*?) \|", page, re.MULTILINE):
+        for option in re.findall(r"`(\w+)`", named):
+            if option in arguments:
+                assert shown(arguments[option].default) <= {*map(value, cell.split())}, option
     assert {f"{name}_resnet32_cifar100", f"{name}_resnet8_cifar100_short"} <= recipes().keys()
 
 
