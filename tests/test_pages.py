@@ -20,7 +20,7 @@ import pytest
 import torch  # GIVEN uses it
 from commands_of import codistill
 from photo_fakes import encoded, picture, write_classes
-from runs_of import train
+from runs_of import train, undrawn
 
 from codistill import build_network, save_student
 from codistill.command.main import main
@@ -60,6 +60,9 @@ NOT_RUN = {
     "demo": "tests/command/test_command.py runs it: it takes minutes",
 }
 """Commands of the pages in `RUN` that are only read, by a word in them, and why."""
+
+PRINTED = ("README.md", "docs/start.md")
+"""Pages whose blocks without a language are what their commands print, but for its numbers."""
 
 GIVEN = {
     "docs/deploy.md": "import torch; images = torch.zeros(2, 3, 8, 8)",
@@ -106,6 +109,7 @@ def test_a_page_shows_what_works(
     monkeypatch.syspath_prepend(here)
     monkeypatch.setattr("torch.backends.cudnn.allow_tf32", torch.backends.cudnn.allow_tf32)
     names: dict[str, Any] = {"__name__": "__main__"}
+    printed: list[str] = []
     exec(GIVEN.get(page, ""), names)
     for language, code in blocks(page):
         match language:
@@ -118,10 +122,13 @@ def test_a_page_shows_what_works(
                     assert f"{said}\n" in shown
             case "sh":
                 for command in commands(code):
-                    follow(command, page in RUN)
+                    printed += follow(command, page in RUN)
             case "yaml":
                 (here / "file.yaml").write_text(code)
                 assert read_comparison(here / "file.yaml").rows
+            case "" if page in PRINTED:
+                for line in code.splitlines():
+                    assert any(x.startswith(form(line)) for x in map(form, printed)), line
             case "":
                 assert not re.search(r"^\s*(codistill|import|from \w+ import) ", code, re.MULTILINE)
             case _:
@@ -129,8 +136,14 @@ def test_a_page_shows_what_works(
 
 
 def shorter(text: str) -> str:
-    """Trainings of one epoch, and no process besides this one that reads images."""
-    return re.sub(r"workers=\d+", "workers=0", re.sub(r"\bepochs([ =])\d+", r"epochs\g<1>1", text))
+    """Trainings of two epochs, and no process besides this one that reads images."""
+    return re.sub(r"workers=\d+", "workers=0", re.sub(r"\bepochs([ =])\d+", r"epochs\g<1>2", text))
+
+
+def form(line: str) -> str:
+    """A line of output without its numbers, its widths and "..." for the rest of it."""
+    line = re.sub(r"\d[\d.,]*", "#", line.removesuffix("..."))
+    return re.sub(r"-+", "-", re.sub(r"\s+", " ", line).strip())
 
 
 def commands(text: str) -> Iterator[list[str]]:
@@ -141,8 +154,11 @@ def commands(text: str) -> Iterator[list[str]]:
                 yield words
 
 
-def follow(words: list[str], run: bool) -> None:
+def follow(words: list[str], run: bool) -> list[str]:
     """Runs a command of codistill, or lets it read its arguments; others name what is there.
+
+    Returns:
+        what it printed, by lines.
 
     Raises:
         AssertionError: the command fails.
@@ -152,10 +168,11 @@ def follow(words: list[str], run: bool) -> None:
         arguments = words[words.index("codistill") + 1 :]
         if not run or any(x in line for x in NOT_RUN):
             read(arguments)
-            return
-        done = codistill(*shlex.split(shorter(shlex.join(arguments))))
+            return []
+        with undrawn():
+            done = codistill(*shlex.split(shorter(shlex.join(arguments))))
         assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
-        return
+        return [*done.stdout.splitlines(), *done.stderr.splitlines()]
     first, *others = [word for word in words if not re.match(r"\w+=", word)]
     match first:
         case "make":
@@ -164,6 +181,7 @@ def follow(words: list[str], run: bool) -> None:
             assert (ROOT / others[0]).is_file(), line
         case _:
             assert first in ("python", "python3", ".", "pip", "[", "scontrol"), line
+    return []
 
 
 class ReadError(Exception):
