@@ -6,20 +6,25 @@ import os
 import subprocess
 import sys
 import threading
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jaxtyping
 import pytest
 import torch
 from commands_of import codistill
 from photo_fakes import encoded, picture
+from PIL import Image
 from runs_of import train
 
 from codistill.names import NETWORKS
 from codistill.networks.build import build_network
 from codistill.runs.classifier import open_classifier
+from codistill.runs.exporting import card
 from codistill.runs.exporting.standalone import load_standalone, standalone
+from codistill.runs.exporting.verify import interval
 
 
 @pytest.fixture(autouse=True)
@@ -48,6 +53,16 @@ def exported(run: Path, out: Path, *options: str) -> str:
     return done.stdout
 
 
+def names_this_machine(folder: Path) -> list[str]:
+    """The files of an export that name a file of the library on this machine."""
+    contents = {file.name: file.read_bytes() for file in folder.iterdir()}
+    for file in filter(zipfile.is_zipfile, folder.iterdir()):
+        with zipfile.ZipFile(file) as parts:
+            contents[file.name] = b"".join(map(parts.read, parts.namelist()))
+    own = str(Path(card.__file__).parents[2]).encode()
+    return [name for name, content in contents.items() if own in content]
+
+
 def said_by(model: Path, photo: Path, *options: str) -> dict[str, float]:
     done = codistill("predict", model, photo, "--format", "json", "--top", "10", *options)
     assert done.returncode == 0, done.stderr
@@ -71,6 +86,7 @@ def test_an_export_says_what_the_run_says(
     said = exported(ffl, tmp_path / "out", "--format", form, *options)
     assert "compared on 899 test images: largest difference of a logit" in said
     of = options[options.index("--of") :] if "--of" in options else ()
+    assert not names_this_machine(tmp_path / "out")
     ours = said_by(tmp_path / "out", photo, "--trust_code", "true")
     assert ours == pytest.approx(said_by(ffl, photo, *of), abs=within)
     assert ours != said_by(ffl, photo, "--of", "ensemble")
@@ -99,6 +115,36 @@ def test_what_an_export_says_of_itself(ffl: Path, tmp_path: Path) -> None:
         said.strip().splitlines()[-1].partition(": ")[2],
     ):
         assert text in card, text
+
+
+def test_the_code_of_a_card_classifies_a_file(
+    ffl: Path,
+    photo: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    exported(ffl, tmp_path / "out", "--format", "safetensors")
+    turned = Image.open(photo).transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[274] = 6  # shown turned back
+    turned.save(tmp_path / "out" / "cat.jpg", exif=exif, quality=95)
+    monkeypatch.chdir(tmp_path / "out")
+    monkeypatch.syspath_prepend(tmp_path / "out")
+    capsys.readouterr()
+    names: dict[str, Any] = {}
+    for part in Path("README.md").read_text().split("```python\n")[1:]:
+        exec(part.split("```")[0], names)
+    monkeypatch.delitem(sys.modules, "model")
+    expected = open_classifier(ffl)("cat.jpg")
+    torch.testing.assert_close(names["logits"].detach(), expected, rtol=0, atol=1e-5)
+    assert capsys.readouterr().out == f"{int(expected.argmax())}\n"
+
+
+def test_a_card_shows_names_and_intervals_as_they_are() -> None:
+    assert card._plain("a\n*b* $c$ &amp; [d]") == "a \\*b\\* \\$c\\$ \\&amp; \\[d\\]"
+    assert f"{interval(0, 10)[0]:.2f}" == "0.00"
+    assert interval(100, 10)[1] == 100
 
 
 @pytest.mark.slow
@@ -154,6 +200,7 @@ def test_onnx_takes_any_number_of_images(ffl: Path, photo: Path, tmp_path: Path)
     exported(ffl, tmp_path / "out", "--format", "onnx")
     student, file = open_classifier(ffl), tmp_path / "out" / "model.onnx"
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    assert not names_this_machine(tmp_path / "out")
     for n in (1, 5):
         images = torch.randn(n, 3, 8, 8)
         (logits,) = session.run(None, {"images": images.numpy()})
@@ -241,6 +288,13 @@ def test_a_full_disk_or_a_wrong_export_leaves_nothing(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
+    def refused(**_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    def other(*_: object) -> str:
+        (tmp_path / "out").mkdir()
+        return ""
+
     place = "codistill.runs.exporting.export"
     with monkeypatch.context() as patch:
         patch.setattr(f"{place}.card_of", full)
@@ -249,8 +303,18 @@ def test_a_full_disk_or_a_wrong_export_leaves_nothing(
     assert "No space left on device: free some space" in done.stderr
     assert list(tmp_path.iterdir()) == []
     with monkeypatch.context() as patch:
-        other = build_network("resnet8", 10).eval()
-        patch.setattr(f"{place}.read_model", lambda *_: other)
+        patch.setattr(f"{place}.tempfile.mkdtemp", refused)
+        done = codistill("export", ffl, "--format", "safetensors", "--out", tmp_path / "out")
+    assert f"{tmp_path / 'out'} cannot be made: Permission denied" in done.stderr
+    with monkeypatch.context() as patch:
+        patch.setattr(f"{place}.card_of", other)  # another export is faster
+        done = codistill("export", ffl, "--format", "safetensors", "--out", tmp_path / "out")
+    assert "out is there already" in done.stderr
+    (tmp_path / "out").rmdir()
+    assert list(tmp_path.iterdir()) == []
+    with monkeypatch.context() as patch:
+        wrong = build_network("resnet8", 10).eval()
+        patch.setattr(f"{place}.read_model", lambda *_: wrong)
         done = codistill("export", ffl, "--format", "safetensors", "--out", tmp_path / "out")
     assert done.returncode == 2
     assert "does not compute what the network does" in done.stderr

@@ -11,7 +11,14 @@ from codistill.importing import optional
 from codistill.messages import counted
 from codistill.methods import method_class
 from codistill.networks.cutting.libraries import timm_settings
-from codistill.runs.exporting.formats import FILES, WEIGHTS, ExportPrecision, Form, how_to_load
+from codistill.runs.exporting.formats import (
+    FILES,
+    WEIGHTS,
+    ExportPrecision,
+    Form,
+    how_to_load,
+    how_to_run,
+)
 from codistill.runs.exporting.verify import Verified, interval
 from codistill.runs.finished import Result
 from codistill.runs.results import Metrics
@@ -125,8 +132,9 @@ def _sections(
         f"out the square in the middle whose side is {about.get('crop', 1.0):g} times the image's "
         f"short side, resize it to {height} x {width} pixels (bilinear), divide by 255, then "
         "`(x - mean) / std` per channel, both in `config.json`. "
-        "`codistill predict FOLDER IMAGE ...` does all of it.\n"
+        "`codistill predict FOLDER IMAGE ...` does all of it; without codistill:\n"
     )
+    yield f"```python\n{how_to_run(form)}```\n"
     yield "## Data\n"
     counts = ", ".join(f"{n:,} {split}" for split, n in m.images.items())
     shown = ", ".join(map(_plain, classes[:20])) + (", ..." if len(classes) > 20 else "")
@@ -190,4 +198,4 @@ def paper_of(method: str) -> str:
 
 def _plain(text: str) -> str:
     """Text that Markdown shows as it is."""
-    return re.sub(r"([\\`*_|<>\[\]#~])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\`*_|<>\[\]#~&$])", r"\\\1", " ".join(text.split()))

@@ -67,8 +67,7 @@ def export(
             *([precision] if precision != "fp32" else []),
         ]
     )
-    if out.exists():
-        raise InputError(f"{out} is there already: remove it, or give another folder by --out")
+    _refuse_taken(out)
     data = run.data()
     calibration = _few(data.train) if precision == "int8" else []
     with _written(out) as folder:
@@ -100,10 +99,20 @@ def _written(out: Path) -> Iterator[Path]:
     """Gives a new folder beside `out`, which gets that name when the block ends, or is removed."""
     if not out.parent.is_dir():
         raise InputError(f"there is no folder {out.parent}")
-    folder = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.", suffix=".tmp"))
+    try:
+        folder = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.", suffix=".tmp"))
+    except OSError as error:
+        raise InputError(f"{out} cannot be made: {error.strerror}") from error
     try:
         yield folder
         os.chmod(folder, 0o755)
+        _refuse_taken(out)  # by another export meanwhile
         os.rename(folder, out)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _refuse_taken(out: Path) -> None:
+    """Raises InputError if there is something at this place already."""
+    if os.path.lexists(out):
+        raise InputError(f"{out} is there already: remove it, or give another folder by --out")

@@ -129,11 +129,7 @@ def how_to_load(about: dict[str, Any], form: Form) -> str:
     library, _, name = about["network"].partition("/")
     classes, size = len(about["classes"]), (about["image_size"][0], about["image_size"][1])
     if form == "onnx":
-        return (
-            "import onnxruntime\n\n"
-            'session = onnxruntime.InferenceSession("model.onnx")\n'
-            '(logits,) = session.run(None, {"images": images})  # float32, (B, 3, H, W)\n'
-        )
+        return 'import onnxruntime\n\nsession = onnxruntime.InferenceSession("model.onnx")\n'
     if form == "pt2":
         return 'import torch\n\nnetwork = torch.export.load("model.pt2").module()\n'
     if form == "timm":
@@ -155,6 +151,33 @@ def how_to_load(about: dict[str, Any], form: Form) -> str:
     return f"{make}{arguments})\n{load}"
 
 
+def how_to_run(form: Form) -> str:
+    """Python that classifies an image file with what `how_to_load` loaded, in the same folder."""
+    if form == "onnx":
+        return _FROM_FILE.format(torch="", run='(logits,) = session.run(None, {"images": images})')
+    return _FROM_FILE.format(
+        torch="import torch\n", run="logits = network(torch.from_numpy(images))"
+    )
+
+
+_FROM_FILE = """import json
+from pathlib import Path
+
+import numpy as np
+{torch}from PIL import Image, ImageOps
+
+config = json.loads(Path("config.json").read_text())
+how = config["preprocessing"]
+image = ImageOps.exif_transpose(Image.open("cat.jpg")).convert("RGB")
+side = how["crop"] * min(image.size)
+left, top = (image.width - side) / 2, (image.height - side) / 2
+box = (left, top, left + side, top + side)
+image = image.resize(how["image_size"], Image.Resampling.BILINEAR, box=box)
+pixels = (np.asarray(image) / 255 - how["mean"]) / how["std"]
+images = pixels.transpose(2, 0, 1)[None].astype("float32")
+{run}
+print(config["label_names"][int(logits.argmax())])
+"""
 _LOAD_FILE = "from safetensors.torch import load_file\n\n"
 
 
@@ -190,8 +213,14 @@ class _Lower(nn.Module):
 
 
 def _traced(network: nn.Module, sample: Tensor) -> Any:
+    """The network as a program for any number of images, without the paths of this machine."""
     shapes = ({0: torch.export.Dim("batch")},)
-    return torch.export.export(network, (sample,), dynamic_shapes=shapes)
+    program = torch.export.export(network, (sample,), dynamic_shapes=shapes)
+    for module in program.graph_module.modules():
+        for node in getattr(module, "graph", torch.fx.Graph()).nodes:
+            for fact in ("stack_trace", "from_node"):  # files with their lines
+                node.meta.pop(fact, None)
+    return program
 
 
 def _write_onnx(
