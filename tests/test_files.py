@@ -39,6 +39,19 @@ def test_the_new_file_is_there_once_the_block_has_ended(file):
     assert os.listdir(file.parent) == ["file"]
 
 
+def test_what_is_no_file_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="pipe is there and no file"):
+        write_text(tmp_path / "pipe", "new")
+    assert os.listdir(tmp_path) == ["pipe"]
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_bytes_of_names_that_are_no_text_are_escaped(file):
+    write_text(file, os.fsdecode(b"b\xff.png"))
+    assert file.read_bytes() == rb"b\udcff.png"
+
+
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_the_old_file_stays_if_the_block_raises(file, error):
     def half(place):

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,7 +30,12 @@ def written(path: Path) -> Iterator[Path]:
 
     So `path` is always a whole file: the new one, or the old one if the block raises or the power
     fails. The file is flushed to the disk before the rename, and its folder after it.
+
+    Raises:
+        InputError: `path` is there and no file: the rename would remove a device or a pipe.
     """
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path} is there and no file: give another one")
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     os.close(handle)
     temporary = Path(name)
@@ -60,13 +66,21 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, content: str) -> None:
-    """Writes text in UTF-8, as `write_bytes` does."""
-    write_bytes(path, content.encode())
+    """Writes text in UTF-8, as `write_bytes` does; bytes of file names that are none, escaped."""
+    write_bytes(path, content.encode(errors="backslashreplace"))
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Writes indented JSON with a seal, as `write_bytes` does."""
     write_text(path, json.dumps({seals.NAME: seals.OPEN} | content, indent=2) + "\n")
+
+
+def remove(path: Path) -> None:
+    """Removes a file, or a folder with all in it; what is gone already is no error."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

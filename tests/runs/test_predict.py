@@ -123,6 +123,7 @@ def test_files_folders_and_patterns(pictures: Path) -> None:
         (("RUN", "a.jpg", "--of", "fusd"), "has no classifier 'fusd': did you mean 'fused'?"),
         (("RUN/student.safetensors", "a.jpg", "--of", "fused"), "'fused' is for the folder of"),
         (("RUN", "a.jpg", "--out", "none/x.csv"), "--out none/x.csv is no file in a folder"),
+        (("RUN", "a.jpg", "--out", "/dev/full"), "--out /dev/full is no file in a folder"),
         (("RUN", "a.jpg", "--top", "0"), "'0' is not a whole number above 0"),
     ],
 )
@@ -135,6 +136,11 @@ def test_what_cannot_be_predicted_is_one_line(
     assert (done.returncode, done.stdout) == (2, "")
     assert answer in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_a_run_is_known_by_its_student_too(ffl: Path, tmp_path: Path) -> None:
+    (tmp_path / "student.safetensors").write_bytes((ffl / "student.safetensors").read_bytes())
+    assert open_classifier(tmp_path).classes == open_classifier(ffl).classes
 
 
 def test_a_run_without_a_student_says_how_to_go_on(ffl: Path, tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def main(argv: list[str]) -> int:
     from codistill.runs.progress import live_bars
 
     out = files.place_of(options.out) if options.out else None
-    if out is not None and (out.is_dir() or not out.parent.is_dir()):
+    if out is not None and not (out.is_file() if out.exists() else out.parent.is_dir()):
         raise InputError(f"--out {out} is no file in a folder that is there")
     images = image_files(options.images)
     student = open_classifier(

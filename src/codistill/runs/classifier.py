@@ -36,7 +36,7 @@ def open_classifier(
         InputError: there is no such classifier, or the place is damaged or not trusted.
     """
     path = place_of(place)
-    run = path.is_dir() and (path / CONFIG).exists()
+    run = path.is_dir() and ((path / CONFIG).exists() or (path / STUDENT).exists())
     if of != SHIPS and path.is_dir():
         student = _of_run(path, of, device, trust_code)
     elif of != SHIPS:

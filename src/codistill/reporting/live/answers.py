@@ -16,7 +16,7 @@ from codistill.methods.method import Method
 from codistill.methods.modes import eval_mode
 from codistill.reporting.page.photographs import photograph
 from codistill.runs.classifier import SHIPS, open_classifier, shipped
-from codistill.runs.folder import CONFIG
+from codistill.runs.run import STUDENT
 from codistill.training.device import device_of, random_numbers_kept
 
 TOP = 5
@@ -45,7 +45,7 @@ class Answers:
         self.ships = SHIPS
         self.note = ""
         path = place_of(model)
-        if path.is_dir() and (path / CONFIG).exists():
+        if path.is_dir() and (path / STUDENT).exists():
             try:
                 run, scores = shipped(path, device, trust_code)
             except InputError as error:
