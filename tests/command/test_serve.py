@@ -192,6 +192,7 @@ def test_the_page_is_for_this_machine_and_asks_no_other(
         assert page.socket.getsockname()[0] == "127.0.0.1"
     status, text = ask(port, method="GET", path="/")
     assert (status, "http" in text, str(LIMIT) in text) == (200, False, True)
+    assert 'rel="icon" href="data:,"' in text  # a browser would ask for one
 
 
 def test_it_prints_its_address_and_ctrl_c_ends_it(
@@ -246,4 +247,3 @@ def test_a_browser_shows_every_answer(port: int, tmp_path: Path) -> None:
         browser.close()
     here = ("data:", "blob:", f"http://127.0.0.1:{port}/")
     assert [url for url in asked if not url.startswith(here)] == []
-    assert not any("favicon" in url for url in asked)

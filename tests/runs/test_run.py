@@ -452,6 +452,8 @@ def test_what_a_killed_write_left_is_swept(tmp_path: Path) -> None:
     run = Run.create(tiny_config(tmp_path / "run", epochs=1))
     (run.path / "checkpoints").mkdir()
     (run.path / "checkpoints" / ".epoch00001_step0000000.pt.abc.tmp").touch()
+    (run.path / ".export_onnx.abc.tmp").mkdir()
+    (run.path / ".export_onnx.abc.tmp" / ".README.md.abc.tmp").touch()
     list(run.train())
     assert not list(run.path.rglob("*.tmp"))
 

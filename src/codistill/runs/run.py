@@ -242,8 +242,8 @@ class Run:
             raise InputError(f"{self.path} holds another run since this one was opened")
         data = self.data()
         if first:
-            for leftover in self.path.rglob(".*.tmp"):  # of a process that was killed
-                leftover.unlink()
+            for leftover in list(self.path.rglob(".*.tmp")):  # of a process that was killed
+                files.remove(leftover)
             data.broken.keep_in(self.path / "broken_images.txt")
         return data
 
