@@ -11,7 +11,7 @@ demo: .venv/installed
 	.venv/bin/codistill demo
 
 test: .venv-test/installed
-	.venv-test/bin/python -m pytest $(ON_ALL_CORES) -m "not slow"
+	.venv-test/bin/python -m pytest $(ON_ALL_CORES) -m "not slow and not long"
 
 test-all: .venv-test/all
 	.venv-test/bin/python -m pytest $(ON_ALL_CORES)
@@ -40,7 +40,9 @@ lint: .venv-test/installed
 	.venv-test/bin/ruff check .
 	.venv-test/bin/mypy
 
-check: lint test
+# What CI runs.
+check: lint
+	.venv-test/bin/python -m pytest $(ON_ALL_CORES) -m "not slow"
 
 format: .venv-test/installed
 	.venv-test/bin/ruff format .

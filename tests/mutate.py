@@ -4,6 +4,8 @@
 
 For every edit in `mutations/`, a copy of the library is edited, and the method's own tests and
 the contract run on it until one fails; or, for an edit of something else, its file of tests.
+The tests of `make test` come first, and slow ones after them. Tests marked `long` are left out:
+what they notice has to be noticed without them.
 `mutations/METHOD.txt` holds the edits of a method, and `mutations/runs/test_run.txt` those that
 `runs/test_run.py` must notice. There, `==` names the file under src/codistill, `#` says what is
 broken, `-` gives the text that is replaced, and `+` what by (nothing if there is none).
@@ -13,6 +15,7 @@ Tests run in forks of processes that have imported everything but the library.
 """
 
 import importlib
+import itertools
 import multiprocessing
 import os
 import re
@@ -30,6 +33,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 TESTS = ROOT / "tests"
 MUTATIONS = TESTS / "mutations"
+MARKS = ["not slow and not long", "slow"]
+NO_TESTS = pytest.ExitCode.NO_TESTS_COLLECTED
 
 
 class Edit(NamedTuple):
@@ -135,12 +140,13 @@ def failed_tests(method: str, edit: Edit | None = None) -> str:
         (Path(folder) / "recipes").symlink_to(ROOT / "recipes")  # where a checkout has them
         if edit:
             apply(edit, source)
-        for arguments in own:
+        for marks, arguments in itertools.product(MARKS, own):
             log = Path(folder) / "log"
-            status = run_tests(["-q", "-x", "-p", "no:cacheprovider", *arguments], source, log)
+            options = ["-q", "-x", "-p", "no:cacheprovider", "-m", marks]
+            status = run_tests([*options, *arguments], source, log)
             if status == 1:
                 return log.read_text()
-            if status:  # no test could be run at all
+            if status and not (status == NO_TESTS and marks == "slow"):
                 raise RuntimeError(f"{method}: {log.read_text()}")
     return ""
 

@@ -147,6 +147,7 @@ TINY = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TINY)
 def test_a_benchmark_runs_and_writes_its_figures(name, tmp_path, capsys):
     file = tmp_path / "figures.json"
@@ -187,6 +188,7 @@ def test_the_memory_of_peers_is_measured_in_processes_of_their_own(tmp_path):
     assert 0.3 < figures["memory of independent K=2 against 2 alone"] < 1.2
 
 
+@pytest.mark.slow
 def test_epochs_and_large_steps_are_timed_on_any_device():
     import gpu
 
@@ -250,6 +252,7 @@ def test_the_libraries_train():
 # What was stored
 
 
+@pytest.mark.slow
 def test_what_is_stored_is_compared_with(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(bench, "SHORT", {"operations": ["--depth=8"]})
     file = tmp_path / "ratios.json"

@@ -4,12 +4,14 @@ import chaos
 import pytest
 
 
+@pytest.mark.slow
 def test_a_few_attacks_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chaos, "METHODS", ("dml",))
     names = ["kill_at_a_file_operation", "damaged_unfinished_run", "hostile_files"]
     assert chaos.attack(names, minutes=0, seed=0, tries=1) == 0
 
 
+@pytest.mark.slow
 def test_a_run_that_ends_with_other_weights_is_lost(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -32,6 +32,7 @@ ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted(p.name for p in (ROOT / "examples").glob("*.py"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [n for n in EXAMPLES if not n.startswith("with_")])
 def test_an_example_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -47,6 +48,7 @@ runpy.run_path(sys.argv[1], run_name="__main__")
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "name",
     [
@@ -216,6 +218,7 @@ def as_resnet18(name: str, *arguments: Any, **options: Any) -> Network:
     return build_once(name, *arguments, **options)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "recipe",
     sorted(sorted(recipes().keys() - {"photos"}), key=lambda name: name.partition("_resnet")[2]),
@@ -243,6 +246,7 @@ def test_recipes_of_afd_train_networks_apart_as_its_paper_does(recipe: str) -> N
     assert parse_config(["--config", recipe], "codistill train").shared == 0
 
 
+@pytest.mark.long
 def test_the_short_recipes_differ_in_the_method_only() -> None:
     shorts = [parse_config(["--config", f"{name}_resnet8_cifar100_short"], "") for name in METHODS]
     for config in shorts:

@@ -17,7 +17,8 @@ SOURCE = Path(__file__).parents[1] / "src" / "codistill"
 def test_an_edit_applies(edit: Edit) -> None:
     text = (SOURCE / edit.file).read_text()
     assert text.count(edit.old) == 1
-    ast.parse(text.replace(edit.old, edit.new))
+    if edit.file.endswith(".py"):
+        ast.parse(text.replace(edit.old, edit.new))
 
 
 def test_every_method_is_edited_four_times_or_more() -> None:

@@ -112,8 +112,8 @@ ALL_KINDS = [
     for shared in (0, 2)
     if can_share(name, shared)
 ]
-KINDS = [kind for i, kind in enumerate(ALL_KINDS) if not kind[2] or i % 3]
-"""Without some of those where a method has an option."""
+KINDS = [kind for i, kind in enumerate(ALL_KINDS) if not kind[2] or i % 3 == 0]
+"""Every method, with and without a trunk, and some of its options."""
 MANNERS = [
     {"precision": precision, "mixed": mixed, "recompute": recompute, "left": left}
     for left in ("within", "between")
@@ -334,6 +334,7 @@ def test_a_run_on_photographs_trains(device: torch.device, tmp_path: Path) -> No
         assert record["test/nll/fused"] > 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", RUNS)
 def test_a_run_trains_and_is_analysed(name: str, device: torch.device, tmp_path: Path) -> None:
     data = DataConfig(name="digits", val_fraction=0.1)

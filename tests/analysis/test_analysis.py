@@ -54,6 +54,7 @@ def missing(found: Analysis) -> dict[str, str]:
     return {name: part.reason for name, part in parts.items() if isinstance(part, Missing)}
 
 
+@pytest.mark.long
 def test_a_finished_run_has_every_part(analysis: Analysis, finished: Path) -> None:
     assert missing(analysis) == {}
     assert (analysis.path, analysis.weights, analysis.split) == (finished, "last", "test")

@@ -18,6 +18,7 @@ def facts():
     return {name: overview(name) for name in METHODS}
 
 
+@pytest.mark.long
 def test_every_method_but_independent_names_its_paper_and_year(facts):
     for name, o in facts.items():
         assert o.idea, name

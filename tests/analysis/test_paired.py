@@ -37,6 +37,7 @@ def test_the_interval_holds_the_true_mean_nineteen_times_in_twenty() -> None:
     assert held / len(samples) == pytest.approx(0.95, abs=0.02)
 
 
+@pytest.mark.long
 def test_the_effect_is_without_bias() -> None:
     samples = stats.norm(0.8, 1.0).rvs((2000, 5), random_state=0)
     effects = [paired(list(map(float, sample))).effect for sample in samples]

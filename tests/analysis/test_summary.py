@@ -360,6 +360,7 @@ def test_the_text_has_exact_and_readable_numbers(paper):
         assert number in text
 
 
+@pytest.mark.long
 def test_the_text_fits_into_80_columns_uncut():
     text = text_of(summarise(FFL, ("wrn_28_10", "resnet8"), shared=0, num_classes=1000))
     assert max(map(len, text.splitlines())) <= 80

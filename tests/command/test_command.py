@@ -285,6 +285,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.long
 def test_evaluate_measures_what_training_reported(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -315,6 +316,7 @@ def test_evaluate_in_bf16_says_so(
     assert asked == ["fp32", "bf16"]
 
 
+@pytest.mark.long
 def test_a_run_can_be_evaluated_where_its_images_are_now(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -332,6 +334,7 @@ def test_a_run_can_be_evaluated_where_its_images_are_now(
     assert main(["train", "--resume", *arguments]) == 0
 
 
+@pytest.mark.long
 def test_training_without_a_terminal_prints_a_line_per_epoch(tmp_path: Path) -> None:
     done = codistill("train", *TINY, "--epochs", "2", "--out", tmp_path / "run")
     *header, folder, first, second = done.stderr.splitlines()
@@ -371,6 +374,7 @@ def test_the_config_in_a_run_says_everything(run: Path) -> None:
     assert config["threads"] == 1
 
 
+@pytest.mark.long
 def test_inspect_shows_what_is_shared_and_what_is_added(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -441,6 +445,7 @@ def test_a_wrong_number_of_means_is_refused() -> None:
         parsed("--data.mean", "[1.0]")
 
 
+@pytest.mark.long
 def test_the_demonstration_ends_with_a_table_and_a_picture(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -114,6 +114,7 @@ def test_the_list_says_how_long_each_table_is(capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().out == shown
 
 
+@pytest.mark.long
 def test_a_dry_run_shows_the_runs_and_their_cost_and_trains_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -156,6 +157,7 @@ def stored(tmp_path: Path) -> Path:
     return file
 
 
+@pytest.mark.long
 def test_the_file_of_a_comparison_that_is_being_trained_is_left_alone(
     stored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -42,6 +42,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "out"
 
 
+@pytest.mark.long
 def test_a_comparison_from_its_first_run_to_its_last_table(
     tmp_path: Path, launcher: InThisProcess, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -120,6 +121,7 @@ def _columns(file: Path, *places: int) -> str:
     return "\n".join("|" + "|".join(cells[i] for i in places) + "|" for cells in lines)
 
 
+@pytest.mark.long
 def test_a_run_that_fails_is_tried_twice_and_named_and_the_others_go_on(
     tmp_path: Path, launcher: InThisProcess, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -142,6 +144,7 @@ def test_a_run_that_fails_is_tried_twice_and_named_and_the_others_go_on(
     assert "| dml \\| mine | mean peer |" in text
 
 
+@pytest.mark.long
 def test_a_changed_file_is_told_before_anything_is_trained(
     trained: Path, tmp_path: Path, launcher: InThisProcess, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -200,6 +203,7 @@ def test_all_that_cannot_be_built_is_told_before_the_first_run(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.long
 def test_what_is_probably_not_meant_is_remarked(
     tmp_path: Path, launcher: InThisProcess, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -350,6 +354,7 @@ def test_two_calls_do_not_work_in_one_folder(
     assert launcher.started == []
 
 
+@pytest.mark.long
 def test_a_run_that_another_process_trains_is_waited_for(
     tmp_path: Path,
     launcher: InThisProcess,

@@ -174,6 +174,7 @@ def test_the_names_are_known_without_importing_torch():
     assert answer.stdout == "False\n"
 
 
+@pytest.mark.long
 def test_what_is_optional_is_not_imported_before_it_is_needed():
     code = (
         "import codistill.data.by_name, sys; "

@@ -134,6 +134,7 @@ def test_a_worker_that_dies_is_an_error_and_no_hang():
     assert time.monotonic() - begin < 30
 
 
+@pytest.mark.long
 def test_batches_are_the_same_with_workers(split):
     """Of two epochs, the second from its middle; and of an evaluation."""
     augmentation = CropAugmentation(8, rand_augment=9)
@@ -186,7 +187,10 @@ def slow(key):
     return square(key % 16)
 
 
-@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT, None])
+@pytest.mark.parametrize(
+    "sent",
+    [*(pytest.param(x, marks=pytest.mark.long) for x in (signal.SIGKILL, signal.SIGINT)), None],
+)
 def test_workers_end_with_the_process_that_they_work_for(tmp_path, sent):
     """Also if it ends by itself and has not asked for all results."""
     (tmp_path / "script.py").write_text(SCRIPT.replace("COUNT", "1000" if sent else "8"))
@@ -227,6 +231,7 @@ def alive(pid):
     return not state.exists() or state.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("through", ["file", "stdin"])
 def test_a_program_without_the_guard_is_told_of_it(tmp_path, through):
     plain(tmp_path / "photos", [1, 2, 3, 4])

@@ -214,6 +214,7 @@ def test_nothing_on_is_false():
     assert Mixing(class_weights=torch.ones(5))
 
 
+@pytest.mark.long
 def test_a_run_trains_on_what_its_options_make_of_labels(tmp_path, monkeypatch):
     """And evaluates on classes."""
     options = {"label_smoothing": 0.1, "mixup": 0.2, "cutmix": 1.0, "class_weights": "balanced"}

@@ -288,6 +288,7 @@ def of_two_resnets(**options):
     return AFD(Peers([build_network("resnet8", C) for _ in range(2)]), **options).train()
 
 
+@pytest.mark.long
 def test_discriminators_tell_networks_apart_in_a_short_run_and_peers_then_fool_them():
     """80 steps, where 10 epochs of CIFAR-100 have 3,500, at the learning rate of 10 epochs."""
     lr = scaled_defaults(AFD, Length(epochs=10, steps=10 * 391))["discriminator_lr"]
@@ -298,6 +299,7 @@ def test_discriminators_tell_networks_apart_in_a_short_run_and_peers_then_fool_t
     assert fooled["fake"] < 20
 
 
+@pytest.mark.long
 def test_at_the_learning_rate_of_300_epochs_a_short_run_leaves_discriminators_at_chance():
     """Why the learning rate has to be scaled: their accuracies add up to 100 as at the start."""
     told = played(of_two_resnets(), 60, discriminators=2e-5, extractors=0.0)

@@ -22,11 +22,11 @@ from codistill.settings.config import Config
 from codistill.settings.data_config import DataConfig
 
 
-def job(folder, name, network="resnet8", seed=0, classes="abcd", **options):
+def job(folder, name, network="resnet8", seed=0, classes="abcd", noise=0.01, **options):
     torch.manual_seed(seed)
     peers = Peers([build_once(network, len(classes))], classes=list(classes))
     for weight in peers.parameters():
-        weight.data += 0.01 * torch.randn_like(weight)
+        weight.data += noise * torch.randn_like(weight)
     return Codistillation(peers, folder=str(folder), job=name, **{"every": 2} | options)
 
 
@@ -67,7 +67,7 @@ def test_two_jobs_teach_each_other(tmp_path):
 
 def test_the_mean_of_the_copies_teaches(tmp_path):
     for seed, name in enumerate("bc", 1):
-        steps(job(tmp_path, name, seed=seed), toy_batches(n=1))
+        steps(job(tmp_path, name, seed=seed, noise=0.1), toy_batches(n=1))
     a = job(tmp_path, "a", temperature=2.0, kd_weight=0.3)
     a.exchange.begin_step(1, (8, 8), teaching=True)
     (batch,) = toy_batches(n=1)
@@ -277,6 +277,7 @@ def config(folder, name, **changes):
     return Config(**settings | changes)
 
 
+@pytest.mark.long
 def test_the_history_has_the_measurements_and_the_weights_their_copies(tmp_path):
     teacher = build_method(config(tmp_path, "b"), 10, (8, 8))
     teacher.exchange.begin_step(1, (8, 8), teaching=True)

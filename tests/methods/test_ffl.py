@@ -156,12 +156,14 @@ def test_every_loss_and_gradient_is_that_of_the_paper(K, shared):
     compare(K, shared, epochs=[40])
 
 
+@pytest.mark.long
 def test_twenty_steps_of_sgd_are_those_of_the_paper():
     method, reference = compare(2, 2, epochs=range(0, 100, 5))
     for name, p in method.named_parameters():
         assert (p - reference.weights[name]).abs().max() < 1e-9, name
 
 
+@pytest.mark.long
 def test_twenty_steps_of_independent_peers_are_those_of_the_paper():
     compare(2, 0, epochs=range(0, 100, 5))
 
@@ -300,6 +302,7 @@ def test_the_weight_decay_of_the_fusion_module_can_be_chosen():
 # Peers that differ
 
 
+@pytest.mark.long
 def test_peers_of_different_width_and_map_size_learn_together():
     torch.manual_seed(0)
     networks = [tiny(width=4), tiny(width=6, strides=(1, 2, 1)), tiny(width=3, strides=(2, 2, 2))]

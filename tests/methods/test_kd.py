@@ -121,6 +121,7 @@ def teacher(tmp_path_factory):
     return run
 
 
+@pytest.mark.long
 def test_a_run_keeps_its_teacher(teacher, tmp_path, monkeypatch):
     """Relative paths, a teacher that is gone, a run that was moved, a checkpoint in between."""
     monkeypatch.chdir(tmp_path)
@@ -139,6 +140,7 @@ def test_a_run_keeps_its_teacher(teacher, tmp_path, monkeypatch):
     assert json.loads((run.path / "result.json").read_text())["student"]["last"] == "peer0"
 
 
+@pytest.mark.long
 def test_one_teacher_is_one_setting_wherever_it_lies(teacher, tmp_path):
     runs = []
     for seed in range(2):

@@ -60,12 +60,14 @@ def resolved(folder: Path) -> dict[str, object]:
     return yaml.safe_load((folder / "config.yaml").read_text())["method"]
 
 
+@pytest.mark.long
 def test_the_command_scales_what_is_not_given_and_says_so(tmp_path, capsys):
     assert main(["train", "--method", "ffl", *RUN, "--out", str(tmp_path / "a")]) == 0
     assert "scaled to 3: ramp_up 80 -> 1" in capsys.readouterr().err
     assert resolved(tmp_path / "a")["ramp_up"] == 1
 
 
+@pytest.mark.long
 def test_what_is_given_stays_even_if_it_is_the_papers(tmp_path, capsys):
     options = ["--method", "ffl", "--method.ramp_up", "80"]
     assert main(["train", *options, *RUN, "--out", str(tmp_path / "a")]) == 0
@@ -91,6 +93,7 @@ class Slow(Method):
         return {"ce": out.logits.mean()}
 
 
+@pytest.mark.long
 def test_own_methods_have_it_too(tmp_path):
     sys.modules["slow_method"] = sys.modules[__name__]
     options = ["--method", "slow_method:Slow", "--epochs", "4"]

@@ -34,6 +34,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return run
 
 
+@pytest.mark.long
 def test_the_student_of_a_run_is_as_good_as_its_peer_was(run: Run) -> None:
     student = load_student(run.path / "student.safetensors")
     about = student.about

@@ -46,6 +46,7 @@ def batches(views, n=2, B=4):
     ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_trains_five_families_together(name, tmp_path, monkeypatch):
     monkeypatch.setattr("codistill.networks.student.build_network", build_once)
@@ -57,8 +58,8 @@ def test_every_method_trains_five_families_together(name, tmp_path, monkeypatch)
     method = method_class(name)(Peers(networks, 2 if name == "one" else 0), **needed)
     before = {n: p.detach().clone() for n, p in method.peers.named_parameters()}
     sgd = functools.partial(torch.optim.SGD, lr=0.05)
-    records = fit(method, batches(method.views), epochs=2, make_optimizer=sgd)
-    assert len(records) == 2
+    records = fit(method, batches(method.views), epochs=1, make_optimizer=sgd)
+    assert len(records) == 1
     moved = [n for n, p in method.peers.named_parameters() if not torch.equal(p, before[n])]
     assert {n.split(".")[1] for n in moved if n.startswith("heads")} == set(
         map(str, range(len(names)))
@@ -83,6 +84,7 @@ def test_a_student_is_a_file_that_timm_loads_by_itself(name, tmp_path):
     assert torch.allclose(model(x), network(x), atol=1e-6)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "channels", "reductions"),
     [
@@ -96,6 +98,7 @@ def test_stages_are_those_of_the_architecture(name, channels, reductions):
     assert (network.channels, network.reductions, network.num_classes) == (channels, reductions, 5)
 
 
+@pytest.mark.long
 def test_stages_agree_with_what_timm_says_of_itself():
     for name in ("resnet18", "mobilenetv3_small_050", "test_efficientnet"):
         info = timm.create_model(name, features_only=True).feature_info
@@ -105,6 +108,7 @@ def test_stages_agree_with_what_timm_says_of_itself():
         assert list(network.channels[:-1]) == info.channels()[:-1]
 
 
+@pytest.mark.long
 def test_a_student_of_fewer_classes_is_a_start_for_more(tmp_path):
     file = tmp_path / "student.safetensors"
     old = build_network("timm/test_resnet", 3, image_size=SIZE)
@@ -159,6 +163,7 @@ def test_unknown_names_are_answered_with_the_nearest(name, message):
         build_network(name, 5, image_size=SIZE)
 
 
+@pytest.mark.long
 def test_a_size_that_a_transformer_cannot_have_is_told():
     with pytest.raises(InputError, match=r"torchvision/vit_b_16 cannot be built for.*50x50"):
         build_network("torchvision/vit_b_16", 5, image_size=(50, 50))
@@ -189,6 +194,7 @@ def test_published_weights_of_torchvision_keep_all_but_the_last_layer(monkeypatc
     assert differing == {"classifier.3.weight", "classifier.3.bias"}
 
 
+@pytest.mark.long
 def test_torchvision_is_usable_beside_a_pytorch_it_was_not_linked_to():
     """Whatever was imported first: the C++ part of the registry's torchvision wants CUDA."""
     code = (
@@ -206,6 +212,7 @@ def test_without_them_the_line_that_installs_them_is_given(monkeypatch):
         optional("timm", "network timm/x")
 
 
+@pytest.mark.long
 def test_peers_that_would_begin_equal_get_classifiers_of_their_own(tmp_path):
     """Else they would stay equal, and have nothing to teach."""
     file = tmp_path / "w.pth"
@@ -219,6 +226,7 @@ def test_peers_that_would_begin_equal_get_classifiers_of_their_own(tmp_path):
         assert {n for n in x if not torch.equal(x[n], y[n])} == {"fc.weight", "fc.bias"}
 
 
+@pytest.mark.long
 def test_a_run_that_started_from_a_file_goes_on_without_it(tmp_path):
     file = tmp_path / "w.pth"
     torch.save(timm.create_model("test_resnet", num_classes=3).state_dict(), file)
@@ -239,6 +247,7 @@ def test_a_run_that_started_from_a_file_goes_on_without_it(tmp_path):
     assert run.config.weights == f"{file},-"
 
 
+@pytest.mark.long
 def test_a_start_that_was_left_behind_is_not_another_runs(tmp_path):
     """Of a run that was killed before it had trained an epoch."""
     file, out = tmp_path / "w.pth", str(tmp_path / "run")

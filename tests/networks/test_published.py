@@ -181,6 +181,7 @@ def test_without_a_recipe_or_networks_photographs_get_their_own(
     assert not (caches / "run").exists()
 
 
+@pytest.mark.long
 def test_torchvision_finds_its_own_cache(caches: Path) -> None:
     models = optional("torchvision", "this test").models
     file = models.ResNet18_Weights.DEFAULT.url.rpartition("/")[2]

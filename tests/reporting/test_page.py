@@ -128,6 +128,7 @@ def page(digits_report: Path) -> Page:
     return Page((digits_report / "report.html").read_text())
 
 
+@pytest.mark.long
 def test_every_section_is_there_and_shows_something(page: Page) -> None:
     assert list(page.sections)[1:] == [
         "answer",
@@ -234,6 +235,7 @@ def test_flops_of_the_kept_network_are_those_of_the_page_on_networks(page: Page)
     assert parameters < ensemble < 2 * parameters
 
 
+@pytest.mark.long
 def test_the_same_runs_give_the_same_bytes_but_for_the_latency(
     digits_runs: list[Path], digits_report: Path, tmp_path: Path
 ) -> None:
@@ -245,6 +247,7 @@ def test_the_same_runs_give_the_same_bytes_but_for_the_latency(
         assert texts[0] != one
 
 
+@pytest.mark.long
 def test_what_users_named_is_shown_as_text(digits_runs: list[Path], tmp_path: Path) -> None:
     label = "<script>alert('x')</script> & $\\frac$ \"q\" | *b*"
     (results,) = load_results(digits_runs[:1]).values()
@@ -279,6 +282,7 @@ def test_a_run_without_its_images_says_so(digits_runs: list[Path], tmp_path: Pat
     assert len(page.tables["Calibration of every classifier"]) == 2  # the head, and the other run
 
 
+@pytest.mark.long
 def test_analysis_can_be_left_out(digits_runs: list[Path], tmp_path: Path) -> None:
     assert main(["report", str(digits_runs[0]), "--out", str(tmp_path), "--no-analysis"]) == 0
     page = Page((tmp_path / "report.html").read_text())
@@ -308,6 +312,7 @@ def test_an_image_that_a_setting_has_not_is_left_out_and_said(
     assert page.photographs == 8 + 1 + 4  # mistakes, and image 3
 
 
+@pytest.mark.long
 def test_images_that_are_gone_are_told_once_in_the_terminal(
     digits_runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -450,6 +455,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, file: str, text: str, said: str
         load_results([run])
 
 
+@pytest.mark.long
 def test_labels_are_one_line_and_stay_as_they_are_in_figures(tmp_path: Path) -> None:
     label = ' new\n\tline\x07 id="z" url(#a) x="1.2345"'
     (results,) = load_results([write_run(tmp_path / "0", [50.0])]).values()

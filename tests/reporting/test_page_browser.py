@@ -141,6 +141,7 @@ def test_words_of_a_figure_can_be_read_on_a_phone(opened: Any) -> None:
     assert min(sizes) >= 7.5  # CSS pixels
 
 
+@pytest.mark.long
 def test_it_prints_with_what_was_folded(chromium: Any, digits_report: Path) -> None:
     tab = chromium.new_page()
     tab.goto((digits_report / "report.html").as_uri())

@@ -180,6 +180,7 @@ def test_a_result_of_another_version_is_named(tmp_path: Path) -> None:
 RESULTS = Path(__file__).parents[2] / "results"
 
 
+@pytest.mark.long
 def test_every_run_under_results_opens() -> None:
     runs = [file.parent for file in RESULTS.rglob("result.json")]
     assert runs
@@ -213,6 +214,7 @@ def test_settings_of_one_method_are_told_apart_by_the_options_that_differ(tmp_pa
     ]
 
 
+@pytest.mark.long
 def test_runs_of_one_row_by_different_versions_are_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -165,6 +165,7 @@ def test_a_checkpoint_of_one_wrong_bit_gives_way_to_the_one_before(
     assert (run / "checkpoints" / f"{names[1]}.damaged").exists()
 
 
+@pytest.mark.long
 def test_where_no_checkpoint_is_left_it_says_what_to_do(run: Path) -> None:
     for path in checkpoints(run):
         flip(path)

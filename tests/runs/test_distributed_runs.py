@@ -76,6 +76,7 @@ def test_processes_train_one_run(ranks, alone, tmp_path):
     assert state["images"] == state["step"] == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_photographs_in_pieces(ranks, tmp_path, workers):
     photos = write_classes(tmp_path / "photos", {"ant": 16, "bee": 16, "cow": 16})
@@ -99,6 +100,7 @@ def test_photographs_in_pieces(ranks, tmp_path, workers):
     assert ours["test/nll/peer0"] == pytest.approx(theirs["test/nll/peer0"], abs=0.01)
 
 
+@pytest.mark.long
 def test_a_run_goes_on_with_any_number_of_processes(ranks, alone, tmp_path):
     """A signal to any one process stops all at one step; each number takes what another left."""
     run = tmp_path / "run"

@@ -34,6 +34,7 @@ def test_the_rate_of_the_fastest_fall_is_suggested(
     assert suggested(of_losses(*losses)) == (rate and pytest.approx(rate))
 
 
+@pytest.mark.long
 def test_it_tries_rates_around_that_of_the_settings_and_keeps_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,6 +25,7 @@ RECIPE = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("networks", "size", "epochs", "kills"),
     [(SMALL, 32, 1, 1), pytest.param(USUAL, 64, 2, 3, marks=pytest.mark.slow)],

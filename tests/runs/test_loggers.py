@@ -94,6 +94,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.long
 def test_tensorboard_has_every_epoch_once_after_a_resume(told: Path) -> None:
     board = EventAccumulator(str(told / "tensorboard"))
     board.Reload()
@@ -111,6 +112,7 @@ def test_tensorboard_has_the_settings_once(told: Path) -> None:
     assert (found["data.name"], found["lr"], found["data.root"]) == ("digits", 0.1, "None")
 
 
+@pytest.mark.long
 def test_loggers_change_no_bit_of_a_run_and_are_no_part_of_its_recipe(
     told: Path, tmp_path: Path
 ) -> None:
@@ -124,6 +126,7 @@ def test_loggers_change_no_bit_of_a_run_and_are_no_part_of_its_recipe(
         load_results([told, silent])
 
 
+@pytest.mark.long
 def test_a_logger_of_ones_own_goes_on_where_it_was(tmp_path: Path) -> None:
     interrupt(tmp_path / "run", "test_loggers:Diary", after=2)
     for _ in Run(tmp_path / "run", trust_code=True).train():
@@ -133,6 +136,7 @@ def test_a_logger_of_ones_own_goes_on_where_it_was(tmp_path: Path) -> None:
     assert diary(tmp_path / "run") == [*first, "begin codistill", "epoch 3", "end"]
 
 
+@pytest.mark.long
 def test_a_logger_that_fails_is_given_up_with_one_note_and_told_the_rest_later(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -151,6 +155,7 @@ def test_a_logger_that_fails_is_given_up_with_one_note_and_told_the_rest_later(
     assert diary(run) == ["begin codistill", "epoch 2", "epoch 3", "end"]
 
 
+@pytest.mark.long
 def test_a_logger_that_ends_the_process_is_given_up_and_finished_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -160,6 +165,7 @@ def test_a_logger_that_ends_the_process_is_given_up_and_finished_once(
     assert (tmp_path / "run" / "result.json").exists()
 
 
+@pytest.mark.long
 def test_a_logger_does_not_wait_for_other_processes_where_a_launcher_tells_of_some(
     tmp_path: Path,
 ) -> None:
@@ -195,6 +201,7 @@ def test_a_logger_without_the_methods_of_one_does_not_stop_a_run(
     assert (tmp_path / "run" / "result.json").exists()
 
 
+@pytest.mark.long
 def test_a_logger_that_joins_a_finished_run_is_told_all_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

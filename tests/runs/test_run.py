@@ -112,6 +112,7 @@ def test_the_manifest_says_where_the_run_comes_from(finished: Path) -> None:
     assert process["gpu"] == {}
 
 
+@pytest.mark.long
 def test_the_resolved_config_gives_the_same_run(finished: Path, tmp_path: Path) -> None:
     done = codistill("train", "--config", finished / "config.yaml", "--out", tmp_path / "again")
     assert done.returncode == 0, done.stderr
@@ -205,6 +206,7 @@ def test_two_processes_do_not_train_one_run(tmp_path: Path, copies: Copies) -> N
     assert "another process is training" in second.stderr
 
 
+@pytest.mark.long
 def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_last_checkpoint(
     tmp_path: Path,
 ) -> None:
@@ -252,6 +254,7 @@ def full_disk(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, old)
 
 
+@pytest.mark.long
 def test_a_full_disk_leaves_the_last_checkpoint(trained: Path) -> None:
     before = {p: p.read_bytes() for p in trained.rglob("*") if p.is_file()}
     with full_disk(10_000), pytest.raises(OSError, match="File too large"):
@@ -348,6 +351,7 @@ def test_a_run_that_saved_nothing_may_be_begun_anew(tmp_path: Path) -> None:
     assert run.config.lr == 0.1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "method", ["afd", "pcl", *(pytest.param(x, marks=pytest.mark.slow) for x in _ALSO_STOPPED)]
 )
@@ -527,6 +531,7 @@ def test_the_test_set_never_chooses() -> None:
     assert [best[f"peer{k}"]["test/top1"] for k in range(2)] == [99, 10]  # of epoch 1
 
 
+@pytest.mark.long
 def test_the_best_weights_are_those_of_the_best_epoch(tmp_path: Path) -> None:
     run = Run.create(tiny_config(tmp_path / "run", epochs=4, milestones=[10.0]))
     history = []

@@ -52,6 +52,7 @@ def finished(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
+@pytest.mark.long
 def test_a_run_on_a_folder_holds_what_is_promised(root: Path, finished: Path) -> None:
     config = yaml.safe_load((finished / "config.yaml").read_text())["data"]
     assert (config["val_fraction"], config["test_fraction"]) == (0.1, 0.2)
@@ -76,6 +77,7 @@ def test_a_run_can_be_evaluated_and_reported(
     assert main(["report", str(finished)]) == 0
 
 
+@pytest.mark.long
 def test_a_run_that_was_killed_within_an_epoch_goes_on_as_if_it_had_not_been(
     root: Path, finished: Path, tmp_path: Path, copies: Copies
 ) -> None:

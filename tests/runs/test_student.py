@@ -94,6 +94,7 @@ def test_a_damaged_student_is_written_anew(harm: str, tmp_path: Path) -> None:
     torch.testing.assert_close(last, dict(again.method.state_dict()), rtol=0, atol=0)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("first_is_best")
 def test_one_network_has_one_number_everywhere(tmp_path: Path) -> None:
     options = "--student resnet14 --network resnet8 --method dml --epochs 2 --threads 1"

@@ -48,11 +48,13 @@ def test_the_optimizer_is_that_of_the_recipe(nesterov: bool) -> None:
     }
 
 
+@pytest.mark.long
 def test_the_learning_rate_of_a_run_follows_the_schedule(tmp_path: Path) -> None:
     run = Run.create(tiny(lr=0.2, milestones=[0.5, 0.75], out=str(tmp_path / "run")))
     assert [r["lr"] for r in run.train()] == pytest.approx([0.2, 0.2, 0.02, 0.002])
 
 
+@pytest.mark.long
 def test_the_precision_of_a_run_is_that_of_its_training(tmp_path: Path) -> None:
     losses = []
     for precision in ("fp32", "bf16"):
@@ -63,6 +65,7 @@ def test_the_precision_of_a_run_is_that_of_its_training(tmp_path: Path) -> None:
     assert losses[0] == pytest.approx(losses[1], rel=0.05)
 
 
+@pytest.mark.long
 def test_the_precision_of_an_evaluation_is_set_apart_and_leaves_the_training(
     tmp_path: Path,
 ) -> None:

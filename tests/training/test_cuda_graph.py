@@ -202,6 +202,7 @@ def test_a_recorded_training_may_be_on_another_gpu_than_the_current_one():
     torch.testing.assert_close(recorded, taken)
 
 
+@pytest.mark.long
 @compiling
 def test_compiled_stages_train_as_the_others():
     batches = batches_of(1, [8] * 3)
@@ -218,6 +219,7 @@ def compiled(stages):
     return [stage for stage in stages if stage._compiled_call_impl is not None]
 
 
+@pytest.mark.long
 @compiling
 def test_all_stages_are_compiled_however_many_there_are():
     """PyTorch gives up on a function after 8 versions; that of a stage is one for all stages."""

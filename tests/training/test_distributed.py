@@ -169,6 +169,7 @@ def test_a_launcher_without_numbers(monkeypatch):
         distributed.launched()
 
 
+@pytest.mark.long
 def test_batch_normalisation_of_each_process_has_the_statistics_of_all(ranks):
     together = ranks.run(3, f"{MODULE}:local_statistics")
     for variant in cases.LOCAL:

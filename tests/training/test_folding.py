@@ -82,6 +82,7 @@ def test_networks_are_folded_where_a_normalisation_follows_a_convolution(name):
     assert_same_classifiers(fast, method, 32)
 
 
+@pytest.mark.long
 def test_timms_normalisation_is_folded_and_its_activation_stays():
     method = lived(Independent(Peers([build_network("timm/mobilenetv3_small_050", C)])))
     assert {type(m).__name__ for m in method.modules() if isinstance(m, nn.BatchNorm2d)} == {

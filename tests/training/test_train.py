@@ -516,6 +516,7 @@ def test_a_generator_that_is_used_up_is_named():
         fit(make("dml"), iter(toy_batches(n=1)), epochs=2)
 
 
+@pytest.mark.long
 def test_an_unknown_precision_is_refused():
     """In a process of its own, because here a type checker is faster."""
     code = (

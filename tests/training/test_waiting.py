@@ -72,6 +72,7 @@ def test_a_step_waits_nowhere(name, shared):
     assert not seen.waits
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mixing", [None, Mixing(0.1, 0.5, 0.5, torch.ones(C))])
 def test_an_epoch_waits_at_its_look_every_50_steps_and_at_its_end(mixing):
     def waits(steps):
