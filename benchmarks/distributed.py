@@ -4,10 +4,13 @@
     python benchmarks/distributed.py --device cuda --processes 8 --steps 50       # a GPU each
 
 One process trains FFL on batches of B images; then W processes train on the same batches, each on
-its piece, with as many threads each. Talking is the time within the sums over all processes, in the
-process that talks longest; waiting for a slower one is part of it. The bytes are those that a ring
-sends from each process: 2 (W - 1) / W of what is summed. The last figures are calculated, not
-measured: two ResNet-50, 128 images for each of 8 GPUs, 85 ms a step, by networks of three speeds.
+its piece, with as many threads each; then, if W is a multiple of the peers, with a peer each, or
+with several processes for a peer (--placement peers). Talking is the time within what processes
+send, in the process that talks longest; waiting for a slower one is part of it. The bytes are those
+that a ring sends from each of n processes: 2 (n - 1) / n of what is summed, (n - 1) / n of what one
+of them gives to all. Tensors are those of a step at its peak, as `codistill inspect` estimates
+them, in the process that has most. The last figures are calculated, not measured: two ResNet-50,
+128 images for each of 8 GPUs, 85 ms a step, by networks of three speeds.
 """
 
 import argparse
@@ -15,13 +18,15 @@ import os
 import socket
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import multiprocessing
 
 from codistill import TrainingState, distributed
+from codistill.analysis.cost.memory import estimate_memory
 from codistill.training.fit import train_epoch
 from figures import Figure, arguments, report
 from interleave import WARM_UP_STEPS
@@ -46,22 +51,40 @@ def main(argv: Sequence[str] | None = None) -> list[Figure]:
 
 def measure(options: argparse.Namespace) -> list[Figure]:
     W = options.processes
-    one, several = started(1, options)[0], started(W, options)
-    step = [max(of) for of in zip(*(found["seconds"] for found in several), strict=True)]
-    talk = max(statistics.median(found["talking"]) for found in several)
-    median, alone = statistics.median(step), statistics.median(one["seconds"])
-    sent = 2 * (W - 1) / W * several[0]["bytes"]
+    (one,) = started(1, options, "data")
+    alone = one["seconds"]
+    figures = [
+        Figure("1 process", options.batch / statistics.median(alone), unit="images/s"),
+        Figure("tensors of 1 process", one["tensors"] / 1e6, unit="MB", better="lower"),
+    ]
+    for placement in ("data", "peers") if W % options.peers == 0 else ("data",):
+        figures += of_placement(placement, started(W, options, placement), alone, options)
     return [
-        Figure("1 process", options.batch / alone, unit="images/s"),
-        Figure(f"{W} processes", options.batch / median, unit="images/s"),
-        Figure(f"{W} processes against 1", alone / median, best=min(one["seconds"]) / min(step)),
-        Figure("talking, of a step", 100 * talk / median, unit="%", better="lower"),
-        Figure("sent by a process in a step", sent / 1e6, unit="MB", better="lower"),
-        Figure("sums in a step", several[0]["calls"], unit="messages", better="lower"),
+        *figures,
         *(
             Figure(f"calculated: {name}", 100 * modelled(8, speed), unit="% of a step")
             for name, speed in _SPEEDS.items()
         ),
+    ]
+
+
+def of_placement(
+    placement: str, found: list[dict[str, Any]], alone: list[float], options: argparse.Namespace
+) -> list[Figure]:
+    """The figures of processes that divide the images, or the peers."""
+    name = f"{options.processes} processes, {placement}"
+    step = [max(of) for of in zip(*(of_one["seconds"] for of_one in found), strict=True)]
+    talk = max(statistics.median(of_one["talking"]) for of_one in found)
+    median = statistics.median(step)
+    most = {key: max(of_one[key] for of_one in found) for key in ("bytes", "calls", "tensors")}
+    against = statistics.median(alone) / median
+    return [
+        Figure(name, options.batch / median, unit="images/s"),
+        Figure(f"{name}: against 1", against, best=min(alone) / min(step)),
+        Figure(f"{name}: talking, of a step", 100 * talk / median, unit="%", better="lower"),
+        Figure(f"{name}: sent by each in a step", most["bytes"] / 1e6, unit="MB", better="lower"),
+        Figure(f"{name}: messages in a step", most["calls"], better="lower"),
+        Figure(f"{name}: tensors of each", most["tensors"] / 1e6, unit="MB", better="lower"),
     ]
 
 
@@ -70,65 +93,94 @@ def modelled(processes: int, speed: float) -> float:
     return 2 * (processes - 1) / processes * _GRADIENTS / speed / _STEP
 
 
-def started(processes: int, options: argparse.Namespace) -> list[dict[str, Any]]:
+def started(processes: int, options: argparse.Namespace, placement: str) -> list[dict[str, Any]]:
     """What each of so many processes measures."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     context = multiprocessing.get_context("spawn")
     results = context.Queue()
-    arguments = (processes, port, options, results)
+    arguments = (processes, port, options, placement, results)
     joint = multiprocessing.spawn(_process, arguments, nprocs=processes, join=False)
     found = [results.get() for _ in range(processes)]
     joint.join()
     return found
 
 
-def _process(rank: int, processes: int, port: int, options: argparse.Namespace, out: Any) -> None:
+def _process(
+    rank: int, processes: int, port: int, options: argparse.Namespace, placement: str, out: Any
+) -> None:
     names = "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"
     os.environ |= dict(zip(names, map(str, (rank, processes, rank, processes)), strict=True))
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(options.threads)
     with distributed.joined():
-        out.put(_measured(options))
+        out.put(_measured(options, placement))
 
 
-def _measured(options: argparse.Namespace) -> dict[str, Any]:
-    """Seconds of a step and of talking in it, by round; bytes and messages of a step."""
+class Talk:
+    """Counts what this process sends, and the time that it takes."""
+
+    def __init__(self) -> None:
+        self.clear()
+        for name in ("add_up", "exchange"):
+            setattr(distributed, name, self._timed(getattr(distributed, name)))
+        for name, share in (("all_reduce", 2), ("broadcast", 1)):
+            setattr(dist, name, self._counted(getattr(dist, name), share))
+
+    def clear(self) -> None:
+        self.seconds, self.bytes, self.calls = 0.0, 0.0, 0
+
+    def _timed(self, send: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*arguments: Any) -> None:
+            begin = time.perf_counter()
+            send(*arguments)
+            self.seconds += time.perf_counter() - begin
+
+        return timed
+
+    def _counted(self, send: Callable[..., Any], share: int) -> Callable[..., Any]:
+        def counted(x: torch.Tensor, *arguments: Any, **options: Any) -> Any:
+            handle = options.get("group", arguments[1] if len(arguments) > 1 else None)
+            n = dist.get_world_size(handle)
+            self.bytes += share * (n - 1) / n * x.numel() * x.element_size()
+            self.calls += 1
+            return send(x, *arguments, **options)
+
+        return counted
+
+
+def _measured(options: argparse.Namespace, placement: str) -> dict[str, Any]:
+    """Seconds of a step and of talking in it, by round; bytes and messages of a step; tensors."""
     from codistill.training.device import choose_device
 
     device = choose_device(options.device)
     split = random_split(options.steps * options.batch).to(device)
     state = TrainingState(
-        build_method(options.method, options.network, options.peers, 0).to(device), SGD
+        build_method(options.method, options.network, options.peers, 0).to(device),
+        SGD,
+        placement=placement,
     )
-    talk = {"seconds": 0.0, "bytes": 0, "calls": 0}
-    add_up = distributed._add_up
-
-    def watched(tensors: Sequence[torch.Tensor]) -> None:
-        begin = time.perf_counter()
-        add_up(tensors)
-        talk["seconds"] += time.perf_counter() - begin
-        talk["bytes"] += sum(x.numel() * x.element_size() for x in tensors)
-        talk["calls"] += 1
-
-    distributed._add_up = watched
+    images = options.batch // distributed.team().size
+    tensors = estimate_memory(state.method.train(), (32, 32), images, "fp32", SGD).tensors
+    talk = Talk()
     train = batches(split, options.batch, state.method.views)
     seconds, talking = [], []
     for epoch in range(-(-WARM_UP_STEPS // options.steps) + options.rounds):
         train.start_at(epoch)
-        talk |= {"seconds": 0.0, "bytes": 0, "calls": 0}
+        talk.clear()
         begin = time.perf_counter()
         train_epoch(state, train)
         seconds.append((time.perf_counter() - begin) / options.steps)
-        talking.append(talk["seconds"] / options.steps)
+        talking.append(talk.seconds / options.steps)
         state.end_epoch({})
     counted = slice(-options.rounds, None)
     return {
         "seconds": seconds[counted],
         "talking": talking[counted],
-        "bytes": talk["bytes"] / options.steps,
-        "calls": talk["calls"] / options.steps,
+        "bytes": talk.bytes / options.steps,
+        "calls": talk.calls / options.steps,
+        "tensors": tensors,
     }
 
 

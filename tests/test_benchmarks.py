@@ -227,8 +227,15 @@ def test_processes_that_train_together_are_measured():
 
     options = ["--network", "resnet8", "--batch=8", "--steps=4", "--rounds=1", "--processes=2"]
     figures = {f.name: f.value for f in distributed.main(options)}
-    assert 0 < figures["talking, of a step"] < 100
-    assert 0.3 < figures["sent by a process in a step"] < 3  # two ResNet-8 of 0.08 M weights
+    for placement in ("data", "peers"):
+        assert 0 < figures[f"2 processes, {placement}: talking, of a step"] < 100
+    sent = [figures[f"2 processes, {name}: sent by each in a step"] for name in ("data", "peers")]
+    assert 0.3 < sent[0] < 3  # two ResNet-8 of 0.08 M weights
+    assert 0.1 < sent[1] < 0.2  # 8 maps of 64 x 8 x 8, and logits
+    tensors = [
+        figures[f"{name}: tensors of each"] for name in ("2 processes, data", "2 processes, peers")
+    ]
+    assert tensors[1] < tensors[0]
     assert distributed.modelled(8, 40e9) == pytest.approx(0.105, abs=0.005)
 
 

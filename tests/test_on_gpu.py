@@ -132,7 +132,7 @@ ALL_CASES = [Case(*kind, **manner) for kind in ALL_KINDS for manner in MANNERS]
 @pytest.fixture
 def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[torch.device]:
     """The GPU. Evaluations fold batch normalisation, however few images there are."""
-    monkeypatch.setattr(folding, "_WORTH", 1)
+    monkeypatch.setattr(folding, "WORTH", 1)
     taught()  # once for all tests, and on the CPU
     gpu = torch.device("cuda", 0)
     pretended = contextlib.nullcontext() if REAL else PretendedGpu()

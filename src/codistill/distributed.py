@@ -3,13 +3,17 @@
 They run the same program and talk by plain `torch.distributed`: NCCL between GPUs, gloo between
 CPUs. A method knows nothing of them. Without `joined`, or with one process, every function here
 returns at once and changes nothing.
+
+All processes are one team, unless `divide` makes a team for each peer: its processes train that
+peer, each on its piece of every batch. A circle is then one process of each team, all with the same
+piece: they exchange what their peers compute.
 """
 
 import contextlib
 import datetime
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, zip_longest
 from typing import Any, NamedTuple, TypeVar
 
@@ -40,7 +44,28 @@ class Place(NamedTuple):
     local_size: int = 1
 
 
+class Group(NamedTuple):
+    """The place of this process in a group of processes.
+
+    Attributes:
+        rank: its number in the group, from 0.
+        size: number of processes in the group.
+        handle: the group, as `torch.distributed` takes it; None: all processes.
+    """
+
+    rank: int = 0
+    size: int = 1
+    handle: Any = None
+
+
+class _Division(NamedTuple):
+    peers: int
+    team: Group
+    circle: Group
+
+
 _place = Place()
+_division: _Division | None = None
 
 
 def rank() -> int:
@@ -56,6 +81,29 @@ def size() -> int:
 def place() -> Place:
     """The place of this process."""
     return _place
+
+
+def team() -> Group:
+    """The processes with the same peers; each has its piece of every batch."""
+    return _division.team if _division else Group(_place.rank, _place.size)
+
+
+def divide(peers: int) -> int:
+    """Divides the processes into a team for each peer, and returns the peer of this one.
+
+    Neighbours are in one team. All processes call it; their number is a multiple of `peers`.
+    """
+    global _division
+    r, W = _place.rank, _place.size
+    G = W // peers
+    if _division is None or _division.peers != peers:
+        teams, circles = [None] * peers, [None] * G
+        if G > 1:  # else a team is one process, and the circle is all
+            teams = [dist.new_group(list(range(k * G, k * G + G))) for k in range(peers)]
+            circles = [dist.new_group(list(range(g, W, G))) for g in range(G)]
+        own = Group(r % G, G, teams[r // G]), Group(r // G, peers, circles[r % G])
+        _division = _Division(peers, *own)
+    return r // G
 
 
 def launched() -> Place:
@@ -90,7 +138,7 @@ def joined() -> Iterator[Place]:
         InputError: the launcher's variables do not suit each other.
         ConnectionError: another process has ended, or does not answer.
     """
-    global _place
+    global _place, _division
     at = launched()
     if at.size == 1:
         yield at
@@ -124,7 +172,7 @@ def joined() -> Iterator[Place]:
             raise SystemExit(1) from error
         raise
     finally:
-        _place = Place()
+        _place, _division = Place(), None
 
 
 def _find_first() -> None:
@@ -163,7 +211,7 @@ def piece(images: int, unit: int = 1) -> range:
         images: number of images in the batch.
         unit: number of images that have to stay together.
     """
-    r, W = _place.rank, _place.size
+    r, W, _ = team()
     unit = max(1, unit)
     units = images // unit
     if W == 1 or images < 2 * W or units < W:
@@ -174,9 +222,45 @@ def piece(images: int, unit: int = 1) -> range:
 
 @torch.no_grad()
 def add_up(tensors: Sequence[Tensor]) -> None:
-    """Replaces every tensor by its sum over all processes; all give the same shapes."""
-    if _place.size > 1:
-        _in_one_message(tensors, dist.all_reduce)
+    """Replaces every tensor by its sum over the team; all give the same shapes."""
+    _, size, handle = team()
+    if size > 1:
+        _in_one_message(tensors, lambda flat: dist.all_reduce(flat, group=handle))
+
+
+@torch.no_grad()
+def add_up_peers(tensors: Sequence[Tensor]) -> None:
+    """Replaces every tensor by its sum over the circle, where each process has another peer."""
+    assert _division
+    handle = _division.circle.handle
+    _in_one_message(tensors, lambda flat: dist.all_reduce(flat, group=handle))
+
+
+def exchange(tensors: Mapping[int, Tensor]) -> None:
+    """Overwrites the tensor of each peer by that of the process of this circle that has the peer.
+
+    Args:
+        tensors: contiguous tensors by peer, of the same shapes in all processes of the circle.
+    """
+    assert _division
+    team, circle = _division.team, _division.circle
+    with _talking():
+        sent = [
+            dist.broadcast(x, k * team.size + team.rank, circle.handle, async_op=True)
+            for k, x in tensors.items()
+        ]
+        for work in sent:
+            work.wait()
+
+
+def of_peer(k: int, value: _T) -> _T:
+    """The value of the process of this circle that has peer k."""
+    assert _division
+    team, circle = _division.team, _division.circle
+    values = [value]
+    with _talking():
+        dist.broadcast_object_list(values, k * team.size + team.rank, circle.handle)
+    return values[0]
 
 
 def sum_gradients(weights: Iterable[Tensor]) -> None:
@@ -217,12 +301,26 @@ def _in_one_message(tensors: Iterable[Tensor], send: Callable[[Tensor], object])
 
 def of_all(value: _T) -> list[_T]:
     """The values of all processes, in the order of their numbers. Tensors travel as they are."""
+    return _of_group(value, Group(_place.rank, _place.size))
+
+
+def _of_group(value: _T, group: Group) -> list[_T]:
+    if group.size == 1:
+        return [value]
+    values: list[Any] = [None] * group.size
+    with _talking():
+        dist.all_gather_object(values, value, group.handle)
+    return values
+
+
+def at_first(value: _T) -> list[_T]:
+    """The values of all processes in the first one; nothing in the others."""
     if _place.size == 1:
         return [value]
-    values: list[Any] = [None] * _place.size
+    values: list[Any] | None = None if _place.rank else [None] * _place.size
     with _talking():
-        dist.all_gather_object(values, value)
-    return values
+        dist.gather_object(value, values)
+    return values or []
 
 
 def of_first(value: _T) -> _T:
@@ -236,15 +334,16 @@ def of_first(value: _T) -> _T:
 
 
 def dealt_out(values: Sequence[_T]) -> list[_T]:
-    """What processes made of the batches 0, W, ...; 1, W + 1, ...; in the order of the batches."""
+    """What a team made of the batches 0, W, ...; 1, W + 1, ...; in the order of the batches."""
     nothing = object()
-    rounds = zip_longest(*of_all(values), fillvalue=nothing)
+    rounds = zip_longest(*_of_group(values, team()), fillvalue=nothing)
     return [value for value in chain.from_iterable(rounds) if value is not nothing]
 
 
 def wait_for_all() -> None:
     """Returns when all processes have come here."""
-    add_up([torch.zeros(())])
+    if _place.size > 1:
+        _in_one_message([torch.zeros(())], dist.all_reduce)
 
 
 @contextlib.contextmanager
@@ -284,7 +383,7 @@ class _Agreed:
 
 
 def require_equal(module: nn.Module, when: str) -> None:
-    """Raises RuntimeError if the weights of processes have parted, by a bit.
+    """Raises RuntimeError if weights that several processes have are not the same, to a bit.
 
     Args:
         module: the module, whose weights and buffers are looked at.
@@ -292,12 +391,13 @@ def require_equal(module: nn.Module, when: str) -> None:
     """
     if _place.size == 1:
         return
-    tensors = [x.double().sum() for x in module.state_dict().values() if x.is_floating_point()]
-    sums = torch.stack(tensors).cpu().view(torch.int64)  # NaN equals itself
-    others = of_all(sums)
-    if not all(torch.equal(others[0], x) for x in others):
-        raise RuntimeError(
-            f"the weights of the {_place.size} processes are not the same {when}: a step of the "
-            "method does something else in each of them, such as drawing random numbers outside "
-            "of its losses"
-        )
+    real = {name: x for name, x in module.state_dict().items() if x.is_floating_point()}
+    sums = torch.stack([x.double().sum() for x in real.values()]).cpu().view(torch.int64)
+    found: dict[str, int] = {}  # as whole numbers, since NaN has to equal itself
+    for of_one in of_all(dict(zip(real, sums.tolist(), strict=True))):
+        if any(found.setdefault(name, total) != total for name, total in of_one.items()):
+            raise RuntimeError(
+                f"the weights of the {_place.size} processes are not the same {when}: a step of "
+                "the method does something else in each of them, such as drawing random numbers "
+                "outside of its losses"
+            )

@@ -190,3 +190,16 @@ def test_torchrun(tmp_path, number, to):
         assert re.search(rf"{number.name}: stopped; its last checkpoint is", said)
     state = read_state(run / "checkpoints" / progress_of(run)[-1])
     assert 0 < state["epoch"] * 6 + state["step"] < 1200
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="it needs two GPUs")
+@pytest.mark.parametrize("placement", ["data", "peers"])
+def test_two_gpus(tmp_path, placement):
+    """By NCCL, against one GPU."""
+    train = [*TRAIN, "--shared", "0", "--device", "cuda", "--out"]
+    assert main([*train, str(tmp_path / "alone")]) == 0
+    command = [*TORCHRUN, "-m", "codistill", *train, str(tmp_path / "run")]
+    done = subprocess.run([*command, "--placement", placement], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert_alike(tmp_path / "run", tmp_path / "alone")

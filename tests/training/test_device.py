@@ -118,7 +118,7 @@ def test_folding_takes_pytorchs_new_switches_of_tf32_too(
     cudnn: Any = torch.backends.cudnn
     if not hasattr(cudnn, "conv"):
         pytest.skip("this PyTorch has no such switches")
-    monkeypatch.setattr(folding, "_WORTH", 1)
+    monkeypatch.setattr(folding, "WORTH", 1)
     method = make("ffl").eval()
     (batch,) = EvalBatches(split := toy_split(8), 8, Normalisation.of(split))
     before = cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision

@@ -34,6 +34,11 @@ def main(argv: list[str]) -> int:
     stop = Stopping()
     parser = _parser()
     options, rest = parser.parse_known_args(argv)
+    if any(argument.partition("=")[0] == "--placement" for argument in rest):
+        raise InputError(
+            "--placement is for train under torchrun: compare trains each run in one process, "
+            "which has all its peers; --parallel N trains N runs at a time"
+        )
     how = measure_options(options)
     stop.end_in_time(options.max_time)
     if options.methods:

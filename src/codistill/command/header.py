@@ -64,5 +64,6 @@ def _training(run: "Run") -> Iterator[str]:
     if run.device.type == "cuda":
         device = torch.cuda.get_device_name(run.device)
     together = distributed.size()
-    processes = f", {together} processes together" if together > 1 else ""
+    peers = f", {together // c.peers} for each peer" if run.placement == "peers" else ""
+    processes = f", {together} processes together{peers}" if together > 1 else ""
     yield f"on {device}, in {c.precision}{processes}"

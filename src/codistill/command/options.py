@@ -9,6 +9,7 @@ from codistill.errors import InputError, did_you_mean
 if TYPE_CHECKING:
     from codistill.reporting.page.measure import MeasureOptions
     from codistill.runs.run import Run
+    from codistill.training.placement import Where
 
 
 class Parser(argparse.ArgumentParser):
@@ -87,13 +88,13 @@ def add_places(parser: argparse.ArgumentParser, of: str = "the run") -> None:
     add_workers(parser, default=f"{of}'s")
 
 
-def open_run(path: str, options: argparse.Namespace) -> "Run":
+def open_run(path: str, options: argparse.Namespace, placement: "Where" = "data") -> "Run":
     """A run, with the places that the options of `add_places` give."""
     from codistill.runs.run import Run
 
     loggers = getattr(options, "loggers", None)
     trusted = options.trust_code == "true"
-    return Run(path, options.device, options.root, options.workers, loggers, trusted)
+    return Run(path, options.device, options.root, options.workers, loggers, trusted, placement)
 
 
 TRUST_CODE = (

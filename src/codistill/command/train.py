@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from codistill.runs.run import Run
+    from codistill.training.placement import Where
 
 # Settings beside the recipe that a run keeps as it was made.
 _KEPT = ["threads", "recompute", "compile", "cuda_graphs"]
@@ -33,6 +34,8 @@ _FIND_LR = (
 _OWN = {
     "--resume": "folder of a run to continue; auto continues the run of these settings in --out, "
     "or starts it if there is none",
+    "--placement": "what several processes of torchrun divide: data, the images of every batch "
+    "(default); or peers, of which each process then has one (docs/distributed.md)",
     "--max_time": MAX_TIME,
     "--find_lr": _FIND_LR,
 }
@@ -44,7 +47,7 @@ _LAUNCHERS = "WORLD_SIZE", "SLURM_STEP_NUM_TASKS"  # torchrun, srun: number of p
 def main(argv: list[str]) -> int:
     """`codistill train [DATA] [--config RECIPE] [options] [--resume auto] | --resume RUN`."""
     if all(os.environ.get(name, "") in ("", "1") for name in _LAUNCHERS):
-        return _train(argv, Stopping())
+        return _train(argv, Stopping(), alone=True)
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # one line of ours says what happened
     from codistill import distributed
 
@@ -58,7 +61,7 @@ def main(argv: list[str]) -> int:
         return _train(argv, Stopping(silent=place.rank > 0))
 
 
-def _train(argv: list[str], stop: Stopping) -> int:
+def _train(argv: list[str], stop: Stopping, alone: bool = False) -> int:
     parser = Parser(prog="codistill train", add_help=False, allow_abbrev=False)
     for name in _OWN:
         parser.add_argument(name, **_kind(name))
@@ -66,27 +69,41 @@ def _train(argv: list[str], stop: Stopping) -> int:
     stop.end_in_time(own.max_time)
     if own.find_lr and own.resume is not None:
         raise InputError("--find_lr is for a run that has not begun: leave out --resume")
+    placement: Where = own.placement or "data"
     if own.resume not in (None, "auto"):
         options = _resume_options(own.resume, rest)
+        _require_processes(placement, alone)
         from codistill import distributed
 
         with distributed.first_alone():
-            run = open_run(own.resume, options)
+            run = open_run(own.resume, options, placement)
         return train_with_display(run, stop)
     rest, said = with_data(rest)
     if said:
         print(f"codistill: {said}", file=sys.stderr)
     config = parse_config(rest, "codistill train", _OWN | {"--trust_code": TRUST_CODE})
+    _require_processes(placement, alone)
     if own.find_lr:
         return _find_lr(config, stop)
 
     from codistill.runs.run import Run
 
-    run = Run.create(config) if own.resume is None else _started_or_continued(config)
+    begin = Run.create if own.resume is None else _started_or_continued
+    run = begin(config, placement)
     return train_with_display(run, stop)
 
 
+def _require_processes(placement: str, alone: bool) -> None:
+    if placement == "peers" and alone:
+        raise InputError(
+            "--placement peers is for several processes, with a peer each, and there is one: start "
+            "with torchrun --nproc-per-node K for K peers, or leave it out"
+        )
+
+
 def _kind(option: str) -> dict[str, Any]:
+    if option == "--placement":
+        return {"choices": ["data", "peers"]}
     return {"action": "store_true"} if option == "--find_lr" else {}
 
 
@@ -130,7 +147,7 @@ def _find_lr(config: Config, stop: Stopping) -> int:
     return 0
 
 
-def _started_or_continued(config: Config) -> "Run":
+def _started_or_continued(config: Config, placement: "Where") -> "Run":
     """The run in the folder of a configuration, or a new one if the folder holds none.
 
     Raises:
@@ -143,14 +160,15 @@ def _started_or_continued(config: Config) -> "Run":
 
     path = config.run_folder()
     if not distributed.of_first((path / CONFIG).exists()):
-        return Run.create(config)
+        return Run.create(config, placement)
     if different := differences_from(path, config, also=_KEPT):
         raise InputError(
             f"{path} holds a run of other settings ({', '.join(different)}): give its settings, or "
             "another folder with --out"
         )
     places = config.device, config.data.root, config.data.workers, config.loggers
-    return Run(path, *places, trust_code=True)  # it names what the caller named
+    # It names what the caller named.
+    return Run(path, *places, trust_code=True, placement=placement)
 
 
 def train_with_display(run: "Run", stop: Stopping) -> int:

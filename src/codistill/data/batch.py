@@ -29,12 +29,12 @@ class Batch(NamedTuple):
     @property
     def images(self) -> int:
         """Number of images of the step, those of other processes among them."""
-        return len(self.labels) * distributed.size()
+        return len(self.labels) * distributed.team().size
 
     @property
     def share(self) -> float:
         """Weight of the losses of this process; those of all processes add up to 1."""
-        return 1 / distributed.size()
+        return 1 / distributed.team().size
 
     @property
     def repeated(self) -> bool:
@@ -76,11 +76,11 @@ class _Piece(Batch):
 
     @property
     def share(self) -> float:
-        return 1 / distributed.size() if self.repeated else len(self.labels) / self.whole
+        return 1 / distributed.team().size if self.repeated else len(self.labels) / self.whole
 
     @property
     def repeated(self) -> bool:
-        return len(self.labels) == self.whole and distributed.size() > 1
+        return len(self.labels) == self.whole and distributed.team().size > 1
 
     def with_tensors(self, views: Sequence[Tensor], labels: Tensor) -> Batch:
         return Batch(views, labels).piece_of(self.whole)

@@ -40,6 +40,8 @@ class Method(nn.Module, abc.ABC):
         views: augmented views of each image that a step needs. The peers take turns with them.
         forwards: the number of times that the peers compute a batch in a step.
         needs_held_out: whether `begin_epoch` needs images that were held out.
+        reads_weights: the option by which losses read the weights of peers, and not only their
+            outputs, such as "diversity_weight above 0"; empty if they do not.
         paper_length: the training that the defaults of the constructor belong to.
         scales: the rule by which a default changes in a training of another length, by the name of
             the argument: {"ramp_up": share_of_epochs}; see `codistill.methods.length`. A method
@@ -49,6 +51,7 @@ class Method(nn.Module, abc.ABC):
     views = 1
     forwards = 1
     needs_held_out = False
+    reads_weights = ""
     paper_length: ClassVar[Length] = PAPERS
     scales: Mapping[str, Rule] = {}
 

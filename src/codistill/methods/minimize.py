@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -32,6 +32,16 @@ def minimize(losses: dict[str, Tensor], optimizer: Optimizer) -> None:
     _CURRENT.get(_PLAIN).take(objective(losses), optimizer)
 
 
+class OtherGradients(Protocol):
+    """The gradients of peers that other processes have."""
+
+    def norm(self, optimizer: Optimizer, like: Tensor) -> Tensor:
+        """The norm of the gradient of all weights of an optimizer, a scalar like a loss."""
+
+    def spread_overflow(self, optimizer: Optimizer, like: Tensor) -> None:
+        """Makes a gradient here infinite or not a number if one elsewhere is."""
+
+
 class Updates:
     """How the updates of a training are made of its losses. No method needs to know of it.
 
@@ -54,6 +64,7 @@ class Updates:
     Attributes:
         statistics: buffers of which processes take the mean with every step, each with its share of
             the batch: the statistics of batch normalisation. One process leaves them as they are.
+        elsewhere: the gradients of peers that other processes have; None if there are none.
     """
 
     def __init__(
@@ -65,6 +76,7 @@ class Updates:
         self.clip_norm = clip_norm
         self._backward, self._step = backward, step
         self.statistics: list[Tensor] = []
+        self.elsewhere: OtherGradients | None = None
         self._scaled = False
         self._part, self._last = 1.0, True
         self._piece: float | None = None
@@ -102,7 +114,7 @@ class Updates:
     def take(self, loss: Tensor, optimizer: Optimizer) -> None:
         """Adds the gradient of a loss to that of earlier parts, and steps after the last one."""
         weights = [w for group in optimizer.param_groups for w in group["params"]]
-        piece = 1 / distributed.size() if self._piece is None else self._piece
+        piece = 1 / distributed.team().size if self._piece is None else self._piece
         share = piece * self._part
         earlier = self._sums.pop(optimizer, None) or [None] * len(weights)
         for w, gradient in zip(weights, earlier, strict=True):
@@ -111,11 +123,13 @@ class Updates:
         with torch.autocast(loss.device.type, enabled=False):
             self._backward(scaler.scale(loss if share == 1 else loss * share))
         if self._last:
-            if distributed.size() > 1:
+            if distributed.team().size > 1:
                 self._add_up(weights, piece)
+            if self.elsewhere is not None and self._scaled:
+                self.elsewhere.spread_overflow(optimizer, loss.detach())
             if self.clip_norm is not None:
                 scaler.unscale_(optimizer)
-                torch.nn.utils.clip_grad_norm_(weights, self.clip_norm)
+                self._clip(weights, optimizer, self.clip_norm, loss.detach())
             if self._step is None:
                 scaler.step(optimizer)
             else:
@@ -127,9 +141,18 @@ class Updates:
                 w.grad = None
         torch.clear_autocast_cache()  # it holds the weights as they were before this step
 
+    def _clip(
+        self, weights: list[Tensor], optimizer: Optimizer, longest: float, like: Tensor
+    ) -> None:
+        if self.elsewhere is None:
+            torch.nn.utils.clip_grad_norm_(weights, longest)
+        else:
+            norm = self.elsewhere.norm(optimizer, like)
+            torch.nn.utils.clip_grads_with_norm_(weights, longest, norm)
+
     @torch.no_grad()
     def _add_up(self, weights: list[Tensor], piece: float) -> None:
-        """Adds gradients and statistics up over all processes."""
+        """Adds gradients and statistics up over the team."""
         if self.statistics:
             torch._foreach_mul_(self.statistics, piece)
         gradients = [w.grad for w in weights if w.grad is not None]

@@ -1,6 +1,6 @@
 """The networks that learn together, and what they compute for one batch."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import CodeType
 from typing import Any, NamedTuple
@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from codistill.errors import InputError
+from codistill.networks.apart import Elsewhere, Exchange, Maps, own_random_numbers
 from codistill.networks.network import Network, as_map
 from codistill.networks.recompute import run_and_forget
 
@@ -31,7 +32,7 @@ class Outputs:
     """
 
     logits: Float[Tensor, "K B C"]
-    stages: list[list[Tensor]]
+    stages: Sequence[Sequence[Tensor]]
     extra: dict[str, Float[Tensor, "B C"]] = field(default_factory=dict)
     split: list[Tensor] = field(default_factory=list)
     hidden: dict[str, Tensor] = field(default_factory=dict)
@@ -44,7 +45,10 @@ class Outputs:
     @property
     def embeddings(self) -> list[Tensor]:
         """The last feature map of each peer, averaged over space: (B, D)."""
-        return [maps.mean(dim=(2, 3)) for maps in self.feature_maps]
+        return [
+            maps.averaged() if isinstance(maps, Maps) else maps[-1].mean(dim=(2, 3))
+            for maps in self.stages
+        ]
 
     @property
     def classifiers(self) -> dict[str, Float[Tensor, "B C"]]:
@@ -79,6 +83,7 @@ class Peers(nn.Module):
 
     Attributes:
         architectures: the name that `build_network` built each network by; empty if made otherwise.
+        own: the peer that this process has, where each of several processes has one; else None.
     """
 
     def __init__(
@@ -102,6 +107,8 @@ class Peers(nn.Module):
         self.trunk = networks[0].stages[:shared]
         self.branches = nn.ModuleList(network.stages[shared:] for network in networks)
         self.heads = nn.ModuleList(network.head for network in networks)
+        self.own: int | None = None
+        self._facts: dict[Hashable, Any] = {}  # of tensors that processes exchange
 
     def __len__(self) -> int:
         return len(self.heads)
@@ -110,6 +117,8 @@ class Peers(nn.Module):
         """Peer k sees `views[k % len(views)]`."""
         if isinstance(views, Tensor):
             raise InputError("views is one tensor: give a list of views, such as [images]")
+        if self.own is not None:
+            return self._one_of_all(self.own, views)
         trunks = [self._after_each(self.trunk, [view]) for view in views]
         stages = [
             self._after_each(branch, trunks[k % len(views)])  # type: ignore[arg-type]
@@ -120,6 +129,44 @@ class Peers(nn.Module):
         maps = [self._maps(k, returned) for k, returned in enumerate(stages)]
         split = [trunk[-1] for trunk in trunks] if self.shared else []
         return Outputs(logits, maps, several, split)
+
+    def keep_one(self, k: int) -> dict[int, tuple[nn.Module, nn.Module]]:
+        """Leaves peer k alone here, and returns branches and heads of the others by number.
+
+        Forward passes are then those of all processes of a circle together, and the outputs are
+        those of all peers. There is no trunk.
+        """
+        others = {
+            j: (branch, head)
+            for j, (branch, head) in enumerate(zip(self.branches, self.heads, strict=True))
+            if j != k
+        }
+        self.put_back({j: (nn.ModuleList(), Elsewhere()) for j in others})
+        self.own = k
+        return others
+
+    def put_back(self, parts: Mapping[int, tuple[nn.Module, nn.Module]]) -> None:
+        """Branches and heads of peers, in the places of those that are there."""
+        for j, (branch, head) in parts.items():
+            self.branches[j], self.heads[j] = branch, head
+        self.own = None
+
+    def _one_of_all(self, k: int, views: Sequence[Float[Tensor, "B 3 H W"]]) -> Outputs:
+        """The outputs of all peers, of which this process computes those of peer k."""
+        images = [views[j % len(views)] for j in range(len(self))]
+        with own_random_numbers(k, images[k].device, self.training):
+            returned = self._after_each(self.branches[k], [images[k]])  # type: ignore[arg-type]
+            z_k = self.heads[k](returned[-1])
+        exchange = Exchange(self._facts, images[k])
+        logits = torch.stack(
+            exchange("logits", {j: z_k if j == k else None for j in range(len(self))})
+        )
+        maps = {k: self._maps(k, returned)}
+        stages = [
+            Maps(j, maps.get(j, [image]), len(self.channels[j]), exchange)
+            for j, image in enumerate(images)
+        ]
+        return Outputs(logits, stages, {"ensemble": logits.mean(dim=0)})
 
     def student(self, k: int) -> Network:
         """Peer k as a network of its own, with its own weights."""

@@ -33,12 +33,12 @@ def save(run: Path, state: TrainingState, keep: int, mark: str, texts: Mapping[s
     """
     state.check_losses()
     state.check_weights()
+    content = state.state_dict() | {"run": mark, "files": {**texts}}
     if distributed.rank():
         return
     folder = run / "checkpoints"
     folder.mkdir(exist_ok=True)
     path = folder / f"epoch{state.epoch:05d}_step{state.step:07d}.pt"
-    content = state.state_dict() | {"run": mark, "files": {**texts}}
     tensor_files.write_state(path, content)
     for old in _checkpoints(run)[:-keep]:
         old.unlink()

@@ -43,6 +43,7 @@ class Process:
         processor: model of the CPU.
         device: "cpu", or the name of a GPU.
         processes: number of processes that trained together.
+        placement: what they divided: "data", the images of every batch; or "peers".
         gpu: versions of "cuda" or "rocm", "cudnn" and "driver", where a GPU trained; the bits of
             the weights depend on them. Empty in runs of early versions too.
         threads: CPU threads of PyTorch.
@@ -64,9 +65,10 @@ class Process:
     git: dict[str, Any] | None = field(default_factory=dict)
     gpu: dict[str, str | None] = field(default_factory=dict)
     processes: int = 1
+    placement: str = "data"
 
     @classmethod
-    def now(cls, device: torch.device, epoch: int, step: int) -> "Process":
+    def now(cls, device: torch.device, epoch: int, step: int, placement: str = "data") -> "Process":
         """This process, which begins after so many epochs and steps."""
         return cls(
             began=clock.now().isoformat(timespec="seconds"),
@@ -82,6 +84,7 @@ class Process:
             cores=os.cpu_count(),
             git=_commit_of_codistill(),
             processes=distributed.size(),
+            placement=placement,
         )
 
 

@@ -69,6 +69,7 @@ from codistill.settings.keeping import names_kept
 from codistill.tensor_files import load_into, read_weights, write_weights
 from codistill.training.device import deterministic, use_device
 from codistill.training.fit import epochs
+from codistill.training.placement import Where, require_division
 from codistill.training.record import Record
 from codistill.training.state import TrainingState
 from codistill.training.stopping import Stop, never
@@ -99,6 +100,7 @@ class Run:
         workers: number of processes that read images. It changes no result.
         loggers: loggers to use in place of the configured ones.
         trust_code: whether to import what the folder names as package.module:name.
+        placement: what several processes divide; see `TrainingState`.
 
     Raises:
         InputError: the folder holds no run, or a damaged one, or names code that is not trusted.
@@ -112,9 +114,10 @@ class Run:
         workers: int | None = None,
         loggers: str | None = None,
         trust_code: bool = False,
+        placement: Where = "data",
         _made: Method | None = None,  # the method, built by `create` already
     ):
-        self.path = Path(path)
+        self.path, self.placement = Path(path), placement
         self._data: Data | None = None
         config, self.manifest = read_run(self.path)
         self.made_with = config
@@ -139,7 +142,7 @@ class Run:
         self.method = (_made or self._build_method()).to(self.device)
 
     @classmethod
-    def create(cls, config: Config) -> "Run":
+    def create(cls, config: Config, placement: Where = "data") -> "Run":
         """Makes a new run in the folder that the configuration names.
 
         The folder has to be new or empty, or to hold a run that has not saved anything yet.
@@ -152,17 +155,22 @@ class Run:
         """
         path = config.run_folder()
         with distributed.first_alone():
-            return cls(path, trust_code=True) if distributed.rank() else cls._create(path, config)
+            if distributed.rank():
+                return cls(path, trust_code=True, placement=placement)
+            return cls._create(path, config, placement)
 
     @classmethod
-    def _create(cls, path: Path, config: Config) -> "Run":
+    def _create(cls, path: Path, config: Config, placement: Where) -> "Run":
         refuse_occupied(path)
         new = prepare(config)
+        if placement == "peers":
+            require_division(new.method)
         path.mkdir(parents=True, exist_ok=True)
         lock = lock_folder(path)
         try:
             new.write(path)
-            run = cls(path, trust_code=True, _made=new.method)  # the caller named the code
+            # The caller named the code.
+            run = cls(path, trust_code=True, placement=placement, _made=new.method)
         except BaseException:
             lock.release()
             raise
@@ -187,11 +195,14 @@ class Run:
             torch.manual_seed(config.seed)  # for what a method draws while it trains
             if config.compile:
                 self.method.peers.compile_stages()
+            state = TrainingState(
+                self.method,
+                make_optimizer(config, self.method),
+                update_options(config),
+                self.placement,
+            )
             if config.sync_bn:
                 synchronise(self.method)
-            state = TrainingState(
-                self.method, make_optimizer(config, self.method), update_options(config)
-            )
             checkpoints.restore(self.path, state, self.manifest.id)
             if first:
                 self._note_process(state)
@@ -221,9 +232,11 @@ class Run:
                         break
                     for found in distributed.of_all(data.broken.found):
                         data.broken.add(found.items())
-                    if first and best_epoch(state.history, students) == state.epoch:
-                        self._write_weights("best", state.result, state.epoch)
-                        self._write_student(state.result, state.history[-1], data)
+                    if best_epoch(state.history, students) == state.epoch:
+                        with state.whole() as whole:
+                            if first:
+                                self._write_weights("best", whole, state.epoch)
+                                self._write_student(whole, state.history[-1], data)
                     self._save(state)
                     if log:
                         log(record)
@@ -231,8 +244,10 @@ class Run:
                 stopped = state.epoch < config.epochs and not over
                 if stopped and state.step:
                     self._save(state)
-                if first and not stopped:
-                    self._end(state, data, students)
+                if not stopped:
+                    with state.whole() as whole:
+                        if first:
+                            self._end(whole, state.history, data, students)
                 distributed.wait_for_all()
 
     def _begin(self, first: bool) -> Data:
@@ -259,12 +274,12 @@ class Run:
 
             yield log
 
-    def _end(self, state: TrainingState, data: Data, students: list[str]) -> None:
+    def _end(self, whole: Method, history: list[Record], data: Data, students: list[str]) -> None:
         """Writes what a finished run has."""
-        self._write_weights("last", state.result, state.epoch)
+        self._write_weights("last", whole, len(history))
         held_out = self.manifest.images.get("val", 0)
-        scores = RunScores.of(state.history, students, held_out)
-        self._write_chosen_student(scores.student.epoch or state.epoch, state, data)
+        scores = RunScores.of(history, students, held_out)
+        self._write_chosen_student(scores.student.epoch or len(history), whole, history, data)
         scores.write(self.path)
 
     def _save(self, state: TrainingState) -> None:
@@ -291,6 +306,9 @@ class Run:
         Raises:
             InputError: the run has no such weights, or they are damaged or not finite.
         """
+        self._load_weights(which, self.method)
+
+    def _load_weights(self, which: str, method: Method) -> None:
         name = WEIGHTS[which]
         if not (self.path / name).exists():
             if not self.finished():
@@ -311,7 +329,7 @@ class Run:
         for of, x in tensors.items():
             if x.is_floating_point() and not x.isfinite().all():
                 raise InputError(f"{self.path / name} holds a weight that is not finite: {of}")
-        load_into(self.method, tensors, self.path / name)
+        load_into(method, tensors, self.path / name)
 
     def data(self) -> Data:
         """The batches of the run.
@@ -354,21 +372,22 @@ class Run:
         about = {"epoch": epoch, "method": self.config.method["name"]}
         write_weights(self.path / WEIGHTS[which], method.state_dict(), about)
 
-    def _write_chosen_student(self, epoch: int, state: TrainingState, data: Data) -> None:
+    def _write_chosen_student(
+        self, epoch: int, whole: Method, history: list[Record], data: Data
+    ) -> None:
         """Writes the student of an epoch after the last one, unless it is there and intact."""
-        history = state.history
         if epoch == len(history):
-            self._write_student(state.result, history[-1], data)
+            self._write_student(whole, history[-1], data)
             return
         try:
             if read_weights(self.path / STUDENT)[1].get("epoch") == epoch:
                 return
         except InputError:
             pass
-        last = {name: x.cpu().clone() for name, x in self.method.state_dict().items()}
-        self.load_weights("best")
-        self._write_student(self.method, history[epoch - 1], data)
-        load_into(self.method, last, self.path)
+        last = {name: x.cpu().clone() for name, x in whole.state_dict().items()}
+        self._load_weights("best", whole)
+        self._write_student(whole, history[epoch - 1], data)
+        load_into(whole, last, self.path)
 
     def _write_student(self, method: Method, record: Record, data: Data) -> None:
         """Writes the student that the held-out images prefer in an epoch.
@@ -387,7 +406,7 @@ class Run:
         return names_kept(self.config, students, self.manifest.parameters)
 
     def _note_process(self, state: TrainingState) -> None:
-        process = Process.now(self.device, state.epoch, state.step)
+        process = Process.now(self.device, state.epoch, state.step, self.placement)
         self.manifest.processes.append(process)
         self.manifest.write(self.path)
         self._texts = {name: files.read_text(self.path / name) for name in (CONFIG, MANIFEST)}

@@ -33,7 +33,7 @@ _DESCRIPTIONS = {
 _DATA = "images: a folder of class folders, a table, Parquet, tars, a Hub name, or cifar100"
 _SECTIONS = {
     "Main options": "network student method.name epochs batch_size out",
-    "Recipe and run": "help config resume max_time trust_code seed",
+    "Recipe and run": "help config resume max_time placement trust_code seed",
     "Networks": "peers shared keep pretrained weights",
     "Optimisation": "optimizer optimizer_options lr find_lr schedule schedule_unit warmup_epochs "
     "milestones lr_decay momentum nesterov clip_norm accumulate layer_decay freeze freeze_epochs "

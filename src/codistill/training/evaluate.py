@@ -12,6 +12,7 @@ from codistill.data.batch import Batch, Batches, as_batch
 from codistill.errors import InputError
 from codistill.methods.method import Method
 from codistill.methods.modes import eval_mode
+from codistill.networks.apart import recorded, replayed
 from codistill.training.device import (
     Precision,
     autocast,
@@ -19,7 +20,7 @@ from codistill.training.device import (
     device_of,
     random_numbers_kept,
 )
-from codistill.training.folding import TRIED, folded
+from codistill.training.folding import TRIED, WORTH, folded
 from codistill.training.metrics import (
     batch_differences,
     batch_metrics,
@@ -103,7 +104,7 @@ class _Sums(NamedTuple):
 
 def _dealt(batches: Batches) -> bool:
     """Whether processes take turns with the batches."""
-    return distributed.size() > 1 and hasattr(batches, "dealt")
+    return distributed.team().size > 1 and hasattr(batches, "dealt")
 
 
 def _turns(batches: Any) -> Iterator[Batch | None]:
@@ -111,7 +112,7 @@ def _turns(batches: Any) -> Iterator[Batch | None]:
     if not _dealt(batches):
         yield from map(as_batch, batches)
         return
-    rank, size = distributed.rank(), distributed.size()
+    rank, size, _ = distributed.team()
     mine = batches.dealt(rank, size)
     for _ in range(0, len(batches), size):
         yield next(mine, None)
@@ -130,4 +131,9 @@ def _fast(method: Method, batch: Batch | None, batches: Batches) -> Method:
         few, images = distributed.of_first((few, images))
         views = [view.to(device) for view in few]
     with autocast(device, "fp32"):  # off, whatever the caller has on
-        return folded(method, views, images)
+        if method.peers.own is None or images < WORTH:
+            return folded(method, views, images)
+        with recorded() as received:  # all peers take part; then each process tries on its own
+            method([view[:TRIED] for view in views])
+        with replayed(received):
+            return folded(method, views, images)

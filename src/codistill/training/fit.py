@@ -152,13 +152,18 @@ def epochs(
             "cuda_graphs record the learning rate once per epoch: leave out cuda_graphs or "
             "lr_every_step"
         )
+    if cuda_graphs and state.placement is not None:
+        raise InputError(
+            "cuda_graphs cannot record what processes with a peer each exchange: leave out "
+            "cuda_graphs or --placement peers"
+        )
     stop = distributed.agreed(stop) if stop is not never else never
     with contextlib.suppress(Stopped):
         for epoch in range(state.epoch, epochs):
             ask(stop)
             if state.step == 0:
                 method.begin_epoch(epoch, None if held_out is None else map(as_batch, held_out))
-                distributed.take_from_first(method.buffers())
+                state.share_buffers()
             factor_at = _factors(lr_at, epoch, steps if lr_every_step else None)
             state.set_lr(factor_at(state.step))
             if hasattr(train, "start_at"):
@@ -170,7 +175,7 @@ def epochs(
                 state, batches, precision, cuda_graphs, stop, factor_at if lr_every_step else None
             )
 
-            distributed.require_equal(method, f"after epoch {epoch + 1}")
+            state.require_equal(f"after epoch {epoch + 1}")
             lr = state.set_lr(factor_at(state.step - 1))
             record: Record = {"epoch": epoch + 1, "lr": lr} | state.means()
             due = (epoch + 1) % evaluate_every == 0 or epoch >= epochs - _ALWAYS_EVALUATED

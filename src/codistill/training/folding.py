@@ -22,7 +22,7 @@ from codistill.methods.method import Method
 from codistill.training.device import exact_convolutions
 from codistill.training.sync_bn import SYNCHRONISED
 
-_WORTH = 512  # images to evaluate: with fewer, the copy costs more than it saves
+WORTH = 512  # images to evaluate: with fewer, the copy costs more than it saves
 TRIED = 16  # images on which the copy is compared
 _TOLERANCE = 1e-4  # share of the largest logit; float32 leaves 1e-6 to 1e-5
 
@@ -46,7 +46,7 @@ def folded(method: Method, views: Sequence[Tensor], images: int) -> Method:
     return _fast(method, lambda m: m(few).classifiers, images)
 
 
-def folded_network(network: nn.Module, batch: Tensor, images: int = _WORTH) -> nn.Module:
+def folded_network(network: nn.Module, batch: Tensor, images: int = WORTH) -> nn.Module:
     """A copy of a network that computes the same logits faster, or the network itself.
 
     Args:
@@ -60,7 +60,7 @@ def folded_network(network: nn.Module, batch: Tensor, images: int = _WORTH) -> n
 def _fast(module: M, run: Callable[[M], dict[str, Tensor]], images: int) -> M:
     """The folded copy of a module, if it is worth it and `run` returns the same; or itself."""
     hooked = any(m._forward_hooks or m._forward_pre_hooks for m in module.modules())
-    if images < _WORTH or hooked:
+    if images < WORTH or hooked:
         return module
     try:
         with exact_convolutions():

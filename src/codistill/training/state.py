@@ -1,10 +1,11 @@
 """The state of a training: the method, its optimizers and its history, for checkpoints."""
 
-from collections.abc import Iterator, Mapping
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
@@ -15,10 +16,12 @@ from codistill.methods.method import Method
 from codistill.methods.minimize import MEASURE, Updates
 from codistill.methods.optimizers import MakeOptimizer, load_state, sgd
 from codistill.training.device import device_of
+from codistill.training.placement import Placement, Where
 from codistill.training.record import Record
 from codistill.training.sync_bn import batch_is_repeated
 from codistill.training.updates import Average, UpdateOptions, frozen_stages, set_frozen
 
+_ALIKE = 1e-3  # share by which rounding may part the losses of two processes, at most
 _STEPS_BETWEEN_CHECKS = 50  # a check waits for the device, which must not happen in every step
 
 
@@ -37,9 +40,12 @@ class TrainingState:
         make_optimizer: a function that builds an optimizer of parameters or parameter groups, such
             as `functools.partial(torch.optim.SGD, lr=0.1)`. Default: see `fit`.
         options: how steps update the weights. Default: as they are.
+        placement: what several processes divide: "data", the images of every batch; or "peers", of
+            which each process then has one. The method of each process loses the others.
 
     Attributes:
         updates: makes the updates of losses, as the options say.
+        placement: the division of the peers among processes; None if each process has them all.
         epoch: number of complete epochs.
         step: number of complete steps of the present epoch.
         terms: the value of every loss term and every measurement in every step of the present
@@ -54,14 +60,17 @@ class TrainingState:
         method: Method,
         make_optimizer: MakeOptimizer | None = None,
         options: UpdateOptions | None = None,
+        placement: Where = "data",
     ):
         distributed.take_from_first(method.state_dict().values())
         self.method = method
         self.options = options or UpdateOptions()
         self.updates = Updates(self.options.clip_norm)
+        self.optimizers = method.optimizers(make_optimizer or _paper_sgd)
+        self.placement = Placement(method, self.optimizers) if placement == "peers" else None
+        self.updates.elsewhere = self.placement
         self._average = Average(method, self.options.ema) if self.options.ema else None
         self._frozen = frozen_stages(method, self.options.freeze)
-        self.optimizers = method.optimizers(make_optimizer or _paper_sgd)
         for group in self._groups():
             group.setdefault("initial_lr", group["lr"])
         self.epoch = 0
@@ -91,23 +100,43 @@ class TrainingState:
         """The method that is evaluated and kept: the average, if there is one."""
         return self.method if self._average is None else self._average.method
 
+    @contextlib.contextmanager
+    def whole(self) -> Iterator[Method]:
+        """Yields `result`, with all peers in the first process; all processes go through it."""
+        with self.placement.whole(self.result) if self.placement else contextlib.nullcontext():
+            yield self.result
+
+    def share_buffers(self) -> None:
+        """Gives every process those buffers of the first one that all have."""
+        distributed.take_from_first(self._common(self.method.named_buffers()))
+
+    def require_equal(self, when: str) -> None:
+        """Raises RuntimeError if weights that several processes have are not the same.
+
+        Kernels of GPUs may round otherwise in each process. There the others take over what the
+        first one has of the modules that are no peers; the losses are compared at every check.
+        """
+        if self.placement is not None and device_of(self.method).type == "cuda":
+            distributed.take_from_first(self._common(self.method.state_dict().items()))
+        distributed.require_equal(self.method, when)
+
     def begin(self) -> None:
         """Sets modes for the present epoch: training, and which stages are frozen."""
         self.method.train()
         until = self.options.freeze_epochs
         set_frozen(self._frozen, until is None or self.epoch < until)
-        if distributed.size() > 1:
+        if distributed.team().size > 1:
             self.updates.statistics = list(_moving_statistics(self.method))
 
     def begin_step(self, repeated: bool = False) -> None:
-        """Gives each of several processes random numbers of its own, which no file has to keep.
+        """Gives each piece of a batch random numbers of its own, which no file has to keep.
 
         Args:
             repeated: whether all of them have the same images.
         """
         if distributed.size() > 1:
             batch_is_repeated(repeated)
-            torch.manual_seed(mix(self._seed, self.epoch, self.step, distributed.rank()))
+            torch.manual_seed(mix(self._seed, self.epoch, self.step, distributed.team().rank))
 
     def record(self, losses: Mapping[str, Tensor], images: int = 0, share: float = 1.0) -> None:
         """Counts a step and keeps what it returned; now and then checks that it is finite.
@@ -127,11 +156,12 @@ class TrainingState:
             self.terms.setdefault(name, []).append(value.detach())
         self.step += 1
         self.images += images
-        if distributed.size() > 1:
+        if distributed.team().size > 1:
             self._shares.append(share)
         if self._average is not None:
             self._average.update_parameters(self.method)
-        if self.step % _STEPS_BETWEEN_CHECKS == 0:
+        first = self.placement is not None and not self.epoch and self.step == 1
+        if first or self.step % _STEPS_BETWEEN_CHECKS == 0:
             self.check_losses()
 
     def means(self) -> Record:
@@ -153,8 +183,10 @@ class TrainingState:
         if self._checked == self.step:
             return
         values = torch.stack([torch.stack(v[self._checked :]) for v in self.terms.values()])
-        if distributed.size() > 1:
+        if distributed.team().size > 1:
             values = self._of_all(values)
+        if self.placement is not None:
+            self._require_same_losses(values)
         bad = (~values.isfinite()).cpu()  # (terms, steps)
         if bad.any():
             step = int(bad.any(dim=0).int().argmax())
@@ -181,6 +213,18 @@ class TrainingState:
         self._shares = []
         return sums[:-1]
 
+    def _require_same_losses(self, values: Tensor) -> None:
+        """Raises RuntimeError if processes with different peers do not have the same losses."""
+        firsts = values.clone()
+        distributed.take_from_first([firsts])
+        alike = torch.allclose(values, firsts, rtol=_ALIKE, atol=_ALIKE, equal_nan=True)
+        if not all(distributed.of_all(alike)):
+            raise RuntimeError(
+                f"{type(self.method).__name__} has other losses in each process: give all of them "
+                "the same batches; or it reads more of the peers than their outputs: leave out "
+                "--placement peers"
+            )
+
     def check_weights(self) -> None:
         """Raises NonFiniteError if a weight or a buffer of the method is not finite."""
         for name, value in self.method.state_dict().items():
@@ -193,13 +237,15 @@ class TrainingState:
     def state_dict(self) -> dict[str, Any]:
         """Tensors, numbers and strings in dicts and lists: safe for `torch.load`.
 
-        Of random numbers it holds those of the CPU and of the training's own GPU, if it has one.
+        With peers in different processes, that of the first one has all; one process can go on
+        with it, or several. Of random numbers it holds those of the CPU and of the training's own
+        GPU, if it has one.
         """
         if distributed.size() > 1:
             self.check_losses()
         return {
-            "method": self.method.state_dict(),
-            "optimizers": {name: o.state_dict() for name, o in self.optimizers.items()},
+            "method": self._of_all_peers(self.method),
+            "optimizers": {name: self._of_all_weights(o) for name, o in self.optimizers.items()},
             "epoch": self.epoch,
             "step": self.step,
             "terms": {name: torch.stack(values) for name, values in self.terms.items()},
@@ -207,7 +253,7 @@ class TrainingState:
             "images": self.images,
             "seconds": self.seconds,
             "scales": self.updates.state_dict(self.optimizers),
-            "average": self._average and self._average.state_dict(),
+            "average": self._average and self._of_all_peers(self._average),
             "rng": torch.get_rng_state(),
             "rng_cuda": torch.cuda.get_rng_state(gpu) if (gpu := self._gpu()) else None,
         }
@@ -217,9 +263,12 @@ class TrainingState:
 
         A state of a GPU continues on any GPU. On a CPU the random numbers of the GPU are left out.
         """
-        self.method.load_state_dict(state["method"])
+        self.method.load_state_dict(self._of_this_process(state["method"], self.method))
         for name, optimizer in self.optimizers.items():
-            load_state(optimizer, state["optimizers"][name])
+            of_weights = state["optimizers"][name]
+            if self.placement is not None:
+                of_weights = self.placement.local_optimizer(optimizer, of_weights)
+            load_state(optimizer, of_weights)
         self.epoch, self.step = state["epoch"], state["step"]
         device = device_of(self.method)  # checkpoints are read on the CPU
         self.terms = {name: list(values.to(device)) for name, values in state["terms"].items()}
@@ -227,11 +276,29 @@ class TrainingState:
         self.images, self.seconds = state["images"], state["seconds"]
         self.updates.load_state_dict(state["scales"], self.optimizers)
         if self._average is not None:
-            self._average.load_state_dict(state["average"])
+            average = self._of_this_process(state["average"], self._average)
+            self._average.load_state_dict(average)
         self._checked, self._shares = self.step, []
         torch.set_rng_state(state["rng"])
         if state["rng_cuda"] is not None and (gpu := self._gpu()):
             torch.cuda.set_rng_state(state["rng_cuda"], gpu)
+
+    def _common(self, named: Iterable[tuple[str, Tensor]]) -> list[Tensor]:
+        """Of weights or buffers those that every process has."""
+        placement = self.placement
+        return [x for name, x in named if placement is None or not placement.is_of_peer(name)]
+
+    def _of_all_peers(self, module: nn.Module) -> dict[str, Any]:
+        return self.placement.gathered(module) if self.placement else module.state_dict()
+
+    def _of_all_weights(self, optimizer: Optimizer) -> dict[str, Any]:
+        placement = self.placement
+        return placement.gathered_optimizer(optimizer) if placement else optimizer.state_dict()
+
+    def _of_this_process(self, tensors: Mapping[str, Any], module: nn.Module) -> Mapping[str, Any]:
+        if self.placement is None:
+            return tensors
+        return {name: tensors[name] for name in module.state_dict() if name in tensors}
 
     def _gpu(self) -> torch.device | None:
         """The GPU of the method, or None on another device."""

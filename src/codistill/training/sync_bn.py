@@ -30,7 +30,7 @@ def synchronise(method: Method) -> None:
     Raises:
         InputError: a network has another kind of batch normalisation than PyTorch's.
     """
-    if distributed.size() == 1:
+    if distributed.team().size == 1:
         return
     kind = _OnCpu if device_of(method).type == "cpu" else _OnGpu
     for name, module in method.named_modules():

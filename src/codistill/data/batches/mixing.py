@@ -81,7 +81,7 @@ class MixedBatches:
 
     def __iter__(self) -> Iterator[Batch]:
         weights = self.mixing.class_weights
-        if distributed.size() > 1:
+        if distributed.team().size > 1:
             self._ask_for_neighbours()
         for step, batch in enumerate(self.batches, self._start):
             views, labels = batch
@@ -144,7 +144,7 @@ def weigh(y: Float[Tensor, "B C"], weights: Float[Tensor, "C"]) -> Float[Tensor,
     weighed = y * weights
     total = weighed.sum()
     rows: int | Tensor = len(y)
-    if distributed.size() > 1:
+    if distributed.team().size > 1:
         rows = total.new_full((), len(y))
         distributed.add_up([rows, total])
     return weighed * (rows / total.clamp(min=1e-12))

@@ -104,7 +104,7 @@ class Shuffled(InOrder[S]):
 
     def _piece(self, images: int) -> slice | list[int]:
         """The places of the images that this process yields of a batch of so many."""
-        if distributed.size() == 1:
+        if distributed.team().size == 1:
             return slice(None)
         places = distributed.piece(images, self.class_group)
         return [*([(places[0] - 1) % images] if self.neighbour else []), *places]

@@ -76,6 +76,7 @@ class OKDMDE(Method):
         self.fusion = FeatureFusion(channels, reductions) if fusion else None
         self.attention = Attention([min(channels)] * len(channels) if fusion else channels)
         if diversity_weight:
+            self.reads_weights = f"diversity_weight is {diversity_weight}"
             for head in peers.heads[:-1]:
                 _classifier_weight(head)  # raises InputError now, not in the first step
         self.temperature = temperature
