@@ -64,6 +64,9 @@ NOT_RUN = {
 PRINTED = ("README.md", "docs/start.md")
 """Pages whose blocks without a language are what their commands print, but for its numbers."""
 
+LONG = ("analysis", "design", "distributed", "own_method", "start", "training")
+"""Pages under docs/ that take a second or more, and that no edit of mutations/ needs."""
+
 GIVEN = {
     "docs/deploy.md": "import torch; images = torch.zeros(2, 3, 8, 8)",
     "docs/distributed.md": "from codistill import DML, Peers, build_network; "
@@ -93,7 +96,14 @@ def home(once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
     return once("home", fill)
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)])
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=pytest.mark.long if Path(page).stem in LONG else ())
+        for page in PAGES
+        if blocks(page)
+    ],
+)
 def test_a_page_shows_what_works(
     page: str,
     home: Path,
