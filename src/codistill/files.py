@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +195,22 @@ def cache_folder() -> Path:
         return Path.home() / ".cache" / "codistill"
     except RuntimeError as error:
         raise InputError("no home folder is known: set CODISTILL_CACHE to a folder") from error
+
+
+def cache_path(name: str, *facts: Any) -> Path:
+    """A path in the cache, without suffix, for what is made of these facts: others have another.
+
+    Args:
+        name: begins the file's name.
+        facts: values for JSON.
+    """
+    key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+    return cache_folder() / f"{name}-{key}"
+
+
+def stats_of(files: Iterable[Path]) -> list[tuple[str, int, int]]:
+    """Path, bytes and time of change in nanoseconds of each file."""
+    return [(str(file), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files]
 
 
 @contextlib.contextmanager

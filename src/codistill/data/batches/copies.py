@@ -7,7 +7,6 @@ does not count, and is made again. Any number of processes may make one at once,
 
 import contextlib
 import hashlib
-import json
 import os
 import shutil
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ import torch
 
 from codistill.data.batches.photograph import BrokenImageError, reencoded
 from codistill.data.encoded import EncodedDataset, EncodedSplit, Store
-from codistill.files import cache_folder, refusing_writes
+from codistill.files import cache_path, refusing_writes
 
 LAYOUT = 1  # raise it when copies come out differently
 _DIGEST = hashlib.sha256().digest_size
@@ -87,9 +86,7 @@ def with_copies(dataset: EncodedDataset, root: str | None, side: int) -> Encoded
     """
     splits = {}
     for split, images in dataset.splits.items():
-        facts = json.dumps([LAYOUT, root, images.bits])
-        key = hashlib.sha256(facts.encode()).hexdigest()[:16]
-        folder = cache_folder() / f"{dataset.name}-{side}-{key}"
+        folder = cache_path(f"{dataset.name}-{side}", LAYOUT, root, images.bits)
         with refusing_writes(folder):
             folder.mkdir(parents=True, exist_ok=True)
         splits[split] = replace(images, store=Copies(images.store, folder, side, images.bits))

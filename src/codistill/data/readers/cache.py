@@ -1,7 +1,6 @@
 """Decoded data sets in the cache, so that they are decoded once."""
 
 import hashlib
-import json
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -10,7 +9,7 @@ from safetensors.torch import save_file
 from codistill import seals
 from codistill.data.dataset import Dataset, Split
 from codistill.errors import InputError
-from codistill.files import cache_folder, writing_alone, written
+from codistill.files import cache_path, stats_of, writing_alone, written
 from codistill.messages import note
 from codistill.tensor_files import read_weights, sealed_metadata
 
@@ -24,12 +23,7 @@ def cache_file(name: str, files: list[Path]) -> Path:
         name: name of the data set.
         files: absolute paths of the files it is decoded from.
     """
-    facts: list[object] = [LAYOUT, name]
-    for file in files:
-        stat = file.stat()
-        facts.append([str(file), stat.st_size, stat.st_mtime_ns])
-    key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
-    return cache_folder() / f"{name}-{key}.safetensors"
+    return cache_path(name, LAYOUT, name, *stats_of(files)).with_suffix(".safetensors")
 
 
 def fingerprint(train: Split, test: Split, val: Split | None = None) -> str:

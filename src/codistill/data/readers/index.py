@@ -1,6 +1,5 @@
 """An index of the images in a few large files, made once and kept in the cache."""
 
-import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from codistill.data.encoded import (
     make_dataset,
 )
 from codistill.errors import InputError, reason
-from codistill.files import cache_folder, writing_alone, written
+from codistill.files import cache_path, stats_of, writing_alone, written
 from codistill.messages import note, shorten
 
 LAYOUT = 4  # raise it when the index changes
@@ -70,9 +69,7 @@ class Index:
 
 def index_key(name: str, files: list[Path], *facts: object) -> Path:
     """The stem of an index's path in the cache. It changes if one of the files changes."""
-    stats = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
-    key = hashlib.sha256(json.dumps([LAYOUT, name, stats, *facts]).encode()).hexdigest()[:16]
-    return cache_folder() / f"{name}-{key}"
+    return cache_path(name, LAYOUT, name, stats_of(files), *facts)
 
 
 def kept_index(path: Path, build: Callable[[], Index]) -> Index:
