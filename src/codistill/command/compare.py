@@ -86,9 +86,6 @@ def _parser() -> Parser:
         parser,
         "folder of the runs and the report (default: runs/compare_DATA, or runs/NAME of FILE)",
     )
-    parser.add_argument(
-        "--dry-run", action="store_true", help="show the runs and their cost; train nothing"
-    )
     add_launch_options(parser)
     add_page_options(parser)
     return parser

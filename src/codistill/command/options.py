@@ -114,7 +114,10 @@ MAX_TIME = (
 
 
 def add_launch_options(parser: argparse.ArgumentParser) -> None:
-    """Where runs are trained, and how many at a time."""
+    """Whether and where runs are trained, and how many at a time."""
+    parser.add_argument(
+        "--dry-run", action="store_true", help="show the runs and their cost; train nothing"
+    )
     parser.add_argument(
         "--parallel",
         type=positive,

@@ -37,9 +37,6 @@ def main(argv: list[str]) -> int:
         "--seeds", type=int, nargs="+", metavar="SEED", help="seeds to train (default: the table's)"
     )
     add_out(parser, "folder of the runs and the report (default: runs/TABLE or runs/TABLE_short)")
-    parser.add_argument(
-        "--dry-run", action="store_true", help="show the runs and their cost; train nothing"
-    )
     add_launch_options(parser)
     add_places(parser, "the table")
     for name, kind in (("precision", str), ("threads", int), ("loggers", str)):
