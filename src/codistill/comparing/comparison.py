@@ -29,7 +29,7 @@ from codistill.files import read_text
 from codistill.importing import refuse_code
 from codistill.settings.arguments import config_of
 from codistill.settings.config import Config
-from codistill.settings.recipes import as_settings
+from codistill.settings.recipes import as_settings, laid_over
 from codistill.settings.yaml_files import read_yaml
 
 BASELINE = "independent"
@@ -247,7 +247,8 @@ def _config(
     """
     options = {key: value for key, value in entry.items() if key not in OF_AN_ENTRY}
     options |= {k.removeprefix("method."): v for k, v in values.items() if k[:7] == "method."}
-    settings = _with_swept(settings, {k: v for k, v in values.items() if k[:7] != "method."})
+    of_all = {k: v for k, v in values.items() if k[:7] != "method."}
+    settings = laid_over(settings, as_settings(of_all, "sweep"))
     own = {key: entry[key] for key in OF_AN_ENTRY if key in entry}
     over = {key: value for key, value in network.items() if key in ("network", *OF_AN_ENTRY)}
     try:
@@ -256,15 +257,6 @@ def _config(
     except InputError as error:
         text = str(error)
         raise InputError(text if text.startswith(where) else f"{where}: {text}") from error
-
-
-def _with_swept(settings: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-    """Settings with values of a sweep in their place."""
-    if not values:
-        return settings
-    swept = as_settings(values, "sweep")
-    data = settings.get("data", {}) | swept.get("data", {})
-    return settings | swept | ({"data": data} if data else {})
 
 
 def _refuse_settings(options: dict[str, Any]) -> None:

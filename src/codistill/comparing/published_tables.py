@@ -17,7 +17,7 @@ from codistill.comparing.comparison import Comparison, parse_comparison, text_of
 from codistill.comparing.sections import NOT_AT_HAND
 from codistill.errors import InputError, did_you_mean
 from codistill.settings.config import Config
-from codistill.settings.recipes import as_settings, read_recipe, recipes
+from codistill.settings.recipes import as_settings, laid_over, read_recipe, recipes
 from codistill.settings.yaml_files import read_yaml
 
 Scale = Literal["paper", "short"]
@@ -61,14 +61,14 @@ class PublishedTable:
         settings = as_settings(tree.get("settings") or {}, self.name)
         methods = {label: dict(options) for label, options in tree["methods"].items()}
         if scale == "short":
-            settings = _over(settings, as_settings(self.short["settings"], self.name))
+            settings = laid_over(settings, as_settings(self.short["settings"], self.name))
             for label, options in self.short.get("methods", {}).items():
                 methods[label] |= options
             tree |= {key: self.short[key] for key in ("networks", "seeds")}
             tree.pop("published", None)
-        tree |= {"settings": _over(settings, over), "methods": methods}
+        tree |= {"settings": laid_over(settings, over), "methods": methods}
         tree |= {"seeds": list(seeds)} if seeds else {}
-        every = _over(read_recipe(tree["recipe"]), tree["settings"])
+        every = laid_over(read_recipe(tree["recipe"]), tree["settings"])
         plan = ScaledTable(
             self, scale, tree, every.get("epochs", Config().epochs), every["data"]["name"]
         )
@@ -160,9 +160,3 @@ def _read(file: Path) -> PublishedTable:
         raise InputError(f"{file}: short: {min(unknown)!r} is not known")
     about, source, differs, short = (tree.pop(key) for key in _ABOUT)
     return PublishedTable(file.stem, about, source, differs, tree, short)
-
-
-def _over(settings: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings with others over them; those of the data are merged one by one."""
-    data = {**settings.get("data", {}), **over.get("data", {})}
-    return {**settings, **over, **({"data": data} if data else {})}

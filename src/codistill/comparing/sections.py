@@ -9,7 +9,7 @@ from codistill.errors import InputError, MissingExtraError, did_you_mean
 from codistill.settings.arguments import of_another_kind
 from codistill.settings.config import Config
 from codistill.settings.data_config import DataConfig
-from codistill.settings.recipes import as_settings, read_recipe
+from codistill.settings.recipes import as_settings, laid_over, read_recipe
 
 OF_AN_ENTRY = ("peers", "shared")
 """Settings that may differ between rows, beside the method and the network."""
@@ -78,10 +78,9 @@ def settings_in(tree: Mapping[str, Any]) -> dict[str, Any]:
     own = as_settings(own, "settings")
     for key in _ELSEWHERE.keys() & own.keys():
         raise InputError(f"settings: {key!r} has a place of its own: {_ELSEWHERE[key]}")
-    data = own.pop("data", {})
-    if not of_another_kind(settings.get("data", {}).get("name"), data.get("name")):
-        data = settings.get("data", {}) | data
-    return settings | own | ({"data": data} if data else {})
+    if of_another_kind(settings.get("data", {}).get("name"), own.get("data", {}).get("name")):
+        settings.pop("data")
+    return laid_over(settings, own)
 
 
 def seeds_in(seeds: Any) -> list[int]:

@@ -1,6 +1,7 @@
 """Recipes: YAML files of settings, found by their path, or by name among those of codistill."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,12 @@ def as_settings(tree: dict[Any, Any], where: str) -> dict[str, Any]:
         if not isinstance(content, dict) or not isinstance(content.get("name", ""), str):
             raise InputError(f"{where}: {group} is {content!r}: give a name, or name: and options")
     return settings
+
+
+def laid_over(settings: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with others in their place; those of the data take their places one by one."""
+    data = {**settings.get("data", {}), **others.get("data", {})}
+    return {**settings, **others, **({"data": data} if data else {})}
 
 
 def recipes() -> dict[str, Path]:
