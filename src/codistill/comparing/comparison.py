@@ -222,10 +222,8 @@ def _swept(
     sweep: dict[str, list[Any]], entry: dict[str, Any], network: dict[str, Any]
 ) -> list[str]:
     """The settings of a sweep that an entry takes, and that neither it nor its network gives."""
-    from codistill.methods import method_class
-
     try:
-        takes = {*inspect.signature(method_class(entry["name"])).parameters}
+        takes = options_of(entry["name"])
     except (InputError, MissingExtraError):
         takes = set()  # its row is told to have no method
     own = {f"method.{option}" for option in takes if option not in entry}
@@ -259,12 +257,16 @@ def _config(
         raise InputError(text if text.startswith(where) else f"{where}: {text}") from error
 
 
-def _refuse_settings(options: dict[str, Any]) -> None:
-    """Raises InputError if an entry changes a setting that all entries share."""
+def options_of(method: str) -> set[str]:
+    """The names of a method's options. Raises InputError if there is no such method."""
     from codistill.methods import method_class
 
-    takes = inspect.signature(method_class(options["name"])).parameters
-    for key in sorted(options.keys() - {"name"} - takes.keys()):
+    return {*inspect.signature(method_class(method)).parameters} - {"peers"}
+
+
+def _refuse_settings(options: dict[str, Any]) -> None:
+    """Raises InputError if an entry changes a setting that all entries share."""
+    for key in sorted(options.keys() - {"name"} - options_of(options["name"])):
         group = key.partition(".")[0]
         if group in {f.name for f in dataclasses.fields(Config)} - {"method"}:
             raise InputError(

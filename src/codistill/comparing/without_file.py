@@ -1,13 +1,12 @@
 """A comparison by options: the file that it would have needed, of the arguments of `train`."""
 
-import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from codistill.comparing.comparison import BASELINE, Comparison, parse_comparison
+from codistill.comparing.comparison import BASELINE, Comparison, options_of, parse_comparison
 from codistill.comparing.sections import slug
 from codistill.errors import InputError, did_you_mean, reason
 from codistill.settings.arguments import given_settings, last_value, option_names
@@ -113,7 +112,7 @@ def _networks(
 
 def _for_method(argv: Sequence[str], method: str) -> Iterator[str]:
     """The arguments without the options of other methods."""
-    takes = _options_of(method)
+    takes = options_of(method)
     left_out = False
     for argument in argv:
         if argument.startswith("--"):
@@ -125,17 +124,11 @@ def _for_method(argv: Sequence[str], method: str) -> Iterator[str]:
 
 def _refuse_unused(argv: Sequence[str], methods: Mapping[str, Any]) -> None:
     """Raises InputError for an option that no method takes."""
-    known = {f"method.{option}" for name in methods for option in _options_of(name)}
+    known = {f"method.{option}" for name in methods for option in options_of(name)}
     for name in option_names(argv):
         if name.startswith("method.") and name not in known:
             hint = did_you_mean(name, known) if known else "they have no options"
             raise InputError(f"none of {', '.join(methods)} takes {name!r}: {hint}")
-
-
-def _options_of(method: str) -> set[str]:
-    from codistill.methods import method_class
-
-    return {*inspect.signature(method_class(method)).parameters} - {"peers"}
 
 
 def _with_absolute_root(settings: dict[str, Any]) -> dict[str, Any]:
