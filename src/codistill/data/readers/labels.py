@@ -180,10 +180,10 @@ def _by_names(
     return [places[text] for text in texts]
 
 
-def unlabelled_notes(counts: Mapping[str, int], what: str = "rows") -> list[str]:
+def unlabelled_notes(counts: Mapping[str, int]) -> list[str]:
     """Remarks on images that are left out because they have no label, by split."""
     return [
-        f"{what}{'' if split == 'all' else f' of {split}'} without a label, which are not used: "
+        f"rows{'' if split == 'all' else f' of {split}'} without a label, which are not used: "
         f"{count:,}"
         for split, count in counts.items()
         if count
