@@ -14,12 +14,13 @@ import torch
 from toys import C, assert_same_tensors, build_once, echo, steps, tiny, toy_batches
 from written_out import kl_of_probabilities
 
-from codistill import InputError, Peers, build_network, load_student, save_student
+from codistill import InputError, Peers, build_network, load_student
 from codistill.methods.papers.codistillation import Codistillation
 from codistill.runs.run import Run
 from codistill.settings.build_method import build_method
 from codistill.settings.config import Config
 from codistill.settings.data_config import DataConfig
+from codistill.tensor_files import read_weights, write_weights
 
 
 def job(folder, name, network="resnet8", seed=0, classes="abcd", noise=0.01, **options):
@@ -123,8 +124,8 @@ def test_what_cannot_teach_is_noted_once_and_left_out(tmp_path, caplog):
     sick = job(tmp_path, "sick")
     next(sick.peers.parameters()).data[0] = torch.nan
     sick.exchange.begin_step(1, (8, 8), teaching=True)
-    about = {"network": "os:getcwd", "classes": list("abcd")}
-    save_student(tmp_path / "code.safetensors", tiny(), about)
+    tensors, about = read_weights(tmp_path / "good.safetensors")
+    write_weights(tmp_path / "code.safetensors", tensors, about | {"network": "os:getcwd"})
     caplog.clear()
     a = job(tmp_path, "a")
     losses = steps(a, toy_batches())  # renewed twice
@@ -136,6 +137,7 @@ def test_what_cannot_teach_is_noted_once_and_left_out(tmp_path, caplog):
     assert "5 classes and the peers have 4" in noted["more"]
     assert "'w', 'x', 'y', 'z', and those of the data 'a', 'b', 'c', 'd'" in noted["others"]
     assert "not finite" in noted["sick"]
+    assert "be imported and called" in noted["code"]
     assert str(tmp_path / "half.safetensors") in noted["half"]
 
 

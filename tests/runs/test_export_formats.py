@@ -18,6 +18,7 @@ from commands_of import codistill
 from photo_fakes import encoded, picture
 from PIL import Image
 from runs_of import train
+from safetensors.torch import load_file
 
 from codistill.names import NETWORKS
 from codistill.networks.build import build_network
@@ -90,6 +91,9 @@ def test_an_export_says_what_the_run_says(
     ours = said_by(tmp_path / "out", photo, "--trust_code", "true")
     assert ours == pytest.approx(said_by(ffl, photo, *of), abs=within)
     assert ours != said_by(ffl, photo, "--of", "ensemble")
+    if form == "safetensors":
+        dtypes = {x.dtype for x in load_file(next(tmp_path.glob("out/*.safetensors"))).values()}
+        assert dtypes - {torch.int64} == {torch.bfloat16 if "bf16" in options else torch.float32}
 
 
 def test_what_an_export_says_of_itself(ffl: Path, tmp_path: Path) -> None:
