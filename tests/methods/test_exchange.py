@@ -146,6 +146,17 @@ def fixed(num_classes):
     return echo()
 
 
+def test_two_jobs_of_one_name_are_noted_once(tmp_path, caplog):
+    a, other = job(tmp_path, "a"), job(tmp_path, "a", seed=1)
+    steps(a, toy_batches(n=3))
+    assert caplog.messages == []
+    for _ in range(2):
+        steps(other, toy_batches(n=2))
+        steps(a, toy_batches(n=2))
+    noted = [line for line in caplog.messages if "another job has the name 'a' too" in line]
+    assert len(noted) == len(caplog.messages) == 2  # each job says it once
+
+
 def test_a_network_for_images_of_another_size_is_left_out(tmp_path, caplog):
     def own(name):
         peers = Peers([build_network("test_exchange:fixed", 12, image_size=(2, 2))])

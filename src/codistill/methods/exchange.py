@@ -26,7 +26,7 @@ from codistill import distributed
 from codistill.checks import check, make, setting
 from codistill.clock import now
 from codistill.errors import InputError, MissingExtraError, reason, require_positive
-from codistill.files import place_of
+from codistill.files import place_of, stats_of
 from codistill.messages import note
 from codistill.methods.losses import at_least_float32
 from codistill.methods.teacher import bring_together, few
@@ -110,6 +110,7 @@ class Exchange(nn.Module):
         self._next = 0  # the step from which copies are renewed
         self._noted: set[str] = set()
         self._image_size: tuple[int, int] | None = None
+        self._left: list[tuple[str, int, int]] = []  # the file as this job wrote it last
 
     def begin_step(self, epoch: int, image_size: tuple[int, int], teaching: bool) -> None:
         """Publishes the network and renews the copies if it is time, and counts a step.
@@ -170,7 +171,14 @@ class Exchange(nn.Module):
             "step": self.steps,
             "time": now().timestamp(),
         }
-        save_student(self._file(self.job), peers.student(0), about)
+        file = self._file(self.job)
+        if self._left and file.exists() and stats_of([file]) != self._left:
+            self._note(
+                f"{file} is not what this job wrote there: another job has the name {self.job!r} "
+                "too, and neither learns from the other; give each its own"
+            )
+        save_student(file, peers.student(0), about)
+        self._left = stats_of([file])
 
     def _renew(self, epoch: int) -> None:
         """Takes the copies that are in the folder now; all processes of a job take the same."""
