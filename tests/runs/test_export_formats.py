@@ -3,15 +3,16 @@
 import http.server
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import jaxtyping
+import numpy as np
 import pytest
 import torch
 from commands_of import codistill
@@ -20,6 +21,7 @@ from PIL import Image
 from runs_of import train
 from safetensors.torch import load_file
 
+import exports
 from codistill.names import NETWORKS
 from codistill.networks.build import build_network
 from codistill.runs.classifier import open_classifier
@@ -122,27 +124,26 @@ def test_what_an_export_says_of_itself(ffl: Path, tmp_path: Path) -> None:
 
 
 def test_the_code_of_a_card_classifies_a_file(
-    ffl: Path,
-    photo: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    ffl: Path, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     exported(ffl, tmp_path / "out", "--format", "safetensors")
-    turned = Image.open(photo).transpose(Image.Transpose.ROTATE_90)
     exif = Image.Exif()
     exif[274] = 6  # shown turned back
-    turned.save(tmp_path / "out" / "cat.jpg", exif=exif, quality=95)
-    monkeypatch.chdir(tmp_path / "out")
-    monkeypatch.syspath_prepend(tmp_path / "out")
+    turned = Image.open(photo).transpose(Image.Transpose.ROTATE_90)
+    turned.save(tmp_path / "cat.jpg", exif=exif, quality=95)
+    exports.main(["write", f"{tmp_path}/ours.npz", str(ffl), "student", f"{tmp_path}/cat.jpg"])
+    ours = np.load(tmp_path / "ours.npz")
+    given = (tmp_path / "out", ours["pixels"], ours["images"])
+    for theirs in exports.by_its_card(*given):
+        np.testing.assert_allclose(theirs, ours["logits"], rtol=0, atol=1e-5)
     capsys.readouterr()
-    names: dict[str, Any] = {}
-    for part in Path("README.md").read_text().split("```python\n")[1:]:
-        exec(part.split("```")[0], names)
-    monkeypatch.delitem(sys.modules, "model")
-    expected = open_classifier(ffl)("cat.jpg")
-    torch.testing.assert_close(names["logits"].detach(), expected, rtol=0, atol=1e-5)
-    assert capsys.readouterr().out == f"{int(expected.argmax())}\n"
+    exports.main(["read", f"{tmp_path}/ours.npz", f"{tmp_path}/out"])
+    said = capsys.readouterr().out
+    assert said.startswith("largest logit ")
+    assert re.search(
+        r"out, model.safetensors 0.3\d MB; pixels .*, 1 of 1; files .*, 1 of 1\n", said
+    )
+    sys.modules.pop("model")
 
 
 def test_a_card_shows_names_and_intervals_as_they_are() -> None:
