@@ -66,6 +66,26 @@ def test_weights_in_the_cache_of_the_hub_need_no_connection(caches: Path, file: 
     assert_loaded(put_into_the_hub(caches, file))
 
 
+def test_a_classifier_drawn_for_published_weights_is_no_larger_than_pytorch_draws_it(
+    caches: Path,
+) -> None:
+    """timm draws it from the number of classes: up to 0.58 for three."""
+    state = put_into_the_hub(caches)
+
+    def largest(num_classes: int, pretrained: bool) -> float:
+        network = build_network(f"timm/{NAME}", num_classes, image_size=SIZE, pretrained=pretrained)
+        layer = network.original_state_dict()["classifier.weight"]
+        if num_classes == 1000:
+            assert torch.equal(layer, state["classifier.weight"])
+        return float(layer.abs().max())
+
+    assert 0.9 * 1024**-0.5 < largest(3, pretrained=True) <= 1024**-0.5
+    assert 0.9 * 3**-0.5 < largest(3, pretrained=False) <= 3**-0.5
+    state["classifier.weight"] *= 100  # what was trained stays
+    save_file(state, next(caches.glob("hub/*/snapshots/abc/model.safetensors")))
+    assert largest(1000, pretrained=True) > 1
+
+
 def test_weights_in_the_cache_of_torch_hub_need_no_connection(caches: Path) -> None:
     state = weights()
     (caches / "torch" / "checkpoints").mkdir(parents=True)

@@ -212,6 +212,16 @@ def test_a_name_with_a_number_sign_is_a_name(tmp_path, network):
     assert_started(network, state())
 
 
+def test_a_large_classifier_is_drawn_again_where_the_file_has_none(tmp_path, network):
+    weights = state(5)
+    start_from(network, saved(tmp_path, weights | {"fc.weight": weights["fc.weight"] * 100}))
+    assert network.original_state_dict()["fc.weight"].std() > 10 * weights["fc.weight"].std()
+    del weights["fc.weight"], weights["fc.bias"]
+    start_from(network, saved(tmp_path, weights))
+    layer = network.original_state_dict()["fc.weight"]
+    assert layer.abs().max() <= layer.shape[1] ** -0.5
+
+
 @pytest.mark.parametrize("fc", ["absent", "of other classes", "another"])
 def test_a_backbone_keeps_the_classifier_and_says_so(tmp_path, network, caplog, fc):
     weights = state(3)

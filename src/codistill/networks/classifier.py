@@ -44,6 +44,20 @@ def reorder_classes(
     return torch.allclose(before, after, rtol=1e-3, atol=1e-4)
 
 
+def renew_large_classifiers(network: Network) -> None:
+    """Draws last layers again, as PyTorch draws a layer, that a library drew twice as large or more.
+
+    timm and torchvision draw those of EfficientNets, and timm those of MobileNets, from up to 1 over
+    the root of the number of classes. Before few classes and on published weights that is 10 to 30
+    times as large as nn.Linear's own: the first loss is above 20, and an epoch or more is lost. Call
+    this where a last layer was drawn for published weights, and not where it was loaded.
+    """
+    for layer in classifiers(network):
+        usual = (3 * layer.weight[0].numel()) ** -0.5  # of PyTorch's uniform distribution
+        if layer.weight.std() > 2 * usual:
+            layer.reset_parameters()
+
+
 def renew_equal_classifiers(networks: Sequence[Network]) -> None:
     """Draws the last layer of a network again if an earlier one has the same weights.
 

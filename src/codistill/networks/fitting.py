@@ -9,7 +9,7 @@ from torch import Tensor
 
 from codistill.errors import InputError
 from codistill.messages import shorten
-from codistill.networks.classifier import classifiers
+from codistill.networks.classifier import classifiers, renew_large_classifiers
 from codistill.networks.network import Network
 from codistill.networks.positions import resampled
 
@@ -63,6 +63,8 @@ def load_fitting(
     network.load_state_dict(network.from_original(state), strict=False)
 
     new = [n for n in fit.own if n not in state and not _is_counter(n)]
+    if fit.classifier & set(new):
+        renew_large_classifiers(network)
     under = fit.under(prefix)
     changed = [n for n, x in state.items() if x is not under[n]]
     said = [f"the weights are those under {prefix!r}"] if prefix else []

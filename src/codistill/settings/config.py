@@ -36,7 +36,7 @@ class Config:
         weights: initial weights: one file for all peers, or one per peer, separated by commas (-
             for random); FILE#NAME chooses those under a name. A finished run's folder gives each
             peer its own. The last layer is drawn anew if the number of classes differs, or if two
-            peers would start out identical
+            peers would start out identical; never larger than PyTorch draws one
         peers: number of networks that learn together. Default: as many as are named, or 2
         shared: number of first stages that all peers share; 0 for independent networks
         data: The images

@@ -10,6 +10,7 @@ from torch import nn
 
 from codistill.errors import InputError, did_you_mean, reason
 from codistill.importing import optional
+from codistill.networks.classifier import renew_large_classifiers
 from codistill.networks.cutting.from_module import from_module
 from codistill.networks.cutting.published import (
     HOW_TO_GO_ON,
@@ -44,7 +45,11 @@ def timm_network(
             settings["pretrained_cfg_overlay"] = timm_weights(published, f"timm/{name}")
         return timm.create_model(name, pretrained, num_classes=num_classes, **settings)
 
-    return _cut(make, f"timm/{name}", image_size, pretrained)
+    network = _cut(make, f"timm/{name}", image_size, pretrained)
+    published = timm.get_pretrained_cfg(name)
+    if pretrained and published is not None and published.num_classes != num_classes:
+        renew_large_classifiers(network)
+    return network
 
 
 def torchvision_network(
