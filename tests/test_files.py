@@ -47,6 +47,12 @@ def test_what_is_no_file_is_not_replaced(tmp_path):
     assert (tmp_path / "pipe").is_fifo()
 
 
+def test_a_folder_that_takes_no_file_is_an_error_of_the_file(tmp_path):
+    with pytest.raises(FileNotFoundError) as raised:
+        write_text(tmp_path / "none" / "file", "new")
+    assert raised.value.filename == str(tmp_path / "none" / "file")
+
+
 def test_bytes_of_names_that_are_no_text_are_escaped(file):
     write_text(file, os.fsdecode(b"b\xff.png"))
     assert file.read_bytes() == rb"b\udcff.png"
