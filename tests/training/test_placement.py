@@ -3,7 +3,7 @@
 import placement_cases as cases
 import pytest
 import torch
-from toys import make, taught
+from toys import assert_same_tensors, make, steps, taught, toy_batches
 
 from codistill import InputError, distributed
 from codistill.distributed import Place
@@ -45,13 +45,16 @@ def test_all_other_methods_can_be_divided(monkeypatch):
 
 def test_each_process_has_its_peer_and_what_is_no_peer(ranks):
     method = make("ffl", shared=0, K=2)
-    names = {name for name, _ in method.named_parameters()}
+    steps(method, toy_batches(n=2), cases.sgd, epoch=0)
+    expected = dict(method.named_parameters())
+    names = expected.keys()
     of_peers = [{n for n in names if f"branches.{k}." in n or f"heads.{k}." in n} for k in (0, 1)]
-    for k, (here, weights, moved, whole, after, full, graphs) in enumerate(
+    for k, (moved, weights, with_state, here, whole, after, full, graphs) in enumerate(
         ranks.run(2, f"{MODULE}:shares")
     ):
         assert here == after == names - of_peers[1 - k]
-        assert weights == moved == len(here)
+        assert_same_tensors(moved, {name: expected[name] for name in moved})
+        assert weights == with_state == len(here)
         assert whole == (here if k else names)
         if k == 0:
             assert len(full["state"]) == len(names)
