@@ -69,7 +69,7 @@ def test_weights_in_the_cache_of_the_hub_need_no_connection(caches: Path, file: 
 def test_a_classifier_drawn_for_published_weights_is_no_larger_than_pytorch_draws_it(
     caches: Path,
 ) -> None:
-    """timm draws it from the number of classes: up to 0.58 for three."""
+    """The library draws it from the number of classes: up to 0.58 for three."""
     state = put_into_the_hub(caches)
 
     def largest(num_classes: int, pretrained: bool) -> float:

@@ -45,11 +45,11 @@ def reorder_classes(
 
 
 def renew_large_classifiers(network: Network) -> None:
-    """Draws last layers again, as PyTorch draws a layer, that a library drew twice as large or more.
+    """Draws a last layer again, as PyTorch does, that a library drew twice as large or more.
 
-    timm and torchvision draw those of EfficientNets, and timm those of MobileNets, from up to 1 over
-    the root of the number of classes. Before few classes and on published weights that is 10 to 30
-    times as large as nn.Linear's own: the first loss is above 20, and an epoch or more is lost. Call
+    timm and torchvision draw those of EfficientNets, and timm those of MobileNets, from up to 1
+    over the root of the number of classes. Before few classes and on published weights that is 10
+    to 30 times as large as nn.Linear's own: the first loss is above 20, and epochs are lost. Call
     this where a last layer was drawn for published weights, and not where it was loaded.
     """
     for layer in classifiers(network):
