@@ -232,12 +232,15 @@ def two(name, size):
     return [build_network(name, 10, image_size=(size, size)) for _ in range(2)]
 
 
+REAL = [("resnet8", 32), ("timm/test_resnet", 64), ("resnet32", 32)]
+
+
 @pytest.mark.parametrize(
     ("name", "size", "source"),
     [
-        *(("resnet8", 32, source) for source in ("real", "random", "smooth")),
-        *(("timm/test_resnet", 64, source) for source in ("real", "random", "smooth")),
-        ("resnet32", 32, "real"),
+        *(pytest.param(name, size, "real", marks=pytest.mark.long) for name, size in REAL),
+        *(("resnet8", 32, source) for source in ("random", "smooth")),
+        *(("timm/test_resnet", 64, source) for source in ("random", "smooth")),
         ("wrn_16_2", 32, "random"),
         ("timm/test_efficientnet", 64, "random"),
         ("timm/test_vit", 64, "smooth"),

@@ -259,14 +259,18 @@ def test_loops_of_others_sum_gradients_themselves(ranks):
 
 
 @pytest.fixture(scope="module")
-def trained(ranks):
+def trained(ranks, once):
     """What processes have of every method, and what one process has, by batch normalisation."""
-    found = {}
-    for size, bn in ((2, "frozen"), (3, "synchronised")):
-        together = ranks.run(size, f"{MODULE}:every_method", bn)
-        alone = cases.every_method(bn, together=False)
-        found[bn] = {v: ([of[v] for of in together], alone[v]) for v in cases.VARIANTS}
-    return found
+
+    def train(folder):
+        found = {}
+        for size, bn in ((2, "frozen"), (3, "synchronised")):
+            together = ranks.run(size, f"{MODULE}:every_method", bn)
+            alone = cases.every_method(bn, together=False)
+            found[bn] = {v: ([of[v] for of in together], alone[v]) for v in cases.VARIANTS}
+        torch.save(found, folder / "found.pt")
+
+    return torch.load(once("every_method_in_processes", train) / "found.pt", weights_only=False)
 
 
 @pytest.mark.parametrize("bn", ["frozen", "synchronised"])
