@@ -129,6 +129,18 @@ class Ranks:
         self._original.communicate()
 
 
+def train_one_run(ranks: Ranks, arguments: list[str], run: Path) -> str:
+    """What the first of two processes says that train one run; the other one says nothing."""
+    command = [*arguments, "--out", str(run)]
+    with ranks.started(2, "distributed_cases:one_writer", command):
+        pass
+    (first, second), status = ranks.logs(), ranks.status
+    assert status == [0, 0], (first, second)
+    assert second == ""
+    assert first.count("epoch 2/2") == 1
+    return first
+
+
 def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
