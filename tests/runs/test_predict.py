@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -136,6 +137,15 @@ def test_what_cannot_be_predicted_is_one_line(
     assert (done.returncode, done.stdout) == (2, "")
     assert answer in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_a_folder_that_cannot_be_written_is_found_out_before_anything_is_computed(
+    ffl: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda place, mode: (str(place), mode) != (".", os.W_OK))
+    done = codistill("predict", ffl, "none.jpg", "--out", "x.csv", cwd=pictures)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "codistill: error: --out x.csv: its folder cannot be written\n"
 
 
 def test_a_run_is_known_by_its_student_too(ffl: Path, tmp_path: Path) -> None:

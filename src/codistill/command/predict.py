@@ -1,6 +1,7 @@
 """`codistill predict`: classifies photographs."""
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -71,6 +72,8 @@ def main(argv: list[str]) -> int:
     out = files.place_of(options.out) if options.out else None
     if out is not None and not (out.is_file() if out.exists() else out.parent.is_dir()):
         raise InputError(f"--out {out} is no file in a folder that is there")
+    if out is not None and not os.access(out.parent, os.W_OK):
+        raise InputError(f"--out {out}: its folder cannot be written")
     images = image_files(options.images)
     student = open_classifier(
         options.model, options.of, options.device, options.trust_code == "true"
