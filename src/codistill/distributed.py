@@ -11,6 +11,7 @@ piece: they exchange what their peers compute.
 
 import contextlib
 import datetime
+import importlib
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -145,6 +146,9 @@ def joined() -> Iterator[Place]:
         return
     if not dist.is_available():
         raise InputError(f"this PyTorch ({torch.__version__}) is built without torch.distributed")
+    # Imported before the group exists, which its default arguments would keep for ever: the threads
+    # of gloo would then free tensors while the interpreter ends, which aborts the process.
+    importlib.import_module("torch.distributed.nn.functional")
     from torch.distributed.distributed_c10d import PrefixStore
     from torch.distributed.rendezvous import rendezvous
 

@@ -1,6 +1,7 @@
 """Several processes against one: real ones that talk by gloo, in float64."""
 
 import itertools
+from pathlib import Path
 
 import distributed_cases as cases
 import pytest
@@ -217,6 +218,11 @@ def test_tensors_of_all_kinds_are_added_up(ranks):
         assert all(torch.equal(x, torch.full((2, 3), 6, dtype=x.dtype)) for x in ours[:3])
         assert torch.equal(ours[3], 3 * torch.arange(24.0).view(1, 2, 3, 4))
         assert all(torch.equal(x, torch.full((2, 3), 1, dtype=x.dtype)) for x in theirs)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are listed by Linux")
+def test_no_thread_is_left_that_would_abort_the_end(ranks):
+    assert ranks.run(2, f"{MODULE}:threads_left") == [[], []]
 
 
 def test_all_stop_at_the_same_step(ranks):
