@@ -5,21 +5,28 @@
 
 One process trains FFL on batches of B images; then W processes train on the same batches, each on
 its piece, with as many threads each; then, if W is a multiple of the peers, with a peer each, or
-with several processes for a peer (--placement peers). Talking is the time within what processes
-send, in the process that talks longest; waiting for a slower one is part of it. The bytes are those
-that a ring sends from each of n processes: 2 (n - 1) / n of what is summed, (n - 1) / n of what one
-of them gives to all. Tensors are those of a step at its peak, as `codistill inspect` estimates
-them, in the process that has most. The last figures are calculated, not measured: two ResNet-50,
-128 images for each of 8 GPUs, 85 ms a step, by networks of three speeds.
+with several processes for a peer (--placement peers). Talking is the time that a step waits for
+what processes send, in the process that waits longest; waiting for a slower one is part of it.
+Gradients of more than 25 MB travel during the backward pass; rounds in which they travel after it
+come in between. The bytes are those that a ring sends from each of n processes: 2 (n - 1) / n of
+what is summed, (n - 1) / n of what one of them gives to all. Tensors are those of a step at its
+peak, as `codistill inspect` estimates them, in the process that has most. The last figures are
+calculated, not measured: two ResNet-50, 128 images for each of 8 GPUs, 85 ms a step, by networks of
+three speeds.
+
+Overlap needs a network that takes time: on one machine, `tc qdisc add dev lo root tbf rate 1gbit
+burst 1mb latency 50ms` makes it as slow as that; `tc qdisc del dev lo root` ends it.
 """
 
 import argparse
 import os
 import socket
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
+from unittest import mock
 
 import torch
 import torch.distributed as dist
@@ -27,9 +34,11 @@ from torch import multiprocessing
 
 from codistill import TrainingState, distributed
 from codistill.analysis.cost.memory import estimate_memory
+from codistill.methods import gradient_sums
+from codistill.methods.gradient_sums import GradientSums
 from codistill.training.fit import train_epoch
 from figures import Figure, arguments, report
-from interleave import WARM_UP_STEPS
+from interleave import WARM_UP_STEPS, ratio
 from ours import SGD, batches, build_method, random_split
 
 _STEP = 0.085  # seconds: one ResNet-50 at 3,000 images/s in bf16, which is assumed
@@ -78,8 +87,14 @@ def of_placement(
     median = statistics.median(step)
     most = {key: max(of_one[key] for of_one in found) for key in ("bytes", "calls", "tensors")}
     against = statistics.median(alone) / median
+    if found[0]["after"]:
+        after = [max(of) for of in zip(*(of_one["after"] for of_one in found), strict=True)]
+        overlap = [ratio(f"{name}: against sums after backward", after, step)]
+    else:  # one message, which nothing overlaps
+        overlap = []
     return [
         Figure(name, options.batch / median, unit="images/s"),
+        *overlap,
         Figure(f"{name}: against 1", against, best=min(alone) / min(step)),
         Figure(f"{name}: talking, of a step", 100 * talk / median, unit="%", better="lower"),
         Figure(f"{name}: sent by each in a step", most["bytes"] / 1e6, unit="MB", better="lower"),
@@ -89,7 +104,7 @@ def of_placement(
 
 
 def modelled(processes: int, speed: float) -> float:
-    """The share of a step that sums take after the backward pass, without any overlap."""
+    """The share of a step that sums take, whether or not the backward pass hides them."""
     return 2 * (processes - 1) / processes * _GRADIENTS / speed / _STEP
 
 
@@ -123,8 +138,8 @@ class Talk:
 
     def __init__(self) -> None:
         self.clear()
-        for name in ("add_up", "exchange"):
-            setattr(distributed, name, self._timed(getattr(distributed, name)))
+        for where, name in ((distributed, "exchange"), (GradientSums, "finish")):
+            setattr(where, name, self._timed(getattr(where, name)))
         for name, share in (("all_reduce", 2), ("broadcast", 1)):
             setattr(dist, name, self._counted(getattr(dist, name), share))
 
@@ -166,22 +181,35 @@ def _measured(options: argparse.Namespace, placement: str) -> dict[str, Any]:
     talk = Talk()
     train = batches(split, options.batch, state.method.views)
     seconds, talking = [], []
+    after: list[float] = []  # with sums after the backward pass, one round in turn with each other
+    of_weights = sum(w.nbytes for w in state.method.parameters())
+    overlapped = distributed.team().size > 1 and of_weights > gradient_sums.MESSAGE
     for epoch in range(-(-WARM_UP_STEPS // options.steps) + options.rounds):
-        train.start_at(epoch)
+        if overlapped:
+            with mock.patch.object(gradient_sums, "MESSAGE", sys.maxsize):
+                after.append(_round(state, train, epoch) / options.steps)
         talk.clear()
-        begin = time.perf_counter()
-        train_epoch(state, train)
-        seconds.append((time.perf_counter() - begin) / options.steps)
+        seconds.append(_round(state, train, epoch) / options.steps)
         talking.append(talk.seconds / options.steps)
-        state.end_epoch({})
     counted = slice(-options.rounds, None)
     return {
         "seconds": seconds[counted],
+        "after": after[counted],
         "talking": talking[counted],
         "bytes": talk.bytes / options.steps,
         "calls": talk.calls / options.steps,
         "tensors": tensors,
     }
+
+
+def _round(state: TrainingState, train: Any, epoch: int) -> float:
+    """The seconds that an epoch takes."""
+    train.start_at(epoch)
+    begin = time.perf_counter()
+    train_epoch(state, train)
+    seconds = time.perf_counter() - begin
+    state.end_epoch({})
+    return seconds
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from codistill.command.main import main
 from codistill.data.batches.in_memory import Augmentation, EvalBatches, TrainBatches
 from codistill.data.batches.mixing import MixedBatches, Mixing
 from codistill.data.normalisation import Normalisation
+from codistill.methods import gradient_sums
 from codistill.methods.minimize import Updates
 from codistill.names import METHODS
 from codistill.training import state as state_file
@@ -112,9 +113,16 @@ def train(variant, bn="frozen", epochs=2, options=None, method=None, **batches):
     return state.result.state_dict(), state.history
 
 
+def in_many_messages():
+    """Sums leave during the backward pass, as those of large networks do."""
+    gradient_sums.MESSAGE, gradient_sums._LAST = 20000, 2000
+
+
 def every_method(bn, together=True):
     """What `train` returns of each variant."""
     taught()
+    if bn == "synchronised" and together:  # which sums in the backward pass as well
+        in_many_messages()
     with distributed.joined() if together else contextlib.nullcontext():
         epochs = 2 if bn == "frozen" else 1
         return {variant: train(variant, bn, epochs, n=21) for variant in VARIANTS}
@@ -185,6 +193,8 @@ OPTIONS = {
 
 def with_options(together=True):
     """DML with each of the options."""
+    if together:
+        in_many_messages()
     with distributed.joined() if together else contextlib.nullcontext():
         return {name: train("dml", epochs=1, **options) for name, options in OPTIONS.items()}
 

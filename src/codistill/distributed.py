@@ -227,9 +227,18 @@ def piece(images: int, unit: int = 1) -> range:
 @torch.no_grad()
 def add_up(tensors: Sequence[Tensor]) -> None:
     """Replaces every tensor by its sum over the team; all give the same shapes."""
-    _, size, handle = team()
-    if size > 1:
-        _in_one_message(tensors, lambda flat: dist.all_reduce(flat, group=handle))
+    if team().size > 1:
+        start_adding_up(tensors)()
+
+
+@torch.no_grad()
+def start_adding_up(tensors: Sequence[Tensor]) -> Callable[[], None]:
+    """Begins what `add_up` does, and returns a function that ends it.
+
+    What is computed in between does not wait. Tensors of the CPU must not change until the end.
+    """
+    handle = team().handle
+    return _start(tensors, lambda flat: dist.all_reduce(flat, group=handle, async_op=True))
 
 
 @torch.no_grad()
@@ -290,17 +299,37 @@ def take_from_first(tensors: Iterable[Tensor]) -> None:
 
 def _in_one_message(tensors: Iterable[Tensor], send: Callable[[Tensor], object]) -> None:
     """Overwrites tensors by what `send` makes of them, laid end to end: one message a kind."""
+    _start(tensors, send)()
+
+
+def _start(tensors: Iterable[Tensor], send: Callable[[Tensor], Any]) -> Callable[[], None]:
+    """Sends copies, and returns a function that waits for them and overwrites the tensors.
+
+    Args:
+        tensors: what is sent, one message a kind.
+        send: sends a vector, and returns a `Work` to wait for, or None after the end.
+    """
     kinds: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
     for tensor in tensors:
         kinds.setdefault((tensor.device, tensor.dtype), []).append(tensor)
+    sent = []
     for group in kinds.values():
         flat = torch.cat([tensor.reshape(-1) for tensor in group])
         with _talking():
-            send(flat)
-        parts = flat.split([tensor.numel() for tensor in group])
-        torch._foreach_copy_(
-            group, [x.view(tensor.shape) for x, tensor in zip(parts, group, strict=True)]
-        )
+            sent.append((group, flat, send(flat)))
+
+    @torch.no_grad()
+    def finish() -> None:
+        for group, flat, work in sent:
+            if work is not None:
+                with _talking():
+                    work.wait()
+            parts = flat.split([tensor.numel() for tensor in group])
+            torch._foreach_copy_(
+                group, [x.view(tensor.shape) for x, tensor in zip(parts, group, strict=True)]
+            )
+
+    return finish
 
 
 def of_all(value: _T) -> list[_T]:

@@ -11,6 +11,7 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from codistill import distributed
+from codistill.methods.gradient_sums import GradientSums
 
 MEASURE = "measure/"
 """The beginning of a measurement's name; a step returns measurements beside its loss terms."""
@@ -120,11 +121,13 @@ class Updates:
         for w, gradient in zip(weights, earlier, strict=True):
             w.grad = gradient  # Accelerate's zero_grad leaves those of parts where they are
         scaler = self._scaler(optimizer, loss.device)
-        with torch.autocast(loss.device.type, enabled=False):
+        joint = self._last and distributed.team().size > 1
+        sums = GradientSums(weights) if joint else contextlib.nullcontext()
+        with torch.autocast(loss.device.type, enabled=False), sums:
             self._backward(scaler.scale(loss if share == 1 else loss * share))
         if self._last:
-            if distributed.team().size > 1:
-                self._add_up(weights, piece)
+            if isinstance(sums, GradientSums):
+                self._add_up(sums, piece)
             if self.elsewhere is not None and self._scaled:
                 self.elsewhere.spread_overflow(optimizer, loss.detach())
             if self.clip_norm is not None:
@@ -151,12 +154,11 @@ class Updates:
             torch.nn.utils.clip_grads_with_norm_(weights, longest, norm)
 
     @torch.no_grad()
-    def _add_up(self, weights: list[Tensor], piece: float) -> None:
+    def _add_up(self, gradients: GradientSums, piece: float) -> None:
         """Adds gradients and statistics up over the team."""
         if self.statistics:
             torch._foreach_mul_(self.statistics, piece)
-        gradients = [w.grad for w in weights if w.grad is not None]
-        distributed.add_up([*gradients, *self.statistics])
+        gradients.finish(self.statistics)
 
     def state_dict(self, optimizers: Mapping[str, Optimizer]) -> dict[str, Any]:
         """The scale of each optimizer's losses, by the optimizer's name; empty without scaling."""
