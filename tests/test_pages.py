@@ -261,8 +261,8 @@ def test_options_that_the_pages_name_exist() -> None:
 
 
 FOREIGN = """
-aim clearml comet_ml dvclive tc mlflow swanlab tmux mount mallopt DistributedSampler replicate profiler
-torchtext legacy KD_Lib optimize_for_inference get_float32_matmul_precision matmul loss_scaler
+aim clearml comet_ml dvclive tc mlflow swanlab tmux mallopt DistributedSampler replicate profiler
+mount torchtext legacy KD_Lib optimize_for_inference get_float32_matmul_precision matmul loss_scaler
 max_steps every_n_train_steps on_train_epoch_end load_best_model_at_end pyproject toml constraints
 MLFLOW_TRACKING_URI TRACKIO_DIR MALLOC_TRIM_THRESHOLD_ MALLOC_MMAP_THRESHOLD_ training_set sd1000
 sg CE _cifar100 _cinic10 NAME_resnet32_cifar100 NAME_resnet8_cifar100_short
