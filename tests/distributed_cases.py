@@ -94,9 +94,10 @@ def method_of(variant, seed=0):
     return make(name, shared=shared, seed=seed, **options).double()
 
 
-def train(variant, bn="frozen", epochs=2, options=None, method=None, **batches):
+def train(variant, bn="frozen", epochs=2, options=None, method=None, recompute=False, **batches):
     """Tensors of a method after two epochs, and its records."""
     method = method or method_of(variant, seed=distributed.rank())  # the first one's weights count
+    method.peers.recompute = recompute
     if bn == "frozen":
         held_still(method)
     elif bn == "synchronised":
@@ -188,6 +189,7 @@ OPTIONS = {
     "averaged": {"options": {"ema": 0.9}},
     "frozen": {"options": {"freeze": 1}},
     "few images": {"n": 35},
+    "recomputed": {"bn": "synchronised", "recompute": True},
 }
 
 

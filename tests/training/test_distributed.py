@@ -6,12 +6,13 @@ from pathlib import Path
 import distributed_cases as cases
 import pytest
 import torch
-from toys import C, assert_same_tensors, toy_split
+from toys import C, assert_same_tensors, make, toy_split
 
 from codistill import Batch, InputError, distributed
 from codistill.data.batches.in_memory import Augmentation, EvalBatches, TrainBatches
 from codistill.data.batches.mixing import MixedBatches, Mixing
 from codistill.distributed import Place
+from codistill.training import sync_bn
 
 MODULE = "distributed_cases"
 
@@ -262,6 +263,16 @@ def test_loops_of_others_sum_gradients_themselves(ranks):
     for state in ranks.run(3, f"{MODULE}:loop_of_others"):
         for name, x in expected.state_dict().items():
             torch.testing.assert_close(state[name], x, rtol=0, atol=1e-9)
+
+
+def test_normalisation_on_gpus_is_that_of_the_team(monkeypatch):
+    method = make("dml")
+    team = distributed.Group(0, 2, "the processes of peer 0")
+    monkeypatch.setattr(distributed, "_division", distributed._Division(2, team, team))
+    monkeypatch.setattr(sync_bn, "device_of", lambda _: torch.device("cuda"))
+    sync_bn.synchronise(method)
+    norms = [m for m in method.modules() if isinstance(m, torch.nn.SyncBatchNorm)]
+    assert {norm.process_group for norm in norms} == {team.handle}
 
 
 @pytest.fixture(scope="module")

@@ -37,7 +37,9 @@ class _StatisticsHeld(AbstractContextManager[None]):
         norms = [m for m in self._stage.modules() if isinstance(m, _BatchNorm) and m.training]
         self._before = [(m, m.momentum, m.num_batches_tracked) for m in norms]
         for m in norms:
-            m.momentum, m.num_batches_tracked = 0.0, None
+            m.momentum = 0.0
+            if m.num_batches_tracked is not None:
+                m.num_batches_tracked = m.num_batches_tracked.clone()
 
     def __exit__(self, *error: Any) -> None:
         for m, momentum, count in self._before:

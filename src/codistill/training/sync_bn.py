@@ -36,7 +36,6 @@ def synchronise(method: Method) -> None:
     for name, module in method.named_modules():
         if type(module) in _PLAIN:
             module.__class__ = kind
-            module.process_group = None
         elif isinstance(module, _BatchNorm) and type(module) is not kind:
             raise InputError(
                 f"sync_bn knows no {type(module).__name__}, which {name} is: leave it out, or give "
@@ -45,6 +44,10 @@ def synchronise(method: Method) -> None:
 
 
 class _OnGpu(nn.SyncBatchNorm):
+    @property
+    def process_group(self) -> Any:  # type: ignore[override]
+        return distributed.team().handle  # no attribute, which copies of a module would copy
+
     def forward(self, x: Tensor) -> Tensor:
         return _BatchNorm.forward(self, x) if _repeated else super().forward(x)
 
