@@ -235,7 +235,8 @@ def add_up(tensors: Sequence[Tensor]) -> None:
 def start_adding_up(tensors: Sequence[Tensor]) -> Callable[[], None]:
     """Begins what `add_up` does, and returns a function that ends it.
 
-    What is computed in between does not wait. Tensors of the CPU must not change until the end.
+    What is computed in between does not wait. Copies travel: the end overwrites what the tensors
+    have become in between.
     """
     handle = team().handle
     return _start(tensors, lambda flat: dist.all_reduce(flat, group=handle, async_op=True))

@@ -4,10 +4,13 @@ import pytest
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
+from toys import make, sgd, toy_batches
 
-from codistill import distributed
+from codistill import TrainingState, distributed
 from codistill.methods import gradient_sums
 from codistill.methods.gradient_sums import GradientSums
+from codistill.methods.minimize import Updates, minimize
+from codistill.methods.optimizers import in_groups, shares_of
 
 
 @pytest.fixture
@@ -91,13 +94,24 @@ def test_a_weight_without_a_gradient_holds_back_what_comes_after_it(sent):
     with GradientSums(weights) as sums:
         backward([weights[0], weights[1], weights[3]], when)
     sums.finish()
-    assert when == ["left", "end", "left", "came", "came"]
-    assert sizes(messages) == [[8], [2, 8]]
+    assert when == ["left", "end"] + ["left"] * 3 + ["came"] * 4
+    assert sizes(messages) == [[8], [], [8], [2]]
     weights[2].requires_grad_(False)  # frozen: nobody waits for it
     when.clear()
     with GradientSums(weights) as sums:
         backward([weights[0], weights[1], weights[3]], when)
     assert when == ["left", "left", "end"]
+
+
+def test_messages_are_the_same_where_an_earlier_part_made_the_gradient(sent):
+    messages, _ = sent
+    weights = layers(2, 8, 8, 8)
+    weights[2].grad = torch.ones(8)  # other processes may make it in the last part
+    with GradientSums(weights) as sums:
+        backward([weights[0], weights[1], weights[3]])
+    sums.finish()
+    assert sizes(messages) == [[8], [8], [8], [2]]
+    assert torch.equal(weights[2].grad, torch.full((8,), 2.0))
 
 
 def test_messages_leave_in_one_order_whatever_is_ready_first(sent):
@@ -132,3 +146,40 @@ def test_a_gradient_that_changes_after_it_was_sent(sent):
 
     with GradientSums(weights), pytest.raises(RuntimeError, match="use_reentrant=False"):
         twice().backward()
+
+
+def test_a_backward_pass_of_others_may_change_gradients_after_it(sent, monkeypatch):
+    messages, when = sent
+    monkeypatch.setattr(distributed, "team", lambda: distributed.Group(0, 2))
+    weights = layers(2, 7, 8)
+    before = [w.detach().clone() for w in weights]
+
+    def of_others(loss):
+        loss.backward(retain_graph=True)
+        loss.backward()  # an error where messages have left
+        weights[1].grad.fill_(3.0)
+        weights[2].grad = torch.full((8,), 5.0)
+        when.append("end")
+
+    with Updates(backward=of_others).active():
+        loss = (weights[0].sum() * weights[1].sum() * weights[2].sum()).tanh()
+        minimize({"loss": loss}, torch.optim.SGD(weights, lr=1.0))
+    assert when == ["end"] + ["left"] * 3 + ["came"] * 3
+    assert sizes(messages) == [[8], [7], [2]]
+    torch.testing.assert_close(weights[1].data, before[1] - 6.0)
+    torch.testing.assert_close(weights[2].data, before[2] - 10.0)
+
+
+def test_groups_of_an_optimizer_do_not_hold_messages_back(sent, monkeypatch):
+    _, when = sent
+    monkeypatch.setattr(distributed, "team", lambda: distributed.Group(0, 2))
+    method = make("dml", shared=0)
+    convolution, norm, *_ = method.parameters()  # whose gradients come last
+    norm.register_hook(lambda _: when.append("first layer"))
+    state = TrainingState(method, in_groups(sgd, shares_of(method.peers, 1.0, decay_norms=False)))
+    decayed, others = state.optimizers["main"].param_groups
+    assert decayed["params"][0] is convolution
+    assert others["params"][0] is norm
+    with state.updates.active():
+        method.training_step(next(iter(toy_batches())), state.optimizers, 0)
+    assert when.index("first layer") > 0.9 * when.count("left")

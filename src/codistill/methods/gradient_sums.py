@@ -15,9 +15,10 @@ _LAST = 1 << 20  # bytes: what no computation hides
 class GradientSums:
     """Sums the gradients of weights over the team: a context manager for a backward pass.
 
-    Gradients are grouped into messages. A message leaves as soon as it has all its gradients and
-    the one before has left, so that all processes send in one order. The weights of the first
-    layers, whose gradients come last, travel in `finish`.
+    Gradients are grouped into messages, the same in all processes. A message leaves as soon as it
+    has all its gradients and the one before has left, so that all processes send in one order. The
+    rest leaves in `finish`: the gradients of the first layers, which come last, and what waits for
+    a weight without a gradient. Without the context manager, all leave in `finish`.
 
     Args:
         weights: the weights, in the order of the forward pass.
@@ -52,8 +53,10 @@ class GradientSums:
 
         Weights without a gradient have to have none in all processes.
         """
-        rest = [w for of_one in reversed(self._messages[self._left :]) for w in of_one]
-        self._finish.append(distributed.start_adding_up([*_gradients(rest), *statistics]))
+        *rest, last = self._messages[self._left :]
+        for of_one in rest:
+            self._send(_gradients(of_one))
+        self._send([*_gradients(last), *statistics])
         for finish in self._finish:
             finish()
 
@@ -67,9 +70,11 @@ class GradientSums:
             )
         self._missing[i].discard(weight)
         while self._left < len(self._messages) - 1 and not self._missing[self._left]:
-            gradients = _gradients(self._messages[self._left])
-            self._finish.append(distributed.start_adding_up(gradients))
-            self._left += 1
+            self._send(_gradients(self._messages[self._left]))
+
+    def _send(self, tensors: Sequence[Tensor]) -> None:
+        self._finish.append(distributed.start_adding_up(tensors))
+        self._left += 1
 
 
 def _gradients(weights: Sequence[Tensor]) -> list[Tensor]:

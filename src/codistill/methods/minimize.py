@@ -1,7 +1,7 @@
 """The one place where loss terms become an update of the weights."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any, Protocol
 
@@ -58,7 +58,8 @@ class Updates:
     Args:
         clip_norm: largest norm of the gradient of all weights of an optimizer together; a longer
             one is shortened to it. None leaves gradients as they are.
-        backward: runs the backward pass of a scalar loss. Default: `Tensor.backward`.
+        backward: runs the backward pass of a scalar loss, and may change gradients after it; those
+            of several processes are then summed when it has ended. Default: `Tensor.backward`.
         step: steps an optimizer, whose gradients are complete. Clip here what `backward` scaled.
             Default: `optimizer.step()`.
 
@@ -66,6 +67,8 @@ class Updates:
         statistics: buffers of which processes take the mean with every step, each with its share of
             the batch: the statistics of batch normalisation. One process leaves them as they are.
         elsewhere: the gradients of peers that other processes have; None if there are none.
+        places: the place of each weight in the forward pass, by which gradients are sent to other
+            processes. Default: that in the optimizer.
     """
 
     def __init__(
@@ -78,6 +81,7 @@ class Updates:
         self._backward, self._step = backward, step
         self.statistics: list[Tensor] = []
         self.elsewhere: OtherGradients | None = None
+        self.places: Mapping[Tensor, int] = {}
         self._scaled = False
         self._part, self._last = 1.0, True
         self._piece: float | None = None
@@ -122,11 +126,12 @@ class Updates:
             w.grad = gradient  # Accelerate's zero_grad leaves those of parts where they are
         scaler = self._scaler(optimizer, loss.device)
         joint = self._last and distributed.team().size > 1
-        sums = GradientSums(weights) if joint else contextlib.nullcontext()
-        with torch.autocast(loss.device.type, enabled=False), sums:
+        sums = GradientSums(self._in_order(weights)) if joint else None
+        during = sums if self._backward is Tensor.backward else None
+        with torch.autocast(loss.device.type, enabled=False), during or contextlib.nullcontext():
             self._backward(scaler.scale(loss if share == 1 else loss * share))
         if self._last:
-            if isinstance(sums, GradientSums):
+            if sums is not None:
                 self._add_up(sums, piece)
             if self.elsewhere is not None and self._scaled:
                 self.elsewhere.spread_overflow(optimizer, loss.detach())
@@ -143,6 +148,9 @@ class Updates:
             for w in weights:  # other optimizers of an alternating method may hold them too
                 w.grad = None
         torch.clear_autocast_cache()  # it holds the weights as they were before this step
+
+    def _in_order(self, weights: Iterable[Tensor]) -> list[Tensor]:
+        return sorted(weights, key=lambda w: self.places.get(w, len(self.places)))
 
     def _clip(
         self, weights: list[Tensor], optimizer: Optimizer, longest: float, like: Tensor

@@ -69,6 +69,7 @@ class TrainingState:
         self.optimizers = method.optimizers(make_optimizer or _paper_sgd)
         self.placement = Placement(method, self.optimizers) if placement == "peers" else None
         self.updates.elsewhere = self.placement
+        self.updates.places = {w: i for i, w in enumerate(method.parameters())}
         self._average = Average(method, self.options.ema) if self.options.ema else None
         self._frozen = frozen_stages(method, self.options.freeze)
         for group in self._groups():
