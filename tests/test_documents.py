@@ -195,6 +195,7 @@ def test_the_page_on_networks_has_them_all_in_order() -> None:
     assert re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE) == list(NETWORKS)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_page_on_networks_says_what_they_are(name: str) -> None:
     page = (ROOT / "docs" / "networks.md").read_text()

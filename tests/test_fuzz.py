@@ -119,6 +119,7 @@ def damages() -> Iterator[st.SearchStrategy[Callable[[bytes], bytes]]]:
     yield st.builds(twice, share, st.integers(1, 200))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", READERS)
 @given(damage=st.one_of(*damages()))
 @FEW
@@ -185,6 +186,7 @@ def _tree(name: str, text: str) -> str:
     return json.dumps(tree)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", TREES)
 @given(data=st.data())
 @FEW

@@ -261,6 +261,7 @@ def test_a_method_trains_in_every_manner(case: Case, device: torch.device) -> No
     check(case, device)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_is_summarised_analysed_and_exported(
     name: str, device: torch.device, tmp_path: Path

@@ -12,13 +12,14 @@ from codistill.names import METHODS
 
 ROOT = Path(__file__).parents[2]
 
+pytestmark = pytest.mark.long  # facts takes five seconds
+
 
 @pytest.fixture(scope="module")
 def facts():
     return {name: overview(name) for name in METHODS}
 
 
-@pytest.mark.long
 def test_every_method_but_independent_names_its_paper_and_year(facts):
     for name, o in facts.items():
         assert o.idea, name

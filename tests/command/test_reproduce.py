@@ -37,6 +37,7 @@ def classes_and_size(row: Row) -> tuple[int, tuple[int, int]]:
     return known.num_classes or 10, known.image_size or (size, size)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [n for n in EACH if n not in OTHER_IMAGES])
 def test_every_method_of_a_table_can_be_built(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("codistill.settings.build_method.build_network", build_once)
@@ -53,6 +54,7 @@ def test_every_method_of_a_table_can_be_built(name: str, monkeypatch: pytest.Mon
             assert row.config.shared == 0, row.label
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [n for n in EACH if n not in OTHER_IMAGES])
 def test_every_row_of_a_short_table_takes_a_step(name: str) -> None:
     for row in comparison(name, "short").rows:

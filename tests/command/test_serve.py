@@ -219,6 +219,7 @@ CHROMIUM = next(
 )
 
 
+@pytest.mark.long
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
 def test_a_browser_shows_every_answer(port: int, tmp_path: Path) -> None:
     sync_api = pytest.importorskip("playwright.sync_api")

@@ -380,6 +380,7 @@ def test_a_run_that_another_process_trains_is_waited_for(
     assert said.count("independent_resnet8_seed0 waits: another process trains it") == 1
 
 
+@pytest.mark.long
 def test_the_example_runs(tmp_path: Path, launcher: InThisProcess) -> None:
     tree = yaml.safe_load((ROOT / "examples" / "compare_digits.yaml").read_text())
     tree["seeds"] = tree["seeds"][:1]

@@ -29,6 +29,7 @@ every_method = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.long
 @every_method
 def test_every_classifier_learns(name, shared):
     """Within 16 epochs, of which half are enough for most methods."""
@@ -235,7 +236,10 @@ def never_left(name, shared):
     return method, batches.saved, fit(method, batches, epochs=2, lr_at=halve, state=training)
 
 
-@pytest.mark.parametrize(("epoch", "step"), LEFT)
+@pytest.mark.parametrize(
+    ("epoch", "step"),
+    [pytest.param(*at, marks=[] if at == LEFT[1] else pytest.mark.long) for at in LEFT],
+)
 @every_method
 def test_a_resumed_training_equals_one_that_was_never_left(name, shared, epoch, step):
     method, saved, whole = never_left(name, shared)

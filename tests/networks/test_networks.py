@@ -74,6 +74,7 @@ def test_every_network_is_compared_with_a_published_count():
     assert {name for name, *_ in PUBLISHED} == set(NETWORKS)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "millions"),
     [
@@ -92,6 +93,7 @@ def test_a_network_has_the_multiply_adds_that_chenyaofo_publishes(name, millions
     assert f"{counter.get_total_flops() / 4e6:.2f}" == millions
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("size", [32, 64])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_channels_and_reductions_are_those_of_the_maps(name, size):

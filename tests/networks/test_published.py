@@ -66,6 +66,7 @@ def test_weights_in_the_cache_of_the_hub_need_no_connection(caches: Path, file: 
     assert_loaded(put_into_the_hub(caches, file))
 
 
+@pytest.mark.long
 def test_a_classifier_drawn_for_published_weights_is_no_larger_than_pytorch_draws_it(
     caches: Path,
 ) -> None:
@@ -140,6 +141,7 @@ def test_a_file_of_weights_takes_the_place_of_the_published(tmp_path: Path) -> N
     assert torch.equal(peer["conv_stem.weight"], state["conv_stem.weight"])
 
 
+@pytest.mark.long
 def test_photographs_go_from_a_folder_to_a_student(
     caches: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,6 +28,7 @@ def five_steps(name, shared, recompute, precision=torch.float64):
     return losses, gradients, method.state_dict()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "shared"), [(name, s) for name in METHODS for s in (0, 2) if can_share(name, s)]
 )

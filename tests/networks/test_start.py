@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import pytest
 from commands_of import TINY
 from data_fakes import make_fake, write_class_folders
 
@@ -22,6 +23,7 @@ sys.exit(main(sys.argv[1:]))
 LATER = {"matplotlib", "scipy", "sklearn", "pandas", "timm", "torchvision", "datasets", "submitit"}
 
 
+@pytest.mark.long
 def test_the_first_step_comes_soon_and_without_what_it_does_not_need(tmp_path):
     images = tmp_path / "images"
     images.mkdir()

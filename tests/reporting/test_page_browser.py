@@ -129,6 +129,7 @@ def test_a_table_says_that_it_scrolls_where_it_does(opened: Any) -> None:
     assert all(scrolls == hint for scrolls, hint in said)
 
 
+@pytest.mark.long
 def test_words_of_a_figure_can_be_read_on_a_phone(opened: Any) -> None:
     sizes = opened.evaluate(
         """[...document.querySelectorAll('img.drawing')].map(i => {

@@ -60,6 +60,7 @@ def test_a_transformer_and_a_convnext_beside_a_mobilenet_survive_kills(
     torch.testing.assert_close(*averages, rtol=0, atol=0)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("keep", ["best", "smallest", "student", "peer0", "peer1"])
 def test_what_is_kept_of_each_choice_is_the_average(keep: str, tmp_path: Path) -> None:
     path = train(

@@ -125,6 +125,7 @@ def test_another_seed_gives_another_run(finished: Path, tmp_path: Path) -> None:
     assert first["loss/ce"] != other["loss/ce"]
 
 
+@pytest.mark.long
 def test_a_run_killed_at_random_times_ends_with_the_same_bits(
     finished: Path, tmp_path: Path, copies: Copies
 ) -> None:
@@ -300,6 +301,7 @@ def test_a_run_goes_on_only_with_the_data_that_it_began_with(tmp_path: Path) -> 
         list(Run(run.path).train())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("size", [0, 1000, 5000, 100_000])
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(size: int, trained: Path) -> None:
     weights = (trained / "weights.safetensors").read_bytes()

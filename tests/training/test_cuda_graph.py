@@ -90,6 +90,7 @@ def batches_of(views, sizes):
     return [toy_batches(views, n=1, B=B, seed=i)[0] for i, B in enumerate(sizes)]
 
 
+@pytest.mark.long
 @every_method
 def test_recorded_steps_train_to_the_same_bits(name, shared):
     batches = batches_of(make(name, shared).views, [8] * 6 + [5])

@@ -74,6 +74,7 @@ def test_no_normalisation_is_left_and_every_classifier_is_what_it_was(name, shar
     assert_same_classifiers(fast, method)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["resnet8", "wrn_16_1", "mobilenet_v2"])
 def test_networks_are_folded_where_a_normalisation_follows_a_convolution(name):
     method = lived(Independent(Peers([build_network(name, C)])))
