@@ -1,9 +1,10 @@
-"""A table of a comparison on its held-out images: python results/held_out.py FOLDER
+"""A table of a comparison over its last five epochs: python results/last_five.py FOLDER
 
 For each method the mean of the last five epochs, over peers and seeds, and the difference to the
-networks alone, seed by seed. "D right" is the share of maps that AFD's discriminators tell right,
-in the first epoch and in the last five. `codistill compare` reports on test images; this reads
-`val/` in the histories of its runs.
+networks alone, seed by seed: on the held-out images, or, where a comparison has none, on the test
+images. "own" are classifiers that a method adds. "D right" is the share of maps that AFD's
+discriminators tell right, in the first epoch and in the last five. `codistill compare` reports the
+last epoch; this reads the histories of its runs.
 """
 
 import json
@@ -11,7 +12,6 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
 
 LAST = 5  # epochs, which `evaluate_every` always evaluates
 
@@ -39,17 +39,31 @@ def main(folder: Path) -> None:
         name, _, seed = run.name.rpartition("_seed")
         rows[name.rpartition("_")[0]][int(seed)] = last_epochs(run)
 
-    def peers(of: dict[str, float]) -> float:
-        return mean(v for k, v in of.items() if k.startswith("val/top1/peer"))
-
     alone = rows["independent"]
-    head = ["setting", "seeds", "mean peer", "against alone, seed by seed", "ensemble", "D right"]
+    images = "val" if any(k.startswith("val/") for of in alone.values() for k in of) else "test"
+    top1 = f"{images}/top1/"
+
+    def classifiers(of: dict[str, float]) -> list[str]:
+        return [k.removeprefix(top1) for k in of if k.startswith(top1)]
+
+    def peers(of: dict[str, float]) -> float:
+        return mean(of[top1 + n] for n in classifiers(of) if n.startswith("peer"))
+
+    adversarial = any("first" in of for by_seed in rows.values() for of in by_seed.values())
+    head = ["setting", "seeds", "mean peer", "against alone, seed by seed", "ensemble", "own"]
+    head += ["D right"] * adversarial
+    print(f"Top-1 in % on the {'held-out' if images == 'val' else images} images.\n")
     print(f"| {' | '.join(head)} |\n|{' --- |' * len(head)}")
     for name, by_seed in sorted(rows.items(), key=lambda row: row[0] != "independent"):
         pairs = [
             f"{peers(of) - peers(alone[s]):+.2f}" for s, of in sorted(by_seed.items()) if s in alone
         ]
-        right: Any = "-"
+        own = [
+            f"{n} {spread([of[top1 + n] for of in by_seed.values()])}"
+            for n in classifiers(next(iter(by_seed.values())))
+            if n != "ensemble" and not n.startswith("peer")
+        ]
+        right = "-"
         if all("first" in of for of in by_seed.values()):
             last = [
                 mean(v for k, v in of.items() if k.startswith("measure/d"))
@@ -61,8 +75,9 @@ def main(folder: Path) -> None:
             ", ".join(map(str, sorted(by_seed))),
             spread([peers(of) for of in by_seed.values()]),
             "" if name == "independent" else ", ".join(pairs),
-            spread([of["val/top1/ensemble"] for of in by_seed.values()]),
-            right,
+            spread([of[top1 + "ensemble"] for of in by_seed.values()]),
+            ", ".join(own) or "-",
+            *[right] * adversarial,
         ]
         print(f"| {' | '.join(cells)} |")
 
