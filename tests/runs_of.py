@@ -129,6 +129,7 @@ def result_of(
     students: dict[str, int] | None = None,
     best: dict[str, float] | None = None,
     networks: dict[str, str] | None = None,
+    history: list[dict[str, float]] | None = None,
 ) -> Result:
     def measured(values: dict[str, float]) -> dict[str, dict[str, float]]:
         return {name: {"test/top1": value} for name, value in values.items()}
@@ -155,9 +156,18 @@ def result_of(
             images_per_second=1.0,
             seconds=1.0,
         ),
-        history=[],
+        history=history or [],
         manifest=manifest,
     )
+
+
+def ended_with(values: dict[str, float], more: float, seed: int = 0) -> Result:
+    """A result of ten epochs: these values, and in the last five the same and `more`."""
+    history = [
+        {f"test/top1/{name}": value + (more if epoch >= 5 else 0) for name, value in values.items()}
+        for epoch in range(10)
+    ]
+    return result_of(values, seed, history=history)
 
 
 def found_in(**rows: dict[int, Result]) -> dict[tuple[str, str, str], Difference]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from runs_of import found_in, plus, result_of
+from runs_of import ended_with, found_in, plus, result_of
 
 from codistill.analysis.differences import conclusion, differences, missing_seeds
 from codistill.reporting.difference_tables import print_differences, write_differences
@@ -80,6 +80,37 @@ def test_the_best_epoch_is_compared_with_the_best_epoch() -> None:
     found = found_in(independent={0: alone}, own={0: own})
     assert found["own", "peer0", "last"].statistics.mean == 1.0
     assert found["own", "peer0", "best_by_validation"].statistics.mean == 3.0
+
+
+def test_the_last_five_epochs_are_compared_with_the_last_five() -> None:
+    alone = {s: ended_with(ALONE, 0.0, s) for s in range(3)}
+    own = {s: ended_with(plus(ALONE, 1.0), 2.0 + s, s) for s in range(3)}
+    found = found_in(independent=alone, own=own)
+    five = found["own", "mean peer", "last_five"]
+    assert five.statistics.differences == pytest.approx((3.0, 4.0, 5.0))
+    assert found["own", "mean peer", "last"].statistics.mean == 1.0
+    assert five.comparisons == 1  # corrected apart from those of the last epoch
+    short = found_in(independent={0: result_of(ALONE)}, own={0: result_of(ALONE)})
+    assert {epoch for _, _, epoch in short} == {"last"}
+
+
+def test_the_last_five_epochs_stand_in_the_tables(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alone = {s: ended_with(ALONE, 0.0, s) for s in range(3)}
+    own = {s: ended_with(plus(ALONE, 1.0), 2.0 + s, s) for s in range(3)}
+    found = list(found_in(independent=alone, own=own).values())
+    write_differences(found, [], [], tmp_path)
+    head, _, line = (tmp_path / "differences.md").read_text().splitlines()[:3]
+    cells = dict(zip(head.split(" | "), line.split(" | "), strict=True))
+    assert cells["last 5 epochs: difference [95 % CI]"] == "+4.00 [+1.52, +6.48]"
+    assert cells["by validation: difference [95 % CI]"] == "-"
+    print_differences({"alone": list(alone.values())}, found, [])
+    said = capsys.readouterr().out
+    assert " ".join(said.split("\n")[0].split()) == "classifier last epoch last 5 p verdict n"
+    assert "last 5: the mean over the last five epochs." in " ".join(said.split())
+    assert "+4.00 [+1.5, +6.5]" in said
+    assert max(map(len, said.splitlines())) <= 80
 
 
 def test_what_was_not_measured_in_every_run_is_not_compared() -> None:

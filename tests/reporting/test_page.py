@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from rich.console import Console
-from runs_of import found_in, plus, result_of, undrawn, write_run
+from runs_of import ended_with, found_in, plus, result_of, undrawn, write_run
 
 from codistill.analysis import (
     Analysis,
@@ -185,7 +185,7 @@ def test_the_numbers_are_those_of_runs_csv(digits_report: Path, page: Page) -> N
     rows = page.tables["Every classifier"][1:]
     assert len(rows) == 5
     labels = {row[0]: row[1] for row in page.tables["Settings"][1:]}
-    for number, classifier, top1, best, *_ in rows:
+    for number, classifier, top1, _, best, *_ in rows:
         name = labels[number], classifier
         found = [x for x in lines if (x["setting"], x["classifier"]) == name]
         for cell, column in ((top1, "test/top1"), (best, "best/test/top1")):
@@ -587,6 +587,20 @@ def test_the_comparison_has_its_differences_on_the_page(tmp_path: Path) -> None:
     assert rows[1][5].startswith("+1.10 [")
     assert "It helped." in page.sections["answer"]
     assert compared.answer.verdict == "helped"
+    assert "Differences to the networks alone over the last five epochs" not in page.tables
+
+
+def test_the_differences_over_the_last_five_epochs_have_a_table(tmp_path: Path) -> None:
+    alone = {"peer0": 60.0, "peer1": 61.0, "ensemble": 64.0}
+    found = found_in(independent={0: ended_with(alone, 0.0)}, ffl={0: ended_with(alone, 2.0)})
+    runs = [write_run(tmp_path / "run", [50.0] * 10)]
+    compared = Compared(list(found.values()), {}, "It helped.")
+    html, _ = write_page(load_results(runs), tmp_path, compared=compared)
+    rows = Page(html.read_text()).tables[
+        "Differences to the networks alone over the last five epochs"
+    ]
+    assert rows[0][2:6] == ["verdict", "against", "n", "difference [95 % CI]"]
+    assert rows[1][5] == "+2.00"
 
 
 def test_rows_need_not_be_there_for_a_table() -> None:

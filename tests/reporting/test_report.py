@@ -21,14 +21,47 @@ from codistill.settings.data_config import DataConfig
 def test_seeds_of_one_setting_stand_together(tmp_path: Path) -> None:
     runs = [write_run(tmp_path / str(s), [10.0, 50.0 + s], seed=s) for s in range(3)]
     (row,) = rows(load_results(runs))
-    assert row[:4] == ["independent resnet32 x1", "peer0", "51.00 ± 1.00", "-"]
-    assert row[6] == "3"
+    assert row[:5] == ["independent resnet32 x1", "peer0", "51.00 ± 1.00", "-", "-"]
+    assert row[7] == "3"
 
 
 def test_the_epoch_that_validation_chose_has_its_own_column(tmp_path: Path) -> None:
     runs = [write_run(tmp_path / str(s), [50.0 + s], seed=s, best=40.0 + s) for s in range(2)]
     (row,) = rows(load_results(runs))
-    assert row[2:4] == ["50.50 ± 0.71", "40.50 ± 0.71"]
+    assert row[2:5] == ["50.50 ± 0.71", "-", "40.50 ± 0.71"]
+
+
+def test_the_mean_of_the_last_five_epochs_has_its_own_column(tmp_path: Path) -> None:
+    top1 = [10.0] * 5 + [50.0, 52.0, 54.0, 56.0, 60.0]
+    runs = [write_run(tmp_path / str(s), [x + s for x in top1], seed=s) for s in range(2)]
+    (row,) = rows(load_results(runs))
+    assert row[2:5] == ["60.50 ± 0.71", "54.90 ± 0.71", "-"]
+    (head, line), *_ = [
+        [cells.strip("| \n").split(" | ") for cells in text.splitlines()[::2][:2]]
+        for path in write_report(load_results(runs), tmp_path / "report")
+        if (text := path.read_text(errors="ignore")).startswith("| setting | classifier")
+    ]
+    assert dict(zip(head, line, strict=True))["last 5 %"] == "54.90 ± 0.71"
+    csv = (tmp_path / "report" / "runs.csv").read_text().splitlines()
+    of_second = dict(zip(csv[0].split(","), csv[2].split(","), strict=True))
+    assert (of_second["seed"], of_second["last_five/test/top1"]) == ("1", "55.4000")
+    assert of_second["last_five/test/nll"] == "1.0000"
+
+
+@pytest.mark.parametrize("epochs", [9, 10])
+def test_the_last_five_of_fewer_than_ten_epochs_are_no_end(epochs: int, tmp_path: Path) -> None:
+    (row,) = rows(load_results([write_run(tmp_path / "run", [50.0] * epochs)]))
+    assert row[3] == ("-" if epochs == 9 else "50.00")
+
+
+def test_the_last_five_are_not_there_if_one_was_not_evaluated(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", [50.0] * 12)
+    lines = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+    for metric in ("top1", "top5", "nll"):
+        del lines[8][f"test/{metric}/peer0"]
+    (run / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (row,) = rows(load_results([run]))
+    assert row[2:4] == ["50.00", "-"]
 
 
 def test_other_images_stand_apart(tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ from typing import Literal
 from codistill.analysis.paired import SIGNIFICANT, Paired, holm, paired, smallest_shown
 from codistill.messages import signed
 from codistill.runs.finished import Result
+from codistill.runs.results import Epoch
 
-Epoch = Literal["last", "best_by_validation"]
 Kind = Literal["mean peer", "student", "peer", "ensemble", "its own"]
-EPOCHS: tuple[Epoch, ...] = ("last", "best_by_validation")
+EPOCHS: tuple[Epoch, ...] = ("last", "last_five", "best_by_validation")
 
 _TWO_SIDED = 1.96  # of the normal distribution, 95 %
 
@@ -31,7 +31,8 @@ class Difference:
         classifier: a classifier of the method, or "mean peer".
         against: a classifier of the networks alone, or "mean peer".
         kind: kind of comparison; p values are corrected within a kind.
-        epoch: the last epoch, or the one that the held-out images chose.
+        epoch: the last epoch, the mean of the last five, or the epoch that the held-out images
+            chose.
         seeds: seeds of the pairs.
         statistics: statistics of the differences in top-1 accuracy, in percentage points.
         p: p value of the statistics after Holm's correction.
@@ -170,8 +171,8 @@ def _of_row(label: str, runs: BySeed, alone: BySeed, epoch: Epoch) -> Iterator[D
         kind, against = _opponent(classifier, first, bar)
         pairs = [
             (
-                runs[s].scores.accuracy(epoch, classifier),
-                alone[s].scores.accuracy(epoch, against),
+                runs[s].accuracy(epoch, classifier),
+                alone[s].accuracy(epoch, against),
             )
             for s in seeds
         ]

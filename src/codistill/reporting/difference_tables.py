@@ -5,20 +5,19 @@ from itertools import groupby
 from pathlib import Path
 
 from codistill import files
-from codistill.analysis.differences import EPOCHS, Difference, Epoch
+from codistill.analysis.differences import Difference
 from codistill.messages import signed
 from codistill.reporting.tables import spread_of
 from codistill.reporting.text import csv_table, markdown_table, text_table, wrapped
 from codistill.runs.finished import Result
+from codistill.runs.results import Epoch
 
-_HALF = ("difference [95 % CI]", "sd", "g", "p", "verdict")
-HEAD = (
-    "setting",
-    "classifier",
-    "against",
-    "n",
-    *(f"{epoch}: {column}" for epoch in ("last epoch", "by validation") for column in _HALF),
-)
+_PART = ("difference [95 % CI]", "sd", "g", "p", "verdict")
+NAMES: dict[Epoch, str] = {
+    "last": "last epoch",
+    "last_five": "last 5 epochs",
+    "best_by_validation": "by validation",
+}
 CAPTION = (
     "Test top-1 of each run minus that of the networks trained alone (independent) with the same "
     "seed, in percentage points: mean over n seeds with its 95 % confidence interval (paired t). "
@@ -28,14 +27,18 @@ CAPTION = (
     "which is mean / sd without its small-sample bias; it is not defined for n = 2 (-). p: paired "
     "t test, two-sided, after Holm's correction for all comparisons of its kind (mean peer; a "
     "named student; each peer; ensemble; its own) in its column. verdict: helped or hurt if "
-    "p < 0.05. by validation: the epoch of each run that the held-out images chose."
+    "p < 0.05. last 5 epochs: the mean over them, of trainings of ten epochs or more. by "
+    "validation: the epoch of each run that the held-out images chose."
 )
 _SHORT_CAPTION = (
     "Test top-1 of each run minus that of the networks alone (independent) with the same seed, in "
     "points: mean [95 % CI]. Peers are compared with peers; ensembles and fused classifiers with "
-    "the ensemble of the networks alone. p: paired t test, last epoch, Holm-corrected. by val: the "
-    "epoch that the held-out images chose."
+    "the ensemble of the networks alone. p: paired t test, last epoch, Holm-corrected. "
 )
+_BESIDE: dict[Epoch, tuple[str, str]] = {
+    "best_by_validation": ("by val", "by val: the epoch that the held-out images chose."),
+    "last_five": ("last 5", "last 5: the mean over the last five epochs."),
+}
 
 
 def print_differences(
@@ -52,21 +55,26 @@ def print_differences(
         notes: notes for the reader.
         in_short: the `conclusion`, which comes last.
     """
+    there = {d.epoch for d in found}
+    beside: Epoch = "last_five" if there == {"last", "last_five"} else "best_by_validation"
+    epochs: tuple[Epoch, ...] = ("last", beside)
     rows: list[list[str]] = []
     for label, results in alone.items():
         rows.append([f"{label}, %"])
         for classifier in ("mean peer", "ensemble"):
-            cells = [_accuracy(results, epoch, classifier) for epoch in EPOCHS]
+            cells = [_accuracy(results, epoch, classifier) for epoch in epochs]
             if cells != ["-", "-"]:
                 rows.append([f"  {classifier}", *cells, "", "", str(len(results))])
-    for label, of_row in groupby(_side_by_side(found), key=lambda pair: pair[0].label):
+    for label, of_row in groupby(_side_by_side(found), key=lambda parts: parts["last"].label):
         rows.append([label])
-        for last, best in of_row:
-            intervals = [_interval(d, short=True) if d else "-" for d in (last, best)]
+        for parts in of_row:
+            last = parts["last"]
+            intervals = [_interval(parts[e], short=True) if e in parts else "-" for e in epochs]
             n = str(last.statistics.n)
             rows.append([f"  {last.classifier}", *intervals, _p(last.p), last.verdict, n])
-    head = ("  classifier", "last epoch", "by val", "p", "verdict", "n")
-    print(text_table(head, rows, _SHORT_CAPTION))
+    name, caption = _BESIDE[beside]
+    head = ("  classifier", "last epoch", name, "p", "verdict", "n")
+    print(text_table(head, rows, f"{_SHORT_CAPTION}{caption}"))
     for note in notes:
         print(f"note: {note}")
     if in_short:
@@ -90,7 +98,7 @@ def write_differences(
         in_short: the `conclusion`, which comes first.
     """
     first = f"{in_short}\n\n" if in_short else ""
-    text = f"{first}{markdown_table(HEAD, difference_rows(found))}\n\n{CAPTION}\n"
+    text = f"{first}{markdown_table(*difference_table(found))}\n\n{CAPTION}\n"
     for title, lines in (("Notes", notes), ("Published", published)):
         if lines:
             text += f"\n**{title}**\n\n" + "".join(f"- {line}\n" for line in lines)
@@ -99,23 +107,34 @@ def write_differences(
     return [folder / "differences.md", folder / "differences.csv"]
 
 
-def difference_rows(found: Sequence[Difference]) -> list[list[str]]:
-    """The table of differences.md, in the columns of `HEAD`."""
-    return [
-        [last.label, last.classifier, last.against, str(last.statistics.n), *_half(last)]
-        + (_half(best) if best else ["-"] * len(_HALF))
-        for last, best in _side_by_side(found)
-    ]
+def difference_table(found: Sequence[Difference]) -> tuple[list[str], list[list[str]]]:
+    """Head and rows of the table of differences.md.
+
+    It lacks the last five epochs where every training is too short.
+    """
+    there = {d.epoch for d in found}
+    epochs = [epoch for epoch in NAMES if epoch != "last_five" or epoch in there]
+    head = ["setting", "classifier", "against", "n"]
+    head += [f"{NAMES[epoch]}: {column}" for epoch in epochs for column in _PART]
+    rows = []
+    for parts in _side_by_side(found):
+        last = parts["last"]
+        row = [last.label, last.classifier, last.against, str(last.statistics.n)]
+        for epoch in epochs:
+            row += _part(parts[epoch]) if epoch in parts else ["-"] * len(_PART)
+        rows.append(row)
+    return head, rows
 
 
-def _side_by_side(found: Sequence[Difference]) -> list[tuple[Difference, Difference | None]]:
-    """Each difference after the last epoch, with that after the epoch that validation chose."""
-    last, best = ([d for d in found if d.epoch == epoch] for epoch in EPOCHS)
-    other = {(d.label, d.classifier): d for d in best}
-    return [(d, other.get((d.label, d.classifier))) for d in last]
+def _side_by_side(found: Sequence[Difference]) -> list[dict[Epoch, Difference]]:
+    """Each difference after the last epoch, with the others of its classifier."""
+    every: dict[tuple[str, str], dict[Epoch, Difference]] = {}
+    for d in found:
+        every.setdefault((d.label, d.classifier), {})[d.epoch] = d
+    return list(every.values())
 
 
-def _half(d: Difference) -> list[str]:
+def _part(d: Difference) -> list[str]:
     s = d.statistics
     sd = "-" if s.sd is None else f"{s.sd:.2f}"
     effect = "-" if s.effect is None else signed(s.effect, 2)
@@ -124,7 +143,7 @@ def _half(d: Difference) -> list[str]:
 
 def _accuracy(results: Sequence[Result], epoch: Epoch, classifier: str) -> str:
     """Mean and standard deviation over seeds; "-" where a run did not measure it."""
-    measured = [r.scores.accuracy(epoch, classifier) for r in results]
+    measured = [r.accuracy(epoch, classifier) for r in results]
     values = [value for value in measured if value is not None]
     return spread_of(values) if values and len(values) == len(measured) else "-"
 

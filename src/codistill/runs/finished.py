@@ -1,6 +1,7 @@
 """Finished runs, read from their folders and grouped: runs that differ only in the seed."""
 
 import contextlib
+import functools
 import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,14 @@ from codistill.runs import checkpoints
 from codistill.runs.folder import read_config
 from codistill.runs.history import HISTORY, digest_of, read_history, write_history
 from codistill.runs.manifest import Manifest
-from codistill.runs.results import RESULT, RunScores, out_of_patience
+from codistill.runs.results import (
+    RESULT,
+    Epoch,
+    Metrics,
+    RunScores,
+    last_five,
+    out_of_patience,
+)
 from codistill.settings.build_method import network_files
 from codistill.settings.config import Config
 from codistill.settings.keeping import names_kept
@@ -59,6 +67,22 @@ class Result:
         data = self.config.data
         drawn = data.test_fraction is not None
         return self.manifest.fingerprint, data.test_fraction, data.split_seed if drawn else None
+
+    @functools.cached_property
+    def last_five(self) -> dict[str, Metrics]:
+        """The mean metrics of each classifier over the last five epochs, if there are ten."""
+        return last_five(self.history)
+
+    def accuracy(self, epoch: Epoch, classifier: str) -> float | None:
+        """Test accuracy in % of a classifier, or of the "mean peer"; None if it was not measured.
+
+        Args:
+            epoch: the last one, the last five, or the one that the held-out images chose.
+            classifier: the name of one of `scores.last`.
+        """
+        if epoch == "last_five":
+            return self.scores.accuracy_in(self.last_five, classifier)
+        return self.scores.accuracy(epoch, classifier)
 
     @property
     def student_peer(self) -> str | None:

@@ -10,6 +10,7 @@ from codistill import files
 from codistill.checks import make
 from codistill.errors import InputError
 from codistill.runs.history import digest_of
+from codistill.training.fit import ALWAYS_EVALUATED
 from codistill.training.record import Record
 
 RESULT = "result.json"
@@ -24,6 +25,10 @@ rate is lowest at the end, so the last epoch is the better guess then.
 EPOCH_THAT_SHIPS = (
     f"after the epoch that {ENOUGH_TO_CHOOSE} or more held-out images chose, else the last epoch"
 )
+
+Epoch = Literal["last", "last_five", "best_by_validation"]
+"""Whose metrics: the last epoch's, their mean over the last five, or those of the chosen epoch."""
+_MANY_EPOCHS = 10  # the last five of fewer are no end of a training
 
 Metrics = dict[str, float | int]
 """The metrics of a classifier: "test/top1" and so on, and "epoch" if validation chose one."""
@@ -156,6 +161,10 @@ class RunScores:
             classifier: the name of one of `last`.
         """
         metrics = self.last if epoch == "last" else self.best_by_validation
+        return self.accuracy_in(metrics, classifier)
+
+    def accuracy_in(self, metrics: dict[str, Metrics], classifier: str) -> float | None:
+        """The same of metrics by classifier."""
         names = self.peers if classifier == "mean peer" else [classifier]
         measured = [metrics[name]["test/top1"] for name in names if name in metrics]
         return mean(measured) if measured and len(measured) == len(names) else None
@@ -169,6 +178,27 @@ class RunScores:
     def _kept(self) -> Metrics:
         name, weights = self.kept
         return (self.last if weights == "last" else self.best_by_validation).get(name, {})
+
+
+def last_five(history: list[Record]) -> dict[str, Metrics]:
+    """The mean metrics of each classifier over the last five epochs, which vary less than one.
+
+    There are none of fewer than ten epochs, and none if some of the five were not evaluated.
+
+    Args:
+        history: one record per epoch.
+    """
+    if len(history) < _MANY_EPOCHS:
+        return {}
+    end = history[-ALWAYS_EVALUATED:]
+    names = classifiers_of(end[-1])
+    if any(classifiers_of(record) != names for record in end):
+        return {}
+    found = {}
+    for name in names:
+        each = [_of_classifier(record, name) for record in end]
+        found[name] = {metric: mean(of[metric] for of in each) for metric in each[0]}
+    return found
 
 
 def best_epoch(history: list[Record], students: Iterable[str]) -> int | None:

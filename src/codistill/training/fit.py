@@ -21,7 +21,7 @@ from codistill.training.state import TrainingState
 from codistill.training.stopping import Stop, Stopped, ask, never
 from codistill.training.updates import UpdateOptions
 
-_ALWAYS_EVALUATED = 5  # epochs at the end, whose mean steadies a result
+ALWAYS_EVALUATED = 5  # epochs at the end, whose mean steadies a result
 
 
 def fit(
@@ -178,7 +178,7 @@ def epochs(
             state.require_equal(f"after epoch {epoch + 1}")
             lr = state.set_lr(factor_at(state.step - 1))
             record: Record = {"epoch": epoch + 1, "lr": lr} | state.means()
-            due = (epoch + 1) % evaluate_every == 0 or epoch >= epochs - _ALWAYS_EVALUATED
+            due = (epoch + 1) % evaluate_every == 0 or epoch >= epochs - ALWAYS_EVALUATED
             for name, images in (evaluate_on or {}).items() if due else ():
                 metrics = evaluate(state.result, images, eval_precision, stop)
                 record |= {f"{name}/{key}": value for key, value in metrics.items()}

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import Literal
 
-from codistill.analysis.differences import Epoch
 from codistill.analysis.intervals import interval_of_mean, interval_of_share
 from codistill.analysis.paired import SIGNIFICANT, Paired, holm, paired
 from codistill.reporting.page.setting import Setting, kept_peer
 from codistill.runs.finished import Result
+from codistill.runs.results import Epoch
 
 _OF_METHOD = ("method", "network", "student", "peers", "shared", "keep", "weights")
 ALONE = "independent"
@@ -137,4 +137,4 @@ def _top1_of(network: str, peer: str, alone: Result) -> float | None:
     names = {f"peer{k}": n for k, n in enumerate(alone.config.networks())}
     same = sorted((p for p, n in names.items() if n == network), key=lambda p: p != peer)
     epoch: Epoch = "last" if alone.scores.kept[1] == "last" else "best_by_validation"
-    return alone.scores.accuracy(epoch, same[0]) if same else None
+    return alone.accuracy(epoch, same[0]) if same else None

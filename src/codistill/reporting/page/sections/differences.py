@@ -6,10 +6,11 @@ from itertools import groupby
 
 from codistill.analysis.differences import Difference, concluded_from
 from codistill.messages import signed
-from codistill.reporting.difference_tables import CAPTION, HEAD, difference_rows
+from codistill.reporting.difference_tables import CAPTION, NAMES, difference_table
 from codistill.reporting.page.drawing import COLOURS, canvas, image_of
 from codistill.reporting.page.parts import Answer, Beside, Figure, Figures, Fold, Section, Table
 from codistill.reporting.page.setting import Setting, one_line
+from codistill.runs.results import Epoch
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Compared:
 
 def what_helped(found: Sequence[Difference], settings: Sequence[Setting]) -> Section:
     """The paired differences as a figure and as the table of differences.md."""
-    last, best = _tables(found, settings)
+    last, *others = _tables(found, settings)
     kinds = {
         "The student minus the same network alone": ("student",),
         "Mean of the peers minus that of the networks alone": ("mean peer",),
@@ -58,22 +59,30 @@ def what_helped(found: Sequence[Difference], settings: Sequence[Setting]) -> Sec
         "neither.",
         [
             *([Beside(figures, last)] if few else [Figures(figures), Fold(last.caption, [last])]),
-            Fold(best.caption, [best]),
+            *(Fold(table.caption, [table]) for table in others),
         ],
     )
 
 
 def _tables(found: Sequence[Difference], settings: Sequence[Setting]) -> list[Table]:
-    """The table of differences.md, half of its columns at a time, with the verdict in front."""
+    """The table of differences.md, some of its columns at a time, with the verdict in front."""
     numbers = {s.label: s.head for s in settings}
-    names = {"last epoch": "after the last epoch", "by validation": "in the epoch by validation"}
-    rows, tables = difference_rows(found), []
+    titles: dict[Epoch, str] = {
+        "last": "after the last epoch",
+        "last_five": "over the last five epochs",
+        "best_by_validation": "in the epoch by validation",
+    }
+    whole, rows = difference_table(found)
+    tables = []
     for row in rows:
         row[0] = numbers.get(one_line(row[0]), row[0])
-    for prefix, title in names.items():
-        columns = [i for i, c in enumerate(HEAD) if ":" not in c or c.startswith(prefix)]
+    for epoch, title in titles.items():
+        prefix = f"{NAMES[epoch]}: "
+        columns = [i for i, c in enumerate(whole) if ":" not in c or c.startswith(prefix)]
+        if not whole[columns[-1]].startswith(prefix):
+            continue
         columns.insert(2, columns.pop())
-        head = ["#", *(HEAD[i].removeprefix(f"{prefix}: ") for i in columns[1:])]
+        head = ["#", *(whole[i].removeprefix(prefix) for i in columns[1:])]
         cells = [[row[i] for i in columns] for row in rows]
         caption = f"Differences to the networks alone {title}"
         tables.append(Table(caption, head, cells, CAPTION, headers=2))
