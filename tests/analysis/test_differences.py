@@ -226,6 +226,12 @@ def test_the_conclusion_of_nothing_shown_is_plain() -> None:
     )
     # t(0.975, 2) = 4.3027
     assert f"below about {4.3027 / 3**0.5:.1f} points" in text
+    fewer = conclusion(of_peers(open=[1.0, -1.0, 0.0], two=[1.0, 2.0], one=[4.0]))
+    # t(1 - 0.05 / 4, 2) = 6.2053, common sd = sqrt((1 + 0.5) / 2) = 0.86603
+    assert fewer.endswith(
+        f"With 3 seeds, a mean difference below about {6.2053 * 0.86603 / 3**0.5:.1f} points could "
+        "not have been shown. Fewer seeds show less: two, one."
+    )
     one = conclusion(of_peers(one=[1.0]), 32, alone=80.0)
     assert (
         "hurt the peers: one (+1.00). One seed, or seeds without spread, on 32 test images, " in one

@@ -123,11 +123,14 @@ def conclusion(
             f"One seed, or seeds without spread,{images and f'{images},'} cannot show a difference."
         )
     else:
-        n = min(d.statistics.n for d in shown if d.statistics.n > 1)
+        n = max(d.statistics.n for d in shown if d.statistics.sd)
+        fewer = [d.label for d in shown if d.statistics.n < n]
         text += (
             f"With {n} seeds{images}, a mean difference below about {smallest:.1f} points could "
             "not have been shown."
         )
+        if fewer:
+            text += f" Fewer seeds show less: {', '.join(fewer)}."
     if not test_images or not alone or (margin := _margin(alone, test_images)) <= (smallest or 0):
         return text
     return (

@@ -77,7 +77,7 @@ def smallest_shown(comparisons: Sequence[Paired]) -> float | None:
     """The smallest mean difference that m comparisons could have shown; None without a spread.
 
     It is t sd / sqrt(n), with the quantile t of the first step of Holm's correction and the common
-    standard deviation of all comparisons. n is the smallest number of pairs.
+    standard deviation of all comparisons. n is the largest number of pairs.
 
     Args:
         comparisons: m comparisons. Those of one pair, or of equal differences, do not count.
@@ -85,7 +85,7 @@ def smallest_shown(comparisons: Sequence[Paired]) -> float | None:
     spread = [c for c in comparisons if c.sd]
     if not spread:
         return None
-    n = min(c.n for c in spread)
+    n = max(c.n for c in spread)
     sd = mean([(c.sd or 0.0) ** 2 for c in spread]) ** 0.5
     t = optional("scipy.stats", "comparing runs").t.ppf(1 - SIGNIFICANT / 2 / len(spread), n - 1)
     return float(t) * sd / n**0.5

@@ -95,7 +95,7 @@ def choice_in_words(sweeps: Sequence[Sweep], held_out: int) -> str:
             f"{text} One seed, or seeds without spread, on {images}, cannot show that one value is "
             "better than another."
         )
-    n = min(d.n for d in differences)
+    n = max(d.n for d in differences if d.sd)
     edges = [f"{s.method}, {edge}" for s in sweeps for edge in _edges(s)]
     if edges:
         text += f" At the edge of what was tried: {'; '.join(edges)}."
