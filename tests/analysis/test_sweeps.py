@@ -82,6 +82,14 @@ def test_the_choice_in_words() -> None:
     assert one.endswith("points, cannot show that one value is better than another.")
 
 
+def test_methods_with_fewer_seeds_are_named() -> None:
+    three = swept(lr_1=[70.0, 71.0, 72.0], lr_2=[75.0, 74.0, 78.0])
+    two = replace(swept(lr_1=[70.0, 71.0], lr_2=[75.0, 74.0]), method="ffl")
+    text = choice_in_words([two, three], 40)
+    assert " With 3 seeds on 40 " in text
+    assert text.endswith("could not have been shown. Fewer seeds show less: ffl.")
+
+
 def test_the_table_has_every_value_and_each_seed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,6 +14,7 @@ from codistill.reporting.tables import compared, rows, write_report
 from codistill.reporting.text import markdown_table, text_table
 from codistill.runs.finished import load_result, load_results, version_notes
 from codistill.runs.manifest import Process
+from codistill.runs.results import last_five
 from codistill.settings.config import Config
 from codistill.settings.data_config import DataConfig
 
@@ -62,6 +63,12 @@ def test_the_last_five_are_not_there_if_one_was_not_evaluated(tmp_path: Path) ->
     (run / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (row,) = rows(load_results([run]))
     assert row[2:4] == ["50.00", "-"]
+
+
+def test_a_metric_that_one_of_the_last_five_lacks_has_no_mean() -> None:
+    history = [{"test/top1/peer0": 50.0 + k, "test/nll/peer0": 1.0} for k in range(10)]
+    del history[7]["test/nll/peer0"]
+    assert last_five(history) == {"peer0": {"test/top1": 57.0}}
 
 
 def test_other_images_stand_apart(tmp_path: Path) -> None:

@@ -99,10 +99,13 @@ def choice_in_words(sweeps: Sequence[Sweep], held_out: int) -> str:
     edges = [f"{s.method}, {edge}" for s in sweeps for edge in _edges(s)]
     if edges:
         text += f" At the edge of what was tried: {'; '.join(edges)}."
-    return (
-        f"{text} With {n} seeds on {images}, a mean difference between two values below "
+    text += (
+        f" With {n} seeds on {images}, a mean difference between two values below "
         f"about {smallest:.1f} points could not have been shown."
     )
+    if fewer := [s.method for s in sweeps if len(s.seeds) < n]:
+        text += f" Fewer seeds show less: {', '.join(fewer)}."
+    return text
 
 
 def in_words(values: Mapping[str, Any]) -> str:

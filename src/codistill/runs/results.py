@@ -183,7 +183,8 @@ class RunScores:
 def last_five(history: list[Record]) -> dict[str, Metrics]:
     """The mean metrics of each classifier over the last five epochs, which vary less than one.
 
-    There are none of fewer than ten epochs, and none if some of the five were not evaluated.
+    There are none of fewer than ten epochs, and none if some of the five were not evaluated, as
+    where patience ended a training that evaluates every tenth epoch.
 
     Args:
         history: one record per epoch.
@@ -197,7 +198,8 @@ def last_five(history: list[Record]) -> dict[str, Metrics]:
     found = {}
     for name in names:
         each = [_of_classifier(record, name) for record in end]
-        found[name] = {metric: mean(of[metric] for of in each) for metric in each[0]}
+        measured = [metric for metric in each[0] if all(metric in of for of in each)]
+        found[name] = {metric: mean(of[metric] for of in each) for metric in measured}
     return found
 
 
