@@ -37,7 +37,10 @@ def main(folder: Path) -> None:
     rows: dict[str, dict[int, dict[str, float]]] = defaultdict(dict)
     for run in sorted(p.parent for p in folder.glob("runs/*/result.json")):
         name, _, seed = run.name.rpartition("_seed")
-        rows[name.rpartition("_")[0]][int(seed)] = last_epochs(run)
+        if seed.isdigit():  # a teacher is no row
+            rows[name.rpartition("_")[0]][int(seed)] = last_epochs(run)
+    if "independent" not in rows:
+        sys.exit(f"{folder} has no finished runs/independent_NETWORK_seedN to compare with")
 
     alone = rows["independent"]
     images = "val" if any(k.startswith("val/") for of in alone.values() for k in of) else "test"
