@@ -66,7 +66,6 @@ def test_weights_in_the_cache_of_the_hub_need_no_connection(caches: Path, file: 
     assert_loaded(put_into_the_hub(caches, file))
 
 
-@pytest.mark.long
 def test_a_classifier_drawn_for_published_weights_is_no_larger_than_pytorch_draws_it(
     caches: Path,
 ) -> None:
