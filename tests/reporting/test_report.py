@@ -1,6 +1,7 @@
 """Tables and pictures of runs."""
 
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from runs_of import write_run
 
 from codistill.command.main import main
 from codistill.errors import InputError
-from codistill.reporting.tables import compared, rows, write_report
+from codistill.reporting.tables import compared, rows, spread_of, write_report
 from codistill.reporting.text import markdown_table, text_table
 from codistill.runs.finished import load_result, load_results, version_notes
 from codistill.runs.manifest import Process
@@ -69,6 +70,14 @@ def test_a_metric_that_one_of_the_last_five_lacks_has_no_mean() -> None:
     history = [{"test/top1/peer0": 50.0 + k, "test/nll/peer0": 1.0} for k in range(10)]
     del history[7]["test/nll/peer0"]
     assert last_five(history) == {"peer0": {"test/top1": 57.0}}
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [([1.0, 3.0], "2.00 ± 1.41"), ([1.0, math.inf], "inf"), ([1.0, math.nan], "nan")],
+)
+def test_a_number_that_is_not_finite_has_no_spread(values: list[float], said: str) -> None:
+    assert spread_of(values) == said
 
 
 def test_other_images_stand_apart(tmp_path: Path) -> None:

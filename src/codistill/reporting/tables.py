@@ -7,6 +7,7 @@ nothing here.
 
 from collections.abc import Iterator, Mapping
 from itertools import groupby
+from math import isfinite
 from operator import itemgetter
 from pathlib import Path
 from statistics import mean, stdev
@@ -163,9 +164,10 @@ def write_report(
 
 
 def spread_of(values: list[float], digits: int = 2) -> str:
-    """Mean ± standard deviation; the value alone if there is one."""
+    """Mean ± standard deviation; the mean alone of one value, and where one is not finite."""
     centre = f"{mean(values):.{digits}f}"
-    return f"{centre} ± {stdev(values):.{digits}f}" if len(values) > 1 else centre
+    spread = len(values) > 1 and all(map(isfinite, values))
+    return f"{centre} ± {stdev(values):.{digits}f}" if spread else centre
 
 
 def _csv(settings: dict[str, list[Result]]) -> str:
