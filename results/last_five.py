@@ -3,8 +3,8 @@
 For each method the mean of the last five epochs, over peers and seeds, and the difference to the
 networks alone, seed by seed: on the held-out images, or, where a comparison has none, on the test
 images. "own" are classifiers that a method adds. "D right" is the share of maps that AFD's
-discriminators tell right, in the first epoch and in the last five. `codistill compare` reports the
-last epoch; this reads the histories of its runs.
+discriminators tell right, in the first epoch and in the last five. `codistill compare` reports test
+images alone, each classifier by itself; this reads the histories of its runs.
 """
 
 import json
