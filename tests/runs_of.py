@@ -3,7 +3,7 @@
 import contextlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import pytest
@@ -80,6 +80,18 @@ def assert_same_run(one: Path, other: Path) -> None:
 
 def progress_of(run: Path) -> list[str]:
     return sorted(p.name for p in run.glob("checkpoints/epoch*.pt"))
+
+
+def changed(result: Result, **facts: object) -> Result:
+    """A result with other scores, or other facts in its manifest."""
+    of_scores = {f.name for f in fields(RunScores)}
+    scores = {name: value for name, value in facts.items() if name in of_scores}
+    rest = {name: value for name, value in facts.items() if name not in of_scores}
+    return replace(
+        result,
+        scores=replace(result.scores, **scores),  # type: ignore[arg-type]
+        manifest=replace(result.manifest, **rest),  # type: ignore[arg-type]
+    )
 
 
 def write_run(

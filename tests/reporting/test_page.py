@@ -5,7 +5,7 @@ import io
 import json
 import re
 import shutil
-from dataclasses import fields, replace
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import cast
@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from rich.console import Console
-from runs_of import ended_with, found_in, plus, result_of, undrawn, write_run
+from runs_of import changed, ended_with, found_in, plus, result_of, undrawn, write_run
 
 from codistill.analysis import (
     Analysis,
@@ -36,7 +36,6 @@ from codistill.reporting.page.markdown import render_markdown
 from codistill.reporting.page.measure import Measured, MeasureOptions
 from codistill.reporting.page.parts import Beside, Code, Panels, Paragraph, Section, Table
 from codistill.reporting.page.sections.calibration import calibration_of_classifiers
-from codistill.reporting.page.sections.cost import _used, accuracy_and_cost
 from codistill.reporting.page.sections.differences import Compared
 from codistill.reporting.page.sections.disagreement import flow_of_knowledge
 from codistill.reporting.page.sections.grad_cam import where_they_look
@@ -44,9 +43,8 @@ from codistill.reporting.page.sections.settings_and_tables import tables
 from codistill.reporting.page.sections.similarity import likeness_of_maps
 from codistill.reporting.page.setting import settings_of
 from codistill.reporting.page.write import write_page
-from codistill.runs.finished import Result, load_results
+from codistill.runs.finished import load_results
 from codistill.runs.progress import live_bars
-from codistill.runs.results import Kept, RunScores
 from codistill.settings.data_config import DataConfig
 
 HARMLESS = {"href": ("#", "data:,"), "src": ("data:",)}
@@ -351,75 +349,6 @@ def test_an_unusable_device_is_refused_before_anything_is_measured(
     assert main(["report", str(digits_runs[0]), "--out", str(out), "--device", "none"]) == 2
     assert "device 'none' cannot be used here" in capsys.readouterr().err
     assert not out.exists()
-
-
-def changed(result: Result, **facts: object) -> Result:
-    """A result with other scores, or other facts in its manifest."""
-    of_scores = {f.name for f in fields(RunScores)}
-    scores = {name: value for name, value in facts.items() if name in of_scores}
-    rest = {name: value for name, value in facts.items() if name not in of_scores}
-    return replace(
-        result,
-        scores=replace(result.scores, **scores),  # type: ignore[arg-type]
-        manifest=replace(result.manifest, **rest),  # type: ignore[arg-type]
-    )
-
-
-def test_seeds_that_keep_peers_of_different_size_have_no_one_cost(tmp_path: Path) -> None:
-    (setting,) = settings_of(load_results([write_run(tmp_path / "0", [50.0])]))
-    first = changed(
-        setting.results[0],
-        parameters={"peer0": 10, "peer1": 11, "peers": 21, "method": 0},
-        flops={"peer0": 5, "peer1": 6},
-        students={"peer0": 0, "peer1": 1},
-    )
-    other = changed(first, last={"peer1": {"test/top1": 51.0}}, student=Kept("peer1", None, None))
-    for results, expected in (((first,), (10, 5)), ((first, other), (None, None))):
-        kept = _used(replace(setting, results=results))[0]
-        assert (kept.parameters, kept.flops) == expected
-
-
-def test_a_leader_costs_as_much_as_the_peer_that_it_copies(tmp_path: Path) -> None:
-    (setting,) = settings_of(load_results([write_run(tmp_path / "0", [50.0])]))
-    last = {"peer0": {"test/top1": 50.0}, "leader": {"test/top1": 55.0}}
-    leader = changed(
-        setting.results[0],
-        last=last,
-        student=Kept("leader", None, None),
-        parameters={"peer0": 10, "peer1": 20, "leader": 20, "peers": 30, "method": 0},
-        flops={"peer0": 5, "peer1": 6},
-        students={"leader": 1},
-    )
-    (kept,) = _used(replace(setting, results=[leader]))
-    assert (kept.parameters, kept.flops, kept.top1) == (20, 6, [55.0])
-    early = changed(leader, flops={}, students={})
-    (kept,) = _used(replace(setting, results=[early]))
-    assert (kept.parameters, kept.flops, kept.top1) == (20, None, [55.0])
-
-
-def test_a_run_that_does_not_record_its_flops_is_named(tmp_path: Path) -> None:
-    runs = [write_run(tmp_path / str(lr), [50.0], lr=lr) for lr in (0.1, 0.2)]
-    first, second = settings_of(load_results(runs))
-    counted = replace(first, results=[changed(first.results[0], flops={"peer0": 5})])
-    assert accuracy_and_cost([counted]).missing == []
-    assert accuracy_and_cost([counted, second]).missing == [
-        f"FLOPs of {second.title} are not recorded."
-    ]
-
-
-def test_a_classifier_beside_networks_that_were_not_given_has_a_cost(tmp_path: Path) -> None:
-    (setting,) = settings_of(load_results([write_run(tmp_path / "0", [50.0])]))
-    (first,) = setting.results
-    beside = changed(
-        first,
-        last=first.scores.last | {"fused": {"test/top1": 60.0}},
-        parameters={"peer0": 10, "peers": 20, "method": 3, "frozen": 20},
-        flops={"peer0": 5, "method": 99},
-    )
-    fused = _used(replace(setting, results=[beside]))[1:]
-    assert [(u.what, u.parameters, u.flops) for u in fused] == [("fused", 23, None)]
-    given = changed(beside, networks={"teacher": "0a"})
-    assert _used(replace(setting, results=[given]))[1:] == []
 
 
 def test_of_two_own_classifiers_the_last_is_shown_however_good(tmp_path: Path) -> None:

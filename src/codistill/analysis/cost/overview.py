@@ -12,10 +12,9 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from codistill.data.batch import Batch
+from codistill.analysis.cost.training import step_flops
 from codistill.errors import InputError
 from codistill.methods import method_class
-from codistill.methods.flops import count_flops
 from codistill.methods.method import Method
 from codistill.methods.parameters import parameter_counts
 from codistill.names import METHODS
@@ -30,6 +29,7 @@ ABOUT = (
     "that belong to the length of the paper's training."
 )
 _NETWORK, _CLASSES, _PEERS, _SHARED = "resnet20", 100, 3, 2
+_IMAGE_SIZE = (32, 32)
 
 
 @dataclass(frozen=True)
@@ -85,12 +85,12 @@ def overview(name: str) -> Overview:
         fewest_peers=next(K for K in (1, 2, 3) if _takes(name, K, shared)),
         trunk="may share" if len(possible) == 2 else "must share" if shared else "must not share",
         views=method.views,
-        classifiers=tuple(n for n in method(_batch(method).views).extra if n != "ensemble"),
+        classifiers=tuple(n for n in method(_views(method)).extra if n != "ensemble"),
         keeps=tuple(method.students()),
         parameters=parameters["method"],
         copies=parameters["frozen"],
         forwards=method.forwards,
-        cost=_step_flops(method) / _independent_flops(shared),
+        cost=step_flops(method, _IMAGE_SIZE) / _independent_flops(shared),
         options={p.name: p.default for p in options},
     )
 
@@ -136,22 +136,13 @@ def _build(name: str, K: int, shared: int) -> Method:
     return method_class(name)(peers, **{n: build_network(_NETWORK, _CLASSES) for n in wants})
 
 
-def _batch(method: Method) -> Batch:
-    views = [torch.zeros(2, 3, 32, 32) for _ in range(method.views)]
-    return Batch(views, torch.zeros(2, dtype=torch.long))
+def _views(method: Method) -> list[torch.Tensor]:
+    return [torch.zeros(2, 3, *_IMAGE_SIZE) for _ in range(method.views)]
 
 
 @functools.cache
-def _independent_flops(shared: int) -> int:
-    return _step_flops(_build("independent", _PEERS, shared))
-
-
-def _step_flops(method: Method) -> int:
-    """FLOPs of a step when distillation is on."""
-    optimizers = method.optimizers(lambda params: torch.optim.SGD(params, lr=0.1))
-    epoch = 10_000
-    method.begin_epoch(epoch, None)
-    return count_flops(method.training_step, _batch(method), optimizers, epoch)[1]
+def _independent_flops(shared: int) -> float:
+    return step_flops(_build("independent", _PEERS, shared), _IMAGE_SIZE)
 
 
 def _title(method: Method) -> tuple[str, str, int | None]:

@@ -9,12 +9,13 @@ from rich.console import Console
 
 from codistill.analysis import Analysis, Missing, analyse
 from codistill.analysis.cost.latency import latency
+from codistill.analysis.cost.training import step_flops
 from codistill.errors import InputError
 from codistill.messages import note
 from codistill.reporting.page.setting import Setting, settings_of
 from codistill.runs.finished import Result
 from codistill.runs.progress import live_bars
-from codistill.runs.run import STUDENT
+from codistill.runs.run import STUDENT, Run
 from codistill.runs.student import load_student
 from codistill.training.device import require_device
 
@@ -55,12 +56,14 @@ class Measured:
         refused: reasons why runs could not be measured at all, by setting.
         outside: one line for each image that was asked for and that a setting does not have.
         latencies: seconds that the student of a setting takes for one image, where its file is.
+        step_flops: FLOPs of a training step for one image, where a setting's method can be built.
     """
 
     of: dict[Setting, list[Analysis]]
     refused: dict[Setting, list[str]] = field(default_factory=dict)
     outside: list[str] = field(default_factory=list)
     latencies: dict[Setting, float] = field(default_factory=dict)
+    step_flops: dict[Setting, float] = field(default_factory=dict)
 
     def parts(
         self, part: Callable[[Analysis], _T | Missing]
@@ -114,6 +117,7 @@ def measure(settings: Sequence[Setting], how: MeasureOptions, console: Console) 
                         chosen.setdefault(result.test_images, found)
                 progress.advance(task)
     measured.latencies.update(_latencies(settings, how))
+    measured.step_flops.update(_step_flops(settings, how))
     _tell(measured, console)
     return measured
 
@@ -133,6 +137,25 @@ def _latencies(settings: Sequence[Setting], how: MeasureOptions) -> Iterator[tup
             network = student.network.to(how.device or "cpu")
             known[what] = latency(network, (size[0], size[1]))
         yield s, known[what]
+
+
+def _step_flops(
+    settings: Sequence[Setting], how: MeasureOptions
+) -> Iterator[tuple[Setting, float]]:
+    """The FLOPs of a training step of each setting, from its first run.
+
+    A step of codistillation across jobs would publish a network: it is not made.
+    """
+    for s in settings:
+        result = s.results[0]
+        if result.config.method.get("folder"):
+            continue
+        try:
+            run = Run(result.path, how.device, how.root, trust_code=how.trust_code)
+            size = result.manifest.image_size
+            yield s, step_flops(run.method, (size[0], size[1]))
+        except (InputError, ImportError, OSError):
+            continue
 
 
 def refuse_places(settings: Mapping[str, Sequence[Result]], how: MeasureOptions) -> None:

@@ -106,4 +106,4 @@ def _other_sections(settings: Sequence[Setting], measured: Measured | None) -> I
         yield calibration_of_classifiers(measured)
         yield classes_that_change(measured)
         yield where_they_look(measured)
-    yield accuracy_and_cost(settings)
+    yield accuracy_and_cost(settings, measured.step_flops if measured else None)

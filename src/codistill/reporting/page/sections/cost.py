@@ -1,6 +1,6 @@
-"""Accuracy and its cost: parameters and FLOPs in use, seconds of training."""
+"""Accuracy and its cost: parameters and FLOPs in use, FLOPs and seconds of training."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, median
 
@@ -21,6 +21,7 @@ from codistill.runs.results import EPOCH_THAT_SHIPS
 from codistill.settings.build_method import network_files
 
 _E = 1e6
+_UNITS = {1e6: "M", 1e9: "G", 1e12: "T", 1e15: "P", 1e18: "E"}
 
 
 @dataclass(frozen=True)
@@ -34,21 +35,35 @@ class CostPoint:
         flops: FLOPs of a forward pass with one image; None if the run does not record them, if
             seeds differ, or if the method's forward runs networks that the classifier does not
             need.
+        training: FLOPs of the training that it takes; None if they could not be counted.
     """
 
     what: str
     top1: list[float]
     parameters: int | None
     flops: int | None
+    training: float | None
 
 
-def accuracy_and_cost(settings: Sequence[Setting]) -> Section:
-    """Accuracy against parameters, FLOPs and the time of training."""
-    used = {s: _used(s) for s in settings}
+def accuracy_and_cost(
+    settings: Sequence[Setting], step_flops: Mapping[Setting, float] | None = None
+) -> Section:
+    """Accuracy against parameters and FLOPs in use, and against FLOPs and time of the training.
+
+    Args:
+        settings: what is compared.
+        step_flops: FLOPs of a training step for one image; None if they were not counted.
+    """
+    used = {s: _used(s, (step_flops or {}).get(s)) for s in settings}
     uncounted = [s for s in settings if not s.results[0].manifest.flops]
     missing = [f"FLOPs of {named(uncounted, settings)} are not recorded."] if uncounted else []
+    if step_flops is not None and (unknown := [s for s in settings if s not in step_flops]):
+        missing.append(
+            f"The FLOPs of the training of {named(unknown, settings)} could not be counted."
+        )
     table = _table(used)
-    figures = [f for f in (_figure(used, axis) for axis in _AXES) if f]
+    axes = (_PARAMETERS, _FLOPS, _TRAINING, _MINUTES)
+    figures = [f for f in (_figure(used, axis) for axis in axes) if f]
     parts: list[Part] = [
         *_drawn(figures, settings),
         table if len(settings) == 1 else Fold(table.caption, [table]),
@@ -65,8 +80,11 @@ def accuracy_and_cost(settings: Sequence[Setting]) -> Section:
         "Higher and further to the left is better. Filled: the kept network. Hollow: the ensemble, "
         "which costs as much as all peers. Half-filled: a classifier that the method adds. Bars "
         "are one standard deviation over seeds. FLOPs count convolutions and matrix products of a "
-        "forward pass with one image, 2 per multiply-add. Seconds are those of the training steps "
-        "without evaluation. They include whatever else the machine did at that time.",
+        "forward pass with one image, 2 per multiply-add; those of the training are of forward and "
+        "backward passes of everything that was trained or that taught. Networks alone need "
+        "nothing of each other: the kept one of them is counted with its own training. Seconds are "
+        "those of the training steps without evaluation. They include whatever else the machine "
+        "did at that time.",
         parts,
         missing,
     )
@@ -76,7 +94,7 @@ def _drawn(figures: Sequence[Figure], settings: Sequence[Setting]) -> list[Part]
     return [Figures(figures), key_of(settings)] if figures else []
 
 
-def _used(setting: Setting) -> list[CostPoint]:
+def _used(setting: Setting, step_flops: float | None = None) -> list[CostPoint]:
     """The kept network, the ensemble, and the classifiers that the method adds."""
     first = setting.results[0]
     counts, flops = first.manifest.parameters, first.manifest.flops
@@ -84,20 +102,36 @@ def _used(setting: Setting) -> list[CostPoint]:
     peers = {kept_peer(r) for r in setting.results}
     sizes, costs = {counts.get(p) for p in peers}, {flops.get(p) for p in peers}
     size, cost = (x.pop() if len(x) == 1 else None for x in (sizes, costs))
-    found = [CostPoint("kept", top1, size, cost)]
+    images = mean(_images_seen(r) for r in setting.results)
+    whole = images * step_flops if images and step_flops else None
+    its_own = whole
+    if whole and _learns_alone(first):
+        its_own = whole * cost / flops["peers"] if cost and flops.get("peers") else None
+    found = [CostPoint("kept", top1, size, cost, its_own)]
     may_be_kept = {*first.manifest.students, *counts} | setting.given
     for name in ("ensemble", *setting.own):
         values = top1_of(setting, name)
         if not values or name in may_be_kept:
             continue
         if name == "ensemble":
-            found.append(CostPoint(name, values, counts["peers"], flops.get("peers")))
+            found.append(CostPoint(name, values, counts["peers"], flops.get("peers"), whole))
         elif not _was_given_networks(first):
             size = counts["peers"] + counts["method"]
             runs_others = counts.get("frozen")  # such as mean teachers, with all the rest
             cost = None if runs_others else flops.get("method")
-            found.append(CostPoint(name, values, size, cost))
+            found.append(CostPoint(name, values, size, cost, whole))
     return found
+
+
+def _images_seen(result: Result) -> float:
+    """The images of all training steps, each as often as it was seen; 0 in an early run."""
+    epochs = [e for e in result.history if "seconds" in e]
+    return float(sum(e["images_per_second"] * e["seconds"] for e in epochs))
+
+
+def _learns_alone(result: Result) -> bool:
+    """Whether each network could have been trained without the others."""
+    return result.config.method["name"] == "independent" and not result.config.shared
 
 
 def _was_given_networks(result: Result) -> bool:
@@ -110,22 +144,32 @@ def _seconds(setting: Setting, over_epochs: Callable[[list[float]], float]) -> l
     return [over_epochs(seconds) for seconds in of_seeds if seconds]
 
 
-_AXES = ("parameters [millions]", "FLOPs [millions]", "training [minutes]")
+def _unit_of(used: Mapping[Setting, Sequence[CostPoint]]) -> float:
+    """The unit for the FLOPs of trainings in which the largest number is 1 to 1,000."""
+    most = max((u.training or 0.0 for things in used.values() for u in things), default=0.0)
+    return max((unit for unit in _UNITS if unit <= most), default=min(_UNITS))
+
+
+_PARAMETERS, _FLOPS = "parameters [millions]", "FLOPs [millions]"
+_TRAINING, _MINUTES = "training cost [{}FLOPs]", "training time [minutes]"
 
 
 def _figure(used: dict[Setting, list[CostPoint]], axis: str) -> Figure | None:
     """Kept networks and ensembles as points."""
     drawn: list[tuple[Setting, CostPoint, float]] = []
+    unit = _unit_of(used)
     for s, things in used.items():
         seconds = _seconds(s, sum)
         for u in things:
             x = {
-                _AXES[0]: u.parameters and u.parameters / _E,
-                _AXES[1]: u.flops and u.flops / _E,
-                _AXES[2]: mean(seconds) / 60 if seconds else None,
+                _PARAMETERS: u.parameters and u.parameters / _E,
+                _FLOPS: u.flops and u.flops / _E,
+                _TRAINING: u.training and u.training / unit,
+                _MINUTES: mean(seconds) / 60 if seconds else None,
             }[axis]
             if x is not None:
                 drawn.append((s, u, x))
+    axis = axis.format(_UNITS[unit])
     if len(drawn) < 2:
         return None
     with canvas(height=3.5) as (figure, axes):
@@ -149,7 +193,7 @@ def _figure(used: dict[Setting, list[CostPoint]], axis: str) -> Figure | None:
 
 
 def _table(used: dict[Setting, list[CostPoint]]) -> Table:
-    rows = []
+    rows, unit = [], _unit_of(used)
     for s, things in used.items():
         whole, each = _seconds(s, sum), _seconds(s, median)
         for u in things:
@@ -160,6 +204,7 @@ def _table(used: dict[Setting, list[CostPoint]]) -> Table:
                     spread_of(u.top1),
                     f"{u.parameters:,}" if u.parameters else "-",
                     f"{u.flops / _E:,.1f}" if u.flops else "-",
+                    f"{u.training / unit:,.2f}" if u.training else "-",
                     spread_of(whole, 0) if whole else "-",
                     spread_of(each, 1) if each else "-",
                     str(len(s.results)),
@@ -167,11 +212,22 @@ def _table(used: dict[Setting, list[CostPoint]]) -> Table:
             )
     return Table(
         "What accuracy costs",
-        ("#", "used", "top-1 %", "parameters", "MFLOPs", "train s", "s/epoch", "n"),
+        (
+            "#",
+            "used",
+            "top-1 %",
+            "parameters",
+            "MFLOPs",
+            f"train {_UNITS[unit]}FLOPs",
+            "train s",
+            "s/epoch",
+            "n",
+        ),
         rows,
         f"kept: the network in student.safetensors, {EPOCH_THAT_SHIPS}. "
         "The others are measured after the last epoch. parameters "
-        "and MFLOPs: of the network in use, not of all that was trained. train s: the whole "
+        "and MFLOPs: of the network in use, not of all that was trained. "
+        f"train {_UNITS[unit]}FLOPs: FLOPs of the training. train s: the whole "
         "training, the same for everything that came out of it. s/epoch: median of its epochs. A "
         "classifier that the method adds is counted with all peers and all modules that the method "
         "trains; it is left out if the method was given a network, such as a teacher. “-”: seeds "
