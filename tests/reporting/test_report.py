@@ -2,16 +2,19 @@
 
 import json
 import math
+import re
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
-from runs_of import write_run
+from runs_of import changed, undrawn, write_run
 
+from codistill.analysis.differences import differences
 from codistill.command.main import main
 from codistill.errors import InputError
-from codistill.reporting.tables import compared, rows, spread_of, write_report
+from codistill.reporting.page.write import write_page
+from codistill.reporting.tables import compared, print_table, rows, spread_of, write_report
 from codistill.reporting.text import markdown_table, text_table
 from codistill.runs.finished import load_result, load_results, version_notes
 from codistill.runs.manifest import Process
@@ -349,3 +352,37 @@ def test_markdown_shows_text_as_it_is() -> None:
         "| --- | --- |",
         "| x_y \\_z\\_ [d] | &lt;i&gt; \\`[e\\](f)\\` |",
     ]
+
+
+@pytest.mark.parametrize("has_it", [0, 1])
+def test_a_classifier_that_one_seed_lacks_is_reported_of_the_others(
+    tmp_path: Path, has_it: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A method of one's own may get a further classifier between two seeds."""
+    runs = [write_run(tmp_path / str(seed), [50.0, 51.0], seed=seed) for seed in (0, 1)]
+    ((label, results),) = load_results(runs).items()
+    fused = {"test/top1": 60.0, "test/top5": 90.0, "test/nll": 1.0}
+    last = results[has_it].scores.last | {"ensemble": fused | {"test/top1": 61.0}, "fused": fused}
+    results[has_it] = changed(results[has_it], last=last)
+    by_name = {row[1]: row for row in rows({label: results})}
+    assert list(by_name) == ["peer0", "ensemble", "fused"]
+    assert [row[2] for row in by_name.values()] == ["51.00 ± 0.00", "61.00", "60.00"]
+    assert [row[7] for row in by_name.values()] == ["2", "1", "1"]
+    (row,) = compared({label: results})
+    assert (row[3], row[4]) == ("61.00", "fused 60.00")
+    print_table({label: results})
+    assert "fused" in capsys.readouterr().out
+    with undrawn():
+        page = write_page({label: results}, tmp_path / "page")[1].read_text()
+    assert re.search(r"\| fused \|.* 60\.00 ", page)
+    alone = dict(enumerate(load_results(runs)[label]))
+    found = differences(
+        {"a": dict(enumerate(results)), "alone": alone}, {"a": "alone", "alone": "alone"}
+    )
+    seeds = {d.classifier: d.seeds for d in found if d.epoch == "last"}
+    assert seeds == {
+        "mean peer": (0, 1),
+        "peer0": (0, 1),
+        "ensemble": (has_it,),
+        "fused": (has_it,),
+    }

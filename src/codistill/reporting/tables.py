@@ -16,15 +16,16 @@ from codistill import files
 from codistill.reporting.curves import draw_curves
 from codistill.reporting.page.setting import settings_of
 from codistill.reporting.text import csv_table, markdown_table, text_table
-from codistill.runs.finished import Result, version_notes
+from codistill.runs.finished import Result, classifiers_of_all, version_notes
 from codistill.runs.results import EPOCH_THAT_SHIPS, Metrics
 
 
 def rows(settings: dict[str, list[Result]]) -> Iterator[list[str]]:
     """The table with a row for each classifier of each setting, in the columns of `COLUMNS`."""
-    for label, results in settings.items():
-        speed = mean(r.scores.images_per_second for r in results)
-        for name in results[0].scores.last:
+    for label, every in settings.items():
+        for name in classifiers_of_all(every):
+            results = [r for r in every if name in r.scores.last]
+            speed = mean(r.scores.images_per_second for r in results)
             last = [r.scores.last[name] for r in results]
             five = [r.last_five.get(name) for r in results]
             best = [r.scores.best_by_validation.get(name) for r in results]
@@ -76,15 +77,15 @@ def compared(settings: dict[str, list[Result]]) -> Iterator[list[str]]:
         last = [r.scores.last for r in results]
 
         def spread(name: str, last: list[dict[str, Metrics]] = last) -> str:
-            return spread_of([m[name]["test/top1"] for m in last])
+            return spread_of([m[name]["test/top1"] for m in last if name in m])
 
-        peers = results[0].scores.peers
-        added = [n for n in last[0] if n not in (*peers, "ensemble")]
+        peers, names = results[0].scores.peers, classifiers_of_all(results)
+        added = [n for n in names if n not in (*peers, "ensemble")]
         yield [
             label,
             spread_of([mean(m[n]["test/top1"] for n in peers) for m in last]),
             spread_of([r.scores.kept_top1 for r in results]),
-            spread("ensemble") if "ensemble" in last[0] else "-",
+            spread("ensemble") if "ensemble" in names else "-",
             ", ".join(f"{n} {spread(n)}" for n in added) or "-",
             _added(results[0].manifest.parameters),
             f"{mean(r.scores.images_per_second for r in results):,.0f}",

@@ -4,7 +4,7 @@ import contextlib
 import functools
 import json
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -166,6 +166,14 @@ def differences_from(
         for key, value in wanted.items()
         if value is not None and value != there.get(key)
     ]
+
+
+def classifiers_of_all(results: Iterable[Result]) -> list[str]:
+    """The classifiers of runs of one setting, each once.
+
+    Runs may differ in them where the code of a method of one's own was changed between seeds.
+    """
+    return list(dict.fromkeys(name for r in results for name in r.scores.last))
 
 
 def version_notes(groups: Mapping[str, Sequence[Result]]) -> list[str]:
