@@ -9,7 +9,7 @@ import pytest
 from runs_of import train
 
 from codistill import InputError, seals
-from codistill.analysis import Analysis, Missing, analyse
+from codistill.analysis import Analysis, ClassChanges, Missing, analyse
 from codistill.analysis.analyse import _own
 from codistill.runs.finished import Result
 from codistill.runs.manifest import Manifest
@@ -201,3 +201,14 @@ def test_the_methods_own_classifier_is_nothing_that_is_kept_or_given(
     parameters = {"peers": 1, "method": 0}
     manifest = Manifest([], {}, {"fingerprint": "f"}, [], [8, 8], {}, parameters)
     assert _own(Result(Path(), Config(method=method), scores, [], manifest), students) == own
+
+
+def test_a_classifier_that_the_present_code_lacks_is_not_compared(copied: Path) -> None:
+    result = json.loads((copied / "result.json").read_text())
+    result["last"]["gated"] = result["last"]["fused"]  # of the method as it was
+    del result[seals.NAME]
+    (copied / "result.json").write_text(json.dumps(result))
+    analysis = analyse(copied, pictures=0, similarity_images=0)
+    assert analysis.own == "ensemble"
+    assert isinstance(analysis.changes, ClassChanges)
+    assert analysis.changes.second == "ensemble"

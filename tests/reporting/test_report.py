@@ -2,21 +2,19 @@
 
 import json
 import math
-import re
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
-from runs_of import changed, undrawn, write_run
+from runs_of import undrawn, write_run
 
-from codistill.analysis.differences import differences
 from codistill.command.main import main
 from codistill.errors import InputError
 from codistill.reporting.page.write import write_page
 from codistill.reporting.tables import compared, print_table, rows, spread_of, write_report
 from codistill.reporting.text import markdown_table, text_table
-from codistill.runs.finished import load_result, load_results, version_notes
+from codistill.runs.finished import code_notes, load_result, load_results
 from codistill.runs.manifest import Process
 from codistill.runs.results import last_five
 from codistill.settings.config import Config
@@ -283,7 +281,7 @@ def test_runs_of_one_row_by_different_versions_are_told(
 
     def notes(*runs: Path) -> list[str]:
         groups = load_results(list(runs))
-        found = version_notes(groups)
+        found = code_notes(groups)
         table, side_by_side, *_ = write_report(groups, tmp_path / "report")
         for file in (table, side_by_side):
             assert file.read_text().count("Note: ") == len(found)
@@ -355,34 +353,42 @@ def test_markdown_shows_text_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("has_it", [0, 1])
-def test_a_classifier_that_one_seed_lacks_is_reported_of_the_others(
+def test_a_classifier_that_one_seed_lacks_is_left_out_and_named(
     tmp_path: Path, has_it: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A method of one's own may get a further classifier between two seeds."""
     runs = [write_run(tmp_path / str(seed), [50.0, 51.0], seed=seed) for seed in (0, 1)]
+    add_classifiers(runs[has_it], "ensemble", "fused")
     ((label, results),) = load_results(runs).items()
-    fused = {"test/top1": 60.0, "test/top5": 90.0, "test/nll": 1.0}
-    last = results[has_it].scores.last | {"ensemble": fused | {"test/top1": 61.0}, "fused": fused}
-    results[has_it] = changed(results[has_it], last=last)
-    by_name = {row[1]: row for row in rows({label: results})}
-    assert list(by_name) == ["peer0", "ensemble", "fused"]
-    assert [row[2] for row in by_name.values()] == ["51.00 ± 0.00", "61.00", "60.00"]
-    assert [row[7] for row in by_name.values()] == ["2", "1", "1"]
+    assert [row[1] for row in rows({label: results})] == ["peer0"]
     (row,) = compared({label: results})
-    assert (row[3], row[4]) == ("61.00", "fused 60.00")
+    assert (row[3], row[4]) == ("-", "-")
+    said = (
+        f"un {has_it} also has ensemble, fused, which other seeds lack: left out. The code of the "
+        "method was changed between them"
+    )
     print_table({label: results})
-    assert "fused" in capsys.readouterr().out
+    assert said in capsys.readouterr().out
+    write_report({label: results}, tmp_path / "report")
+    assert said in (tmp_path / "report" / "table.md").read_text()
     with undrawn():
         page = write_page({label: results}, tmp_path / "page")[1].read_text()
-    assert re.search(r"\| fused \|.* 60\.00 ", page)
-    alone = dict(enumerate(load_results(runs)[label]))
-    found = differences(
-        {"a": dict(enumerate(results)), "alone": alone}, {"a": "alone", "alone": "alone"}
-    )
-    seeds = {d.classifier: d.seeds for d in found if d.epoch == "last"}
-    assert seeds == {
-        "mean peer": (0, 1),
-        "peer0": (0, 1),
-        "ensemble": (has_it,),
-        "fused": (has_it,),
-    }
+    assert said in page
+    assert "60.00" not in page
+    of_one = load_results(runs[has_it : has_it + 1])
+    assert [row[1] for row in rows(of_one)] == ["peer0", "ensemble", "fused"]
+
+
+def test_a_network_that_ships_is_not_left_out(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / str(seed), [50.0], seed=seed) for seed in (0, 1)]
+    add_classifiers(runs[1], "leader", kept="leader")
+    with pytest.raises(InputError, match=r"1 exports 'leader', which other seeds .* do not have"):
+        load_results(runs)
+
+
+def add_classifiers(run: Path, *names: str, kept: str = "peer0") -> None:
+    metrics = {"test/top1": 60.0, "test/top5": 90.0, "test/nll": 1.0}
+    result = json.loads((run / "result.json").read_text())
+    result["last"] |= dict.fromkeys(names, metrics)
+    result["student"]["last"] = kept
+    (run / "result.json").write_text(json.dumps(result))

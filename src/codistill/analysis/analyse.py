@@ -107,6 +107,8 @@ def analyse(
         return Analysis(result.path, weights, split, classes, kept, own, *[gone] * 7)
     assert kept is not None  # as its weights are there
     own = _own(result, method.students())
+    if own not in predictions.of:  # the code of the method was changed since
+        own = "ensemble" if "ensemble" in predictions.of else None
     return Analysis(
         result.path,
         weights,

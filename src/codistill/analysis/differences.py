@@ -11,7 +11,7 @@ from typing import Literal
 
 from codistill.analysis.paired import SIGNIFICANT, Paired, holm, paired, smallest_shown
 from codistill.messages import signed
-from codistill.runs.finished import Result, classifiers_of_all
+from codistill.runs.finished import Result
 from codistill.runs.results import Epoch
 
 Kind = Literal["mean peer", "student", "peer", "ensemble", "its own"]
@@ -164,10 +164,11 @@ def missing_seeds(results: Mapping[str, BySeed], seeds: Sequence[int]) -> list[s
 
 
 def _of_row(label: str, runs: BySeed, alone: BySeed, epoch: Epoch) -> Iterator[Difference]:
-    every = tuple(sorted(runs.keys() & alone.keys()))
-    for classifier in ["mean peer", *classifiers_of_all(runs[s] for s in every)] if every else []:
-        seeds = tuple(s for s in every if classifier in ("mean peer", *runs[s].scores.last))
-        first, bar = runs[seeds[0]], alone[seeds[0]]
+    seeds = tuple(sorted(runs.keys() & alone.keys()))
+    if not seeds:
+        return
+    first, bar = runs[seeds[0]], alone[seeds[0]]
+    for classifier in ["mean peer", *first.scores.last]:
         if classifier in first.manifest.networks:  # a teacher that the method was given
             continue
         kind, against = _opponent(classifier, first, bar)

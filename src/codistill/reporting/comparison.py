@@ -17,7 +17,7 @@ from codistill.reporting.page.sections.differences import Compared
 from codistill.reporting.page.write import require_page, write_page
 from codistill.reporting.sweep_tables import print_sweeps, write_sweeps
 from codistill.reporting.tables import write_report
-from codistill.runs.finished import Result, load_result, version_notes
+from codistill.runs.finished import Result, code_notes, in_common, load_result
 
 
 def report_comparison(
@@ -26,11 +26,9 @@ def report_comparison(
     """Writes and prints the report of the finished runs."""
     results: dict[str, dict[int, Result]] = {}
     for row in comparison.rows:
-        results[row.label] = {
-            run.seed: load_result(run.path)
-            for run in runs
-            if run.row.label == row.label and run.finished()
-        }
+        finished = [r for r in runs if r.row.label == row.label and r.finished()]
+        of_row = in_common([load_result(run.path) for run in finished])
+        results[row.label] = {r.config.seed: r for r in of_row}
     every = {label: list(by_seed.values()) for label, by_seed in results.items() if by_seed}
     if not every:
         raise InputError(f"{folder} holds no finished run of {comparison.name}")
@@ -122,7 +120,7 @@ def _notes(
     if any(d.statistics.n == 1 for d in found):
         notes.append("one pair (n = 1) has no interval and cannot be tested")
     every = [result for by_seed in results.values() for result in by_seed.values()]
-    notes += version_notes({"this comparison": every})
+    notes += code_notes({"this comparison": every})
     notes += [
         f"runs/{name} belongs to no row of the file: it is left as it is, and is not in the tables"
         for name in strangers(runs, folder)

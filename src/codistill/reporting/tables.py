@@ -16,16 +16,15 @@ from codistill import files
 from codistill.reporting.curves import draw_curves
 from codistill.reporting.page.setting import settings_of
 from codistill.reporting.text import csv_table, markdown_table, text_table
-from codistill.runs.finished import Result, classifiers_of_all, version_notes
+from codistill.runs.finished import Result, code_notes
 from codistill.runs.results import EPOCH_THAT_SHIPS, Metrics
 
 
 def rows(settings: dict[str, list[Result]]) -> Iterator[list[str]]:
     """The table with a row for each classifier of each setting, in the columns of `COLUMNS`."""
-    for label, every in settings.items():
-        for name in classifiers_of_all(every):
-            results = [r for r in every if name in r.scores.last]
-            speed = mean(r.scores.images_per_second for r in results)
+    for label, results in settings.items():
+        speed = mean(r.scores.images_per_second for r in results)
+        for name in results[0].scores.last:
             last = [r.scores.last[name] for r in results]
             five = [r.last_five.get(name) for r in results]
             best = [r.scores.best_by_validation.get(name) for r in results]
@@ -77,15 +76,15 @@ def compared(settings: dict[str, list[Result]]) -> Iterator[list[str]]:
         last = [r.scores.last for r in results]
 
         def spread(name: str, last: list[dict[str, Metrics]] = last) -> str:
-            return spread_of([m[name]["test/top1"] for m in last if name in m])
+            return spread_of([m[name]["test/top1"] for m in last])
 
-        peers, names = results[0].scores.peers, classifiers_of_all(results)
-        added = [n for n in names if n not in (*peers, "ensemble")]
+        peers = results[0].scores.peers
+        added = [n for n in last[0] if n not in (*peers, "ensemble")]
         yield [
             label,
             spread_of([mean(m[n]["test/top1"] for n in peers) for m in last]),
             spread_of([r.scores.kept_top1 for r in results]),
-            spread("ensemble") if "ensemble" in names else "-",
+            spread("ensemble") if "ensemble" in last[0] else "-",
             ", ".join(f"{n} {spread(n)}" for n in added) or "-",
             _added(results[0].manifest.parameters),
             f"{mean(r.scores.images_per_second for r in results):,.0f}",
@@ -115,7 +114,7 @@ def print_table(settings: dict[str, list[Result]]) -> None:
         lines += [[label], *(["  " + row[1], *(row[i] for i in shown[1:])] for row in of_setting)]
     head = ["  classifier", *(COLUMNS[i] for i in shown[1:])]
     print(text_table(head, lines, _SHORT_CAPTION))
-    for note in version_notes(settings):
+    for note in code_notes(settings):
         print(f"note: {note}")
 
 
@@ -149,7 +148,7 @@ def write_report(
         note: note for the readers, below each table.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    all_notes = [note] * bool(note) + version_notes(settings)
+    all_notes = [note] * bool(note) + code_notes(settings)
     notes = "".join(f"\n\nNote: {text}." for text in all_notes)
     draw_curves(settings_of(settings), folder / "curves.png")
     text = f"{markdown_table(COLUMNS, rows(settings))}\n\n{CAPTION}{notes}\n"

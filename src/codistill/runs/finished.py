@@ -4,8 +4,8 @@ import contextlib
 import functools
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ class Result:
         scores: the scores of its classifiers.
         history: one record for each epoch.
         manifest: where it comes from: command, machines, classes, numbers of images.
+        left_out: classifiers that other seeds of its setting lack, and that are not compared.
     """
 
     path: Path
@@ -50,6 +51,7 @@ class Result:
     scores: RunScores
     history: list[Record]
     manifest: Manifest
+    left_out: tuple[str, ...] = ()
 
     @property
     def recipe(self) -> dict[str, Any]:
@@ -112,9 +114,35 @@ def load_results(paths: Sequence[Path]) -> dict[str, list[Result]]:
     settings = [dict(sorted(results[0].recipe.items())) for results in groups.values()]
     labels = _distinct([results[0].label for results in groups.values()], settings)
     return {
-        label: sorted(results, key=lambda r: r.config.seed)
+        label: in_common(sorted(results, key=lambda r: r.config.seed))
         for label, results in zip(labels, groups.values(), strict=True)
     }
+
+
+def in_common(results: Sequence[Result]) -> list[Result]:
+    """The seeds of a setting, with the classifiers that all of them have.
+
+    They differ where the code of a method of one's own was changed between two seeds.
+
+    Raises:
+        InputError: a seed exports a classifier that another one lacks.
+    """
+    common = set.intersection(*(set(r.scores.last) for r in results)) if results else set()
+    found = []
+    for r in results:
+        scores, left_out = r.scores, tuple(n for n in r.scores.last if n not in common)
+        if scores.kept[0] in left_out:
+            raise InputError(
+                f"{r.path} exports {scores.kept[0]!r}, which other seeds of its setting do not "
+                "have: the code of its method was changed between them. Report them one by one"
+            )
+        last, best = (
+            {n: m for n, m in of.items() if n in common}
+            for of in (scores.last, scores.best_by_validation)
+        )
+        scores = replace(scores, last=last, best_by_validation=best)
+        found.append(replace(r, scores=scores, left_out=left_out))
+    return found
 
 
 def recipe_of(
@@ -168,16 +196,12 @@ def differences_from(
     ]
 
 
-def classifiers_of_all(results: Iterable[Result]) -> list[str]:
-    """The classifiers of runs of one setting, each once.
+def code_notes(groups: Mapping[str, Sequence[Result]]) -> list[str]:
+    """Notes on runs of a row that were not all trained by the same code.
 
-    Runs may differ in them where the code of a method of one's own was changed between seeds.
+    A line for each row that several versions of codistill trained, with the version of each seed;
+    and one for each run with classifiers that other seeds lack.
     """
-    return list(dict.fromkeys(name for r in results for name in r.scores.last))
-
-
-def version_notes(groups: Mapping[str, Sequence[Result]]) -> list[str]:
-    """A line for each row that several versions of codistill trained: the version of each seed."""
     notes = []
     for label, results in groups.items():
         versions = [r.manifest.versions for r in results]
@@ -190,6 +214,12 @@ def version_notes(groups: Mapping[str, Sequence[Result]]) -> list[str]:
             runs = [f"{each} ({n} runs)" if n > 1 else each for each, n in counted]
             different = "different versions of codistill trained the runs of"
             notes.append(f"{different} {label!r}: {', '.join(runs)}")
+        notes += [
+            f"the run {r.path.name} also has {', '.join(r.left_out)}, which other seeds lack: left "
+            "out. The code of the method was changed between them"
+            for r in results
+            if r.left_out
+        ]
     return notes
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from codistill.analysis.cost.training import step_flops
+from codistill.analysis.cost.training import count_step
 from codistill.errors import InputError
 from codistill.methods import method_class
 from codistill.methods.method import Method
@@ -90,7 +90,7 @@ def overview(name: str) -> Overview:
         parameters=parameters["method"],
         copies=parameters["frozen"],
         forwards=method.forwards,
-        cost=step_flops(method, _IMAGE_SIZE) / _independent_flops(shared),
+        cost=_step_flops(method) / _independent_flops(shared),
         options={p.name: p.default for p in options},
     )
 
@@ -141,8 +141,12 @@ def _views(method: Method) -> list[torch.Tensor]:
 
 
 @functools.cache
-def _independent_flops(shared: int) -> float:
-    return step_flops(_build("independent", _PEERS, shared), _IMAGE_SIZE)
+def _independent_flops(shared: int) -> int:
+    return _step_flops(_build("independent", _PEERS, shared))
+
+
+def _step_flops(method: Method) -> int:
+    return count_step(method, _IMAGE_SIZE, images=2, epoch=10_000)  # when distillation is on
 
 
 def _title(method: Method) -> tuple[str, str, int | None]:

@@ -3,13 +3,14 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
+from statistics import mean
 from typing import TypeVar
 
 from rich.console import Console
 
 from codistill.analysis import Analysis, Missing, analyse
 from codistill.analysis.cost.latency import latency
-from codistill.analysis.cost.training import step_flops
+from codistill.analysis.cost.training import images_seen, training_flops
 from codistill.errors import InputError
 from codistill.messages import note
 from codistill.reporting.page.setting import Setting, settings_of
@@ -56,14 +57,15 @@ class Measured:
         refused: reasons why runs could not be measured at all, by setting.
         outside: one line for each image that was asked for and that a setting does not have.
         latencies: seconds that the student of a setting takes for one image, where its file is.
-        step_flops: FLOPs of a training step for one image, where a setting's method can be built.
+        training: FLOPs of a setting's training, the mean over its seeds, or why they could not be
+            counted.
     """
 
     of: dict[Setting, list[Analysis]]
     refused: dict[Setting, list[str]] = field(default_factory=dict)
     outside: list[str] = field(default_factory=list)
     latencies: dict[Setting, float] = field(default_factory=dict)
-    step_flops: dict[Setting, float] = field(default_factory=dict)
+    training: dict[Setting, float | str] = field(default_factory=dict)
 
     def parts(
         self, part: Callable[[Analysis], _T | Missing]
@@ -117,7 +119,7 @@ def measure(settings: Sequence[Setting], how: MeasureOptions, console: Console) 
                         chosen.setdefault(result.test_images, found)
                 progress.advance(task)
     measured.latencies.update(_latencies(settings, how))
-    measured.step_flops.update(_step_flops(settings, how))
+    measured.training.update((s, _training(s, how)) for s in settings)
     _tell(measured, console)
     return measured
 
@@ -139,23 +141,27 @@ def _latencies(settings: Sequence[Setting], how: MeasureOptions) -> Iterator[tup
         yield s, known[what]
 
 
-def _step_flops(
-    settings: Sequence[Setting], how: MeasureOptions
-) -> Iterator[tuple[Setting, float]]:
-    """The FLOPs of a training step of each setting, from its first run.
+def _training(setting: Setting, how: MeasureOptions) -> float | str:
+    """The FLOPs of a setting's training, the mean over its seeds, or why they are not counted.
 
-    A step of codistillation across jobs would publish a network: it is not made.
+    The first seed whose method can be built is counted, and the others by the images that they saw.
     """
-    for s in settings:
-        result = s.results[0]
-        if result.config.method.get("folder"):
-            continue
+    method, reason = setting.results[0].config.method, ""
+    if method["name"] == "codistillation" and method.get("folder"):
+        return "a step would leave a network in the folder of the jobs"
+    images = {r.path: n for r in setting.results if (n := images_seen(r.history))}
+    if not images:
+        return "the runs do not record how long they took"
+    for result in (r for r in setting.results if r.path in images):
         try:
-            run = Run(result.path, how.device, how.root, trust_code=how.trust_code)
-            size = result.manifest.image_size
-            yield s, step_flops(run.method, (size[0], size[1]))
-        except (InputError, ImportError, OSError):
-            continue
+            device = how.device or "cpu"
+            run = Run(result.path, device, how.root, trust_code=how.trust_code)
+            flops = training_flops(run, result.history)
+        except Exception as error:  # a method of somebody's own may fail in any way
+            reason = reason or str(error) or type(error).__name__
+        else:
+            return flops * mean(images.values()) / images[result.path]
+    return reason
 
 
 def refuse_places(settings: Mapping[str, Sequence[Result]], how: MeasureOptions) -> None:

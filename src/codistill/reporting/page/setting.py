@@ -7,7 +7,7 @@ from statistics import mean
 
 from codistill.reporting.page.drawing import Style, sample
 from codistill.reporting.page.parts import Fold, Key, Part
-from codistill.runs.finished import Result, classifiers_of_all
+from codistill.runs.finished import Result
 from codistill.training.record import Record
 
 
@@ -64,7 +64,7 @@ class Setting:
     def own(self) -> list[str]:
         """The classifiers that the method adds."""
         known = (*self.peers, "ensemble")
-        return [name for name in classifiers_of_all(self.results) if name not in known]
+        return [name for name in self.results[0].scores.last if name not in known]
 
     @property
     def given(self) -> set[str]:

@@ -30,7 +30,7 @@ from codistill.reporting.page.sections.settings_and_tables import (
 from codistill.reporting.page.sections.similarity import likeness_of_maps
 from codistill.reporting.page.setting import Setting, one_line, settings_of
 from codistill.reporting.page.student import students_of
-from codistill.runs.finished import Result, version_notes
+from codistill.runs.finished import Result, code_notes
 
 _LEAD = (
     "Written by codistill, which trains networks that teach each other (online knowledge "
@@ -70,7 +70,7 @@ def write_page(
     require_page()
     numbered = settings_of(settings)
     if not compared:  # a comparison brings notes of its own
-        notes = [*notes, *version_notes(settings), *seeds_of_others(numbered)]
+        notes = [*notes, *code_notes(settings), *seeds_of_others(numbered)]
     notes = [*notes, *few_seeds(numbered)]
     if how is None:
         notes.append(
@@ -106,4 +106,4 @@ def _other_sections(settings: Sequence[Setting], measured: Measured | None) -> I
         yield calibration_of_classifiers(measured)
         yield classes_that_change(measured)
         yield where_they_look(measured)
-    yield accuracy_and_cost(settings, measured.step_flops if measured else None)
+    yield accuracy_and_cost(settings, measured.training if measured else None)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import floor, log10
 from statistics import mean, median
 
 from codistill.reporting.page.drawing import (
@@ -46,22 +47,25 @@ class CostPoint:
 
 
 def accuracy_and_cost(
-    settings: Sequence[Setting], step_flops: Mapping[Setting, float] | None = None
+    settings: Sequence[Setting], training: Mapping[Setting, float | str] | None = None
 ) -> Section:
     """Accuracy against parameters and FLOPs in use, and against FLOPs and time of the training.
 
     Args:
         settings: what is compared.
-        step_flops: FLOPs of a training step for one image; None if they were not counted.
+        training: FLOPs of each setting's training, or why they could not be counted; None if
+            nothing was measured.
     """
-    used = {s: _used(s, (step_flops or {}).get(s)) for s in settings}
+    counted = {s: n for s, n in (training or {}).items() if not isinstance(n, str)}
+    used = {s: _used(s, counted.get(s)) for s in settings}
     uncounted = [s for s in settings if not s.results[0].manifest.flops]
     missing = [f"FLOPs of {named(uncounted, settings)} are not recorded."] if uncounted else []
-    if step_flops is not None and (unknown := [s for s in settings if s not in step_flops]):
-        missing.append(
-            f"The FLOPs of the training of {named(unknown, settings)} could not be counted."
-        )
-    table = _table(used)
+    missing += [
+        f"The training cost of {s.title} could not be counted: {why}."
+        for s, why in (training or {}).items()
+        if isinstance(why, str)
+    ]
+    table = _table(used, training is not None)
     axes = (_PARAMETERS, _FLOPS, _TRAINING, _MINUTES)
     figures = [f for f in (_figure(used, axis) for axis in axes) if f]
     parts: list[Part] = [
@@ -80,11 +84,12 @@ def accuracy_and_cost(
         "Higher and further to the left is better. Filled: the kept network. Hollow: the ensemble, "
         "which costs as much as all peers. Half-filled: a classifier that the method adds. Bars "
         "are one standard deviation over seeds. FLOPs count convolutions and matrix products of a "
-        "forward pass with one image, 2 per multiply-add; those of the training are of forward and "
-        "backward passes of everything that was trained or that taught. Networks alone need "
-        "nothing of each other: the kept one of them is counted with its own training. Seconds are "
-        "those of the training steps without evaluation. They include whatever else the machine "
-        "did at that time.",
+        "forward pass with one image, 2 per multiply-add. Training cost: FLOPs of forward and "
+        "backward passes of everything that a training step computes, over the whole training; a "
+        "teacher's forward passes count, its own training does not. Of networks that were trained "
+        "alone, without a trunk, the kept one is charged with its own training only, unless "
+        "held-out images chose it among them. Seconds are those of the training steps without "
+        "evaluation, of all peers. They include whatever else the machine did at that time.",
         parts,
         missing,
     )
@@ -94,7 +99,7 @@ def _drawn(figures: Sequence[Figure], settings: Sequence[Setting]) -> list[Part]
     return [Figures(figures), key_of(settings)] if figures else []
 
 
-def _used(setting: Setting, step_flops: float | None = None) -> list[CostPoint]:
+def _used(setting: Setting, training: float | None = None) -> list[CostPoint]:
     """The kept network, the ensemble, and the classifiers that the method adds."""
     first = setting.results[0]
     counts, flops = first.manifest.parameters, first.manifest.flops
@@ -102,11 +107,9 @@ def _used(setting: Setting, step_flops: float | None = None) -> list[CostPoint]:
     peers = {kept_peer(r) for r in setting.results}
     sizes, costs = {counts.get(p) for p in peers}, {flops.get(p) for p in peers}
     size, cost = (x.pop() if len(x) == 1 else None for x in (sizes, costs))
-    images = mean(_images_seen(r) for r in setting.results)
-    whole = images * step_flops if images and step_flops else None
-    its_own = whole
-    if whole and _learns_alone(first):
-        its_own = whole * cost / flops["peers"] if cost and flops.get("peers") else None
+    its_own = training
+    if training and len(first.scores.peers) > 1 and _learns_alone(first):
+        its_own = training * cost / flops["peers"] if cost and flops.get("peers") else None
     found = [CostPoint("kept", top1, size, cost, its_own)]
     may_be_kept = {*first.manifest.students, *counts} | setting.given
     for name in ("ensemble", *setting.own):
@@ -114,24 +117,19 @@ def _used(setting: Setting, step_flops: float | None = None) -> list[CostPoint]:
         if not values or name in may_be_kept:
             continue
         if name == "ensemble":
-            found.append(CostPoint(name, values, counts["peers"], flops.get("peers"), whole))
+            found.append(CostPoint(name, values, counts["peers"], flops.get("peers"), training))
         elif not _was_given_networks(first):
             size = counts["peers"] + counts["method"]
             runs_others = counts.get("frozen")  # such as mean teachers, with all the rest
             cost = None if runs_others else flops.get("method")
-            found.append(CostPoint(name, values, size, cost, whole))
+            found.append(CostPoint(name, values, size, cost, training))
     return found
 
 
-def _images_seen(result: Result) -> float:
-    """The images of all training steps, each as often as it was seen; 0 in an early run."""
-    epochs = [e for e in result.history if "seconds" in e]
-    return float(sum(e["images_per_second"] * e["seconds"] for e in epochs))
-
-
 def _learns_alone(result: Result) -> bool:
-    """Whether each network could have been trained without the others."""
-    return result.config.method["name"] == "independent" and not result.config.shared
+    """Whether the kept network could have been trained without the others."""
+    chosen = result.scores.student.best is not None and result.student_peer is None
+    return result.config.method["name"] == "independent" and not result.config.shared and not chosen
 
 
 def _was_given_networks(result: Result) -> bool:
@@ -192,7 +190,7 @@ def _figure(used: dict[Setting, list[CostPoint]], axis: str) -> Figure | None:
         return Figure(title, image_of(figure), text)
 
 
-def _table(used: dict[Setting, list[CostPoint]]) -> Table:
+def _table(used: dict[Setting, list[CostPoint]], counted: bool) -> Table:
     rows, unit = [], _unit_of(used)
     for s, things in used.items():
         whole, each = _seconds(s, sum), _seconds(s, median)
@@ -204,7 +202,7 @@ def _table(used: dict[Setting, list[CostPoint]]) -> Table:
                     spread_of(u.top1),
                     f"{u.parameters:,}" if u.parameters else "-",
                     f"{u.flops / _E:,.1f}" if u.flops else "-",
-                    f"{u.training / unit:,.2f}" if u.training else "-",
+                    *([_three_digits(u.training / unit) if u.training else "-"] * counted),
                     spread_of(whole, 0) if whole else "-",
                     spread_of(each, 1) if each else "-",
                     str(len(s.results)),
@@ -218,7 +216,7 @@ def _table(used: dict[Setting, list[CostPoint]]) -> Table:
             "top-1 %",
             "parameters",
             "MFLOPs",
-            f"train {_UNITS[unit]}FLOPs",
+            *([f"training {_UNITS[unit]}FLOPs"] * counted),
             "train s",
             "s/epoch",
             "n",
@@ -226,15 +224,18 @@ def _table(used: dict[Setting, list[CostPoint]]) -> Table:
         rows,
         f"kept: the network in student.safetensors, {EPOCH_THAT_SHIPS}. "
         "The others are measured after the last epoch. parameters "
-        "and MFLOPs: of the network in use, not of all that was trained. "
-        f"train {_UNITS[unit]}FLOPs: FLOPs of the training. train s: the whole "
-        "training, the same for everything that came out of it. s/epoch: median of its epochs. A "
+        "and MFLOPs: of the network in use, not of all that was trained. train s: the steps of the "
+        "whole training, of all peers. s/epoch: median of its epochs. A "
         "classifier that the method adds is counted with all peers and all modules that the method "
         "trains; it is left out if the method was given a network, such as a teacher. “-”: seeds "
-        "keep peers of different size, or the method runs networks beside the classifier that are "
-        "not trained.",
+        "keep peers of different size, the method runs networks beside the classifier that are "
+        "not trained, or the number is not known.",
         headers=2,
     )
+
+
+def _three_digits(x: float) -> str:
+    return f"{x:,.{max(0, 2 - floor(log10(x)))}f}"
 
 
 def _where(result: Result) -> str:
