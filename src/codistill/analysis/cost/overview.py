@@ -10,9 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-import torch
-
-from codistill.analysis.cost.training import count_step
+from codistill.analysis.cost.probing import random_views
+from codistill.analysis.cost.training_flops import step_flops
 from codistill.errors import InputError
 from codistill.methods import method_class
 from codistill.methods.method import Method
@@ -29,7 +28,7 @@ ABOUT = (
     "that belong to the length of the paper's training."
 )
 _NETWORK, _CLASSES, _PEERS, _SHARED = "resnet20", 100, 3, 2
-_IMAGE_SIZE = (32, 32)
+_IMAGE_SIZE, _IMAGES = (32, 32), 2
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ def overview(name: str) -> Overview:
     possible = [shared for shared in (0, _SHARED) if _takes(name, _PEERS, shared)]
     shared = possible[-1]
     method = _build(name, _PEERS, shared)
-    parameters = parameter_counts(method)
+    parameters, views = parameter_counts(method), random_views(method, _IMAGE_SIZE, _IMAGES)
     options = list(inspect.signature(method_class(name)).parameters.values())[1:]  # after peers
     idea, paper, year = _title(method)
     return Overview(
@@ -85,7 +84,7 @@ def overview(name: str) -> Overview:
         fewest_peers=next(K for K in (1, 2, 3) if _takes(name, K, shared)),
         trunk="may share" if len(possible) == 2 else "must share" if shared else "must not share",
         views=method.views,
-        classifiers=tuple(n for n in method(_views(method)).extra if n != "ensemble"),
+        classifiers=tuple(n for n in method(views).extra if n != "ensemble"),
         keeps=tuple(method.students()),
         parameters=parameters["method"],
         copies=parameters["frozen"],
@@ -136,17 +135,13 @@ def _build(name: str, K: int, shared: int) -> Method:
     return method_class(name)(peers, **{n: build_network(_NETWORK, _CLASSES) for n in wants})
 
 
-def _views(method: Method) -> list[torch.Tensor]:
-    return [torch.zeros(2, 3, *_IMAGE_SIZE) for _ in range(method.views)]
-
-
 @functools.cache
-def _independent_flops(shared: int) -> int:
+def _independent_flops(shared: int) -> float:
     return _step_flops(_build("independent", _PEERS, shared))
 
 
-def _step_flops(method: Method) -> int:
-    return count_step(method, _IMAGE_SIZE, images=2, epoch=10_000)  # when distillation is on
+def _step_flops(method: Method) -> float:
+    return step_flops(method, _IMAGE_SIZE, _IMAGES, epoch=10_000)  # when distillation is on
 
 
 def _title(method: Method) -> tuple[str, str, int | None]:

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from codistill.analysis import Analysis, Missing, analyse
 from codistill.analysis.cost.latency import latency
-from codistill.analysis.cost.training import images_seen, training_flops
+from codistill.analysis.cost.training_flops import images_seen, training_flops
 from codistill.errors import InputError
 from codistill.messages import note
 from codistill.reporting.page.setting import Setting, settings_of

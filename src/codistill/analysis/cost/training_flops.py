@@ -13,6 +13,8 @@ from codistill.training.record import Record
 from codistill.training.state import TrainingState
 from codistill.training.updates import UpdateOptions
 
+_COUNTED = (2, 4, 6)  # images
+
 
 def training_flops(run: Run, history: Sequence[Record]) -> float:
     """FLOPs of the training of a run: those of a step, for all images that it saw.
@@ -51,7 +53,7 @@ def images_seen(history: Sequence[Record]) -> float:
 def step_flops(
     method: Method,
     image_size: tuple[int, int],
-    batch_size: int,
+    images: int,
     epoch: int,
     make: MakeOptimizer | None = None,
     options: UpdateOptions | None = None,
@@ -59,37 +61,31 @@ def step_flops(
     """FLOPs of a training step, as `methods.flops` counts them, without recomputation.
 
     These are forward and backward passes of all that a step computes, such as a teacher's forward
-    pass or AFD's discriminators. Copies of the method make steps of 2, 4 and 6 random images. A
-    step costs a + b B + c B² for B images: some terms belong to the step, others to each pair of
-    its images.
+    pass or AFD's discriminators. A copy of the method makes the step, on random images. More than
+    six are not computed: steps of 2, 4 and 6 tell what they cost, which is a + b B + c B² for B
+    images, as some terms belong to the step and others to each pair of its images.
 
     Args:
         method: the method; it stays as it was.
         image_size: height and width of the images.
-        batch_size: images of the step.
+        images: images of the step, two or more.
         epoch: the epoch, from 0: what a method does may depend on it.
         make: makes the optimizers.
         options: how steps update the weights, such as the stages that are frozen.
     """
-    two, four, six = (count_step(method, image_size, n, epoch, make, options) for n in (2, 4, 6))
+
+    def count(images: int) -> int:
+        with probing(method) as probe:
+            state = TrainingState(probe, make, options)
+            state.epoch = epoch
+            batch = Batch(random_views(probe, image_size, images), some_labels(probe, images))
+            probe.begin_epoch(epoch, [batch] if probe.needs_held_out else None)
+            state.begin()
+            return count_flops(probe.training_step, batch, state.optimizers, epoch)[1]
+
+    if images <= _COUNTED[-1]:
+        return float(count(images))
+    two, four, six = map(count, _COUNTED)
     c = (six - 2 * four + two) / 8
     b = (four - two) / 2 - 6 * c
-    return two + b * (batch_size - 2) + c * (batch_size**2 - 4)
-
-
-def count_step(
-    method: Method,
-    image_size: tuple[int, int],
-    images: int,
-    epoch: int,
-    make: MakeOptimizer | None = None,
-    options: UpdateOptions | None = None,
-) -> int:
-    """FLOPs of a training step on so many random images; see `step_flops`."""
-    with probing(method) as probe:
-        state = TrainingState(probe, make, options)
-        state.epoch = epoch
-        batch = Batch(random_views(probe, image_size, images), some_labels(probe, images))
-        probe.begin_epoch(epoch, [batch] if probe.needs_held_out else None)
-        state.begin()
-        return count_flops(probe.training_step, batch, state.optimizers, epoch)[1]
+    return two + b * (images - 2) + c * (images**2 - 4)
