@@ -207,9 +207,8 @@ def test_the_conclusion_says_what_is_shown_and_what_could_not_have_been() -> Non
         "good (+5.00 [+4.8, +5.2]) helped the peers; bad (-5.00 [-5.2, -4.8]) hurt the peers; of "
         "open (0.00 [-2.5, +2.5]) neither is shown. "
     )
-    # t(1 - 0.05 / 6, 2) = 7.6488, common sd = sqrt((0.01 + 0.01 + 1) / 3) = 0.58310:
-    # 7.6488 * 0.58310 / sqrt(3) = 2.575
-    assert "With 3 seeds on 1,234 test images, a mean difference below about 2.6 points" in text
+    # of "open", whose sd is 1: the two that are shown count no more
+    assert "seeds on 1,234 test images, a mean difference of theirs below about 2.5 points" in text
     # 1.96 sqrt(61 * 39 / 1234) = 2.72 and sqrt(61 * 39 / 32) * 1.96 = 16.9
     assert text.endswith("on 1,234 images is itself uncertain by about 2.7 points.")
     of_few = conclusion(found, 32, alone=61.0)
@@ -217,6 +216,26 @@ def test_the_conclusion_says_what_is_shown_and_what_could_not_have_been() -> Non
         "accuracy of 61 % on 32 images is itself uncertain by about 16.9 points."
     )
     assert "uncertain" not in conclusion(found, 10_000, alone=61.0)  # less than what seeds show
+
+
+def test_what_could_not_have_been_shown_is_said_of_those_that_are_not() -> None:
+    """As in results/few_images_resnet20_cifar100: 2.8 points were shown, and not "3.6 or more"."""
+    steady, open_ = [2.4, 2.8, 3.2], [0.2, 2.0, 1.8]
+    both = conclusion(of_peers(steady=steady, open=open_), 10_000, alone=51.0)
+    # sd of "open" = 0.98658; t(0.975, 2) = 4.3027, times sd / sqrt(3)
+    assert "steady (+2.80 [+1.8, +3.8]) helped the peers; of open (+1.33 [-1.1, +3.8])" in both
+    assert both.endswith(
+        "With 3 seeds on 10,000 test images, a mean difference of theirs below about 2.5 points "
+        "could not have been shown."
+    )
+    one = conclusion(of_peers(steady=steady, open=[0.7]))
+    assert one.endswith("One seed, or seeds without spread, cannot show a difference.")
+    shown = conclusion(of_peers(steady=steady), 32, alone=51.0)
+    assert shown == (
+        "steady (+2.80 [+1.8, +3.8]) helped the peers. An accuracy of 51 % on 32 images is itself "
+        "uncertain by about 17.3 points."
+    )
+    assert conclusion(of_peers(steady=steady)) == "steady (+2.80 [+1.8, +3.8]) helped the peers."
 
 
 def test_the_conclusion_of_nothing_shown_is_plain() -> None:
@@ -264,7 +283,7 @@ def test_a_named_student_is_compared_with_itself_wherever_it_stands() -> None:
     }
     assert last["peer2"].comparisons == 1
     assert conclusion(list(found.values())).startswith(
-        "own (+2.00 [+1.8, +2.2]) helped the student. "
+        "own (+2.00 [+1.8, +2.2]) helped the student."
     )
 
 

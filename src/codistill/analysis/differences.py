@@ -95,46 +95,50 @@ def conclusion(
 ) -> str:
     """What a comparison shows after the last epoch, and what it could not have shown.
 
-    It is on the named student, where there is one, else on the mean peer.
+    It is on the named student, where there is one, else on the mean peer. What could not have been
+    shown is said of the methods of which nothing is shown: the differences of others may vary less.
 
     Args:
         found: all comparisons, corrected.
         test_images: number of images that were tested on, if it is known.
         alone: test top-1 in % of the networks alone, if it is known.
     """
-    shown = concluded_from(found)
-    if not shown:
+    counted = concluded_from(found)
+    if not counted:
         return "No method has a finished run beside the networks alone of the same seed."
-    of = "the student" if shown[0].kind == "student" else "the peers"
+    of = "the student" if counted[0].kind == "student" else "the peers"
     said = [
         f"{', '.join(those)} {verdict} {of}"
         for verdict in ("helped", "hurt")
-        if (those := [_by(d) for d in shown if d.verdict == verdict])
+        if (those := [_by(d) for d in counted if d.verdict == verdict])
     ]
-    others = [_by(d) for d in shown if d.verdict not in ("helped", "hurt")]
-    if said and others:
-        said.append(f"of {', '.join(others)} neither is shown")
-    elif others:
-        said.append(f"No method is shown to help or to hurt {of}: {', '.join(others)}")
-    text = f"{'; '.join(said)}. "
+    undecided = [d for d in counted if d.verdict not in ("helped", "hurt")]
+    if undecided:
+        neither = ", ".join(map(_by, undecided))
+        none = f"No method is shown to help or to hurt {of}: {neither}"
+        said.append(f"of {neither} neither is shown" if said else none)
+    text = f"{'; '.join(said)}."
+    smallest = smallest_shown([d.statistics for d in undecided])
     images = f" on {test_images:,} test images" if test_images else ""
-    if (smallest := smallest_shown([d.statistics for d in shown])) is None:
+    if undecided and smallest is None:
         text += (
-            f"One seed, or seeds without spread,{images and f'{images},'} cannot show a difference."
+            f" One seed, or seeds without spread,{images and f'{images},'} cannot show a "
+            "difference."
         )
-    else:
-        n = max(d.statistics.n for d in shown if d.statistics.sd)
-        fewer = [d.label for d in shown if d.statistics.n < n]
+    elif smallest is not None:
+        n = max(d.statistics.n for d in undecided if d.statistics.sd)
+        fewer = [d.label for d in undecided if d.statistics.n < n]
+        theirs = " of theirs" if len(undecided) < len(counted) else ""
         text += (
-            f"With {n} seeds{images}, a mean difference below about {smallest:.1f} points could "
-            "not have been shown."
+            f" With {n} seeds{images}, a mean difference{theirs} below about {smallest:.1f} points "
+            "could not have been shown."
         )
         if fewer:
             text += f" Fewer seeds show less: {', '.join(fewer)}."
     if not test_images or not alone or (margin := _margin(alone, test_images)) <= (smallest or 0):
         return text
     return (
-        f"{text} And an accuracy of {alone:.0f} % on {test_images:,} images is itself uncertain by "
+        f"{text} An accuracy of {alone:.0f} % on {test_images:,} images is itself uncertain by "
         f"about {margin:.1f} points."
     )
 
