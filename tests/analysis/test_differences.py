@@ -9,6 +9,7 @@ import pytest
 from runs_of import ended_with, found_in, plus, result_of
 
 from codistill.analysis.differences import conclusion, differences, missing_seeds
+from codistill.analysis.paired import shown_from
 from codistill.reporting.difference_tables import print_differences, write_differences
 from codistill.runs.finished import Result
 from codistill.settings.config import Config
@@ -199,43 +200,77 @@ def of_peers(**means: list[float]) -> list:
     return list(found_in(independent=alone, **rows).values())
 
 
-def test_the_conclusion_says_what_is_shown_and_what_could_not_have_been() -> None:
+def test_the_conclusion_says_what_is_shown_and_what_had_to_be() -> None:
     found = of_peers(good=[5.0, 5.1, 4.9], bad=[-5.0, -5.1, -4.9], open=[1.0, -1.0, 0.0])
-    text = conclusion(found, 1234, alone=61.0)
     # t(0.975, 2) = 4.3027, times 0.1 / sqrt(3) and 1 / sqrt(3)
-    assert text.startswith(
-        "good (+5.00 [+4.8, +5.2]) helped the peers; bad (-5.00 [-5.2, -4.8]) hurt the peers; of "
-        "open (0.00 [-2.5, +2.5]) neither is shown. "
+    assert conclusion(found, 1234, alone=61.0) == (
+        "good (+5.00 [+4.8, +5.2]) helped the peers; bad (-5.00 [-5.2, -4.8]) hurt the peers; not "
+        "shown to help or to hurt: open (0.00 [-2.5, +2.5]). With 3 seeds on 1,234 test images, a "
+        "mean difference had to reach about 2.5 points to be shown. An accuracy of 61 % on 1,234 "
+        "images is itself uncertain by about 2.7 points."  # 1.96 sqrt(61 * 39 / 1234) = 2.72
     )
-    # of "open", whose sd is 1: the two that are shown count no more
-    assert "seeds on 1,234 test images, a mean difference of theirs below about 2.5 points" in text
-    # 1.96 sqrt(61 * 39 / 1234) = 2.72 and sqrt(61 * 39 / 32) * 1.96 = 16.9
-    assert text.endswith("on 1,234 images is itself uncertain by about 2.7 points.")
     of_few = conclusion(found, 32, alone=61.0)
+    # sqrt(61 * 39 / 32) * 1.96 = 16.9
     assert of_few.endswith(
-        "accuracy of 61 % on 32 images is itself uncertain by about 16.9 points."
+        "An accuracy of 61 % on 32 images is itself uncertain by about 16.9 points."
     )
     assert "uncertain" not in conclusion(found, 10_000, alone=61.0)  # less than what seeds show
 
 
-def test_what_could_not_have_been_shown_is_said_of_those_that_are_not() -> None:
-    """As in results/few_images_resnet20_cifar100: 2.8 points were shown, and not "3.6 or more"."""
-    steady, open_ = [2.4, 2.8, 3.2], [0.2, 2.0, 1.8]
-    both = conclusion(of_peers(steady=steady, open=open_), 10_000, alone=51.0)
-    # sd of "open" = 0.98658; t(0.975, 2) = 4.3027, times sd / sqrt(3)
-    assert "steady (+2.80 [+1.8, +3.8]) helped the peers; of open (+1.33 [-1.1, +3.8])" in both
+def test_what_differences_had_to_be_follows_each_spread() -> None:
+    """What is shown does not count, and the spread of one method is not that of another."""
+    some = {"steady": [2.4, 2.8, 3.2], "even": [0.7, 1.7, 2.0], "wide": [0.2, 2.0, 1.8]}
+    both = conclusion(of_peers(**some), 10_000, alone=51.0)
+    assert both.startswith("steady (+2.80 [+1.8, +3.8]) helped the peers; not shown to help or to")
+    # sd = 0.68069 and 0.98658; t(1 - 0.05 / 4, 2) = 6.2053, times sd / sqrt(3)
     assert both.endswith(
-        "With 3 seeds on 10,000 test images, a mean difference of theirs below about 2.5 points "
-        "could not have been shown."
+        "With 3 seeds on 10,000 test images, a mean difference had to reach about 2.4 (even) to "
+        "3.5 points (wide) to be shown."
     )
-    one = conclusion(of_peers(steady=steady, open=[0.7]))
-    assert one.endswith("One seed, or seeds without spread, cannot show a difference.")
-    shown = conclusion(of_peers(steady=steady), 32, alone=51.0)
-    assert shown == (
-        "steady (+2.80 [+1.8, +3.8]) helped the peers. An accuracy of 51 % on 32 images is itself "
-        "uncertain by about 17.3 points."
+    equal = conclusion(of_peers(a=[0.0, 1.0, -1.0], b=[1.0, 0.0, -1.0]))
+    assert f"to reach about {6.2053 / 3**0.5:.1f} points to be" in equal
+    shown = conclusion(of_peers(steady=some["steady"]), 10_000, alone=51.0)
+    assert shown == "steady (+2.80 [+1.8, +3.8]) helped the peers."
+    of_few = conclusion(of_peers(steady=some["steady"]), 1_000, alone=51.0)
+    assert (
+        of_few
+        == f"{shown} An accuracy of 51 % on 1,000 images is itself uncertain by about 3.1 points."
     )
-    assert conclusion(of_peers(steady=steady)) == "steady (+2.80 [+1.8, +3.8]) helped the peers."
+
+
+@pytest.mark.parametrize("spread", [0.3, 1.0, 3.0])
+def test_what_is_not_shown_is_below_what_it_had_to_be(spread: float) -> None:
+    """And what is shown would be above: no number contradicts a verdict."""
+    found = of_peers(
+        a=[2.0, 2.6, 2.3], b=[2.0 - spread, 2.1, 2.0 + spread], c=[3.0, 3.0 + spread, 2.9]
+    )
+    last = [d for d in found if d.kind == "mean peer" and d.epoch == "last"]
+    undecided = [d.statistics for d in last if d.verdict == "undecided"]
+    for one, needed in zip(undecided, shown_from(undecided), strict=True):
+        assert needed is not None
+        assert abs(one.mean) < needed
+    for d in last:
+        if d.verdict == "helped":
+            needed = shown_from([d.statistics])[0]
+            assert needed is not None
+            assert abs(d.statistics.mean) >= needed
+
+
+def test_methods_that_cannot_be_tested_are_named() -> None:
+    fewer = conclusion(of_peers(open=[1.0, -1.0, 0.0], two=[1.0, 2.0], one=[4.0]))
+    # t(1 - 0.05 / 4, 2) = 6.2053, sd = 1; t(1 - 0.05 / 4, 1) = 25.452, sd = 0.70711
+    assert fewer.endswith(
+        f"With 2 to 3 seeds, a mean difference had to reach about {6.2053 / 3**0.5:.1f} (open) to "
+        f"{25.452 * 0.5:.1f} points (two) to be shown. One seed, or seeds without spread, cannot "
+        "show a difference: one."
+    )
+    steady = conclusion(of_peers(steady=[2.4, 2.8, 3.2], one=[0.7], zero=[0.0, 0.0, 0.0]), 10_000)
+    assert steady.endswith(
+        "hurt: one (+0.70), zero (0.00). One seed, or seeds without spread, on 10,000 test images, "
+        "cannot show a difference: one, zero."
+    )
+    most = conclusion(of_peers(good=[5.0, 5.1, 4.9], two=[1.0, 2.0]))
+    assert "With 2 seeds, a mean" in most  # those of what is shown do not count
 
 
 def test_the_conclusion_of_nothing_shown_is_plain() -> None:
@@ -244,13 +279,7 @@ def test_the_conclusion_of_nothing_shown_is_plain() -> None:
         "No method is shown to help or to hurt the peers: open (0.00 [-2.5, +2.5]). With 3 seeds, "
     )
     # t(0.975, 2) = 4.3027
-    assert f"below about {4.3027 / 3**0.5:.1f} points" in text
-    fewer = conclusion(of_peers(open=[1.0, -1.0, 0.0], two=[1.0, 2.0], one=[4.0]))
-    # t(1 - 0.05 / 4, 2) = 6.2053, common sd = sqrt((1 + 0.5) / 2) = 0.86603
-    assert fewer.endswith(
-        f"With 3 seeds, a mean difference below about {6.2053 * 0.86603 / 3**0.5:.1f} points could "
-        "not have been shown. Fewer seeds show less: two, one."
-    )
+    assert f"had to reach about {4.3027 / 3**0.5:.1f} points" in text
     one = conclusion(of_peers(one=[1.0]), 32, alone=80.0)
     assert (
         "hurt the peers: one (+1.00). One seed, or seeds without spread, on 32 test images, " in one

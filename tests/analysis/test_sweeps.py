@@ -72,22 +72,28 @@ def test_the_choice_in_words() -> None:
     assert choice_in_words([s], 40) == (
         "By the held-out images, the best values are: dml, lr=0.3 (75.7 %, 4.7 points more than "
         "lr=0.1). At the edge of what was tried: dml, lr=0.3. With 3 seeds on 40 held-out images, "
-        "of which one is 2.5 points, a mean difference between two values below about 3.8 points "
-        "could not have been shown."
+        "of which one is 2.5 points, a mean difference between two values had to reach about 3.8 "
+        "points to be shown."
     )
     assert "edge" not in choice_in_words([swept(lr_1=[70.0, 71.0], lr_2=[75.0, 74.0])], 40)
     middle = swept(lr_1=[70.0, 71.0], lr_2=[75.0, 74.0], lr_3=[70.0, 71.0])
     assert "edge" not in choice_in_words([middle], 40)
+    edge = choice_in_words([swept(lr_1=[70.0], lr_2=[72.0], lr_3=[75.0])], 40)
+    assert "At the edge of what was tried: dml, lr=0.3. One seed" in edge
     one = choice_in_words([swept(lr_1=[70.0], lr_2=[75.0])], 40)
-    assert one.endswith("points, cannot show that one value is better than another.")
+    assert one.endswith(
+        "One seed, or seeds without spread, on 40 held-out images, of which one is 2.5 points, "
+        "cannot show a difference: dml."
+    )
 
 
-def test_methods_with_fewer_seeds_are_named() -> None:
+def test_methods_with_fewer_seeds_need_more() -> None:
     three = swept(lr_1=[70.0, 71.0, 72.0], lr_2=[75.0, 74.0, 78.0])
     two = replace(swept(lr_1=[70.0, 71.0], lr_2=[75.0, 74.0]), method="ffl")
     text = choice_in_words([two, three], 40)
-    assert " With 3 seeds on 40 " in text
-    assert text.endswith("could not have been shown. Fewer seeds show less: ffl.")
+    assert " With 2 to 3 seeds on 40 " in text
+    assert "(dml) to" in text
+    assert text.endswith("points (ffl) to be shown.")
 
 
 def test_the_table_has_every_value_and_each_seed(

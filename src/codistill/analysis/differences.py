@@ -9,7 +9,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from codistill.analysis.paired import SIGNIFICANT, Paired, holm, paired, smallest_shown
+from codistill.analysis.paired import (
+    SIGNIFICANT,
+    Paired,
+    holm,
+    paired,
+    shown_from,
+    shown_from_in_words,
+)
 from codistill.messages import signed
 from codistill.runs.finished import Result
 from codistill.runs.results import Epoch
@@ -93,10 +100,10 @@ def concluded_from(found: Sequence[Difference]) -> list[Difference]:
 def conclusion(
     found: Sequence[Difference], test_images: int | None = None, alone: float | None = None
 ) -> str:
-    """What a comparison shows after the last epoch, and what it could not have shown.
+    """What a comparison shows after the last epoch, and how large the rest had to be to be shown.
 
-    It is on the named student, where there is one, else on the mean peer. What could not have been
-    shown is said of the methods of which nothing is shown: the differences of others may vary less.
+    It is on the named student, where there is one, else on the mean peer. How large a difference
+    had to be is said of the methods of which nothing is shown, by their own spreads.
 
     Args:
         found: all comparisons, corrected.
@@ -114,33 +121,26 @@ def conclusion(
     ]
     undecided = [d for d in counted if d.verdict not in ("helped", "hurt")]
     if undecided:
-        neither = ", ".join(map(_by, undecided))
-        none = f"No method is shown to help or to hurt {of}: {neither}"
-        said.append(f"of {neither} neither is shown" if said else none)
-    text = f"{'; '.join(said)}."
-    smallest = smallest_shown([d.statistics for d in undecided])
+        them = ", ".join(map(_by, undecided))
+        none = f"No method is shown to help or to hurt {of}: {them}"
+        said.append(f"not shown to help or to hurt: {them}" if said else none)
     images = f" on {test_images:,} test images" if test_images else ""
-    if undecided and smallest is None:
-        text += (
-            f" One seed, or seeds without spread,{images and f'{images},'} cannot show a "
-            "difference."
+    sentences = [
+        f"{'; '.join(said)}.",
+        *shown_from_in_words([(d.label, d.statistics) for d in undecided], images),
+    ]
+    sizes_shown = [abs(d.statistics.mean) for d in counted if d not in undecided]
+    needed = [x for x in shown_from([d.statistics for d in undecided]) if x is not None]
+    if (
+        test_images
+        and alone
+        and (margin := _margin(alone, test_images)) > min(sizes_shown + needed, default=0)
+    ):
+        sentences.append(
+            f"An accuracy of {alone:.0f} % on {test_images:,} images is itself uncertain by about "
+            f"{margin:.1f} points."
         )
-    elif smallest is not None:
-        n = max(d.statistics.n for d in undecided if d.statistics.sd)
-        fewer = [d.label for d in undecided if d.statistics.n < n]
-        theirs = " of theirs" if len(undecided) < len(counted) else ""
-        text += (
-            f" With {n} seeds{images}, a mean difference{theirs} below about {smallest:.1f} points "
-            "could not have been shown."
-        )
-        if fewer:
-            text += f" Fewer seeds show less: {', '.join(fewer)}."
-    if not test_images or not alone or (margin := _margin(alone, test_images)) <= (smallest or 0):
-        return text
-    return (
-        f"{text} An accuracy of {alone:.0f} % on {test_images:,} images is itself uncertain by "
-        f"about {margin:.1f} points."
-    )
+    return " ".join(sentences)
 
 
 def _by(d: Difference) -> str:

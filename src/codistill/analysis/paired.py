@@ -73,22 +73,60 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return corrected
 
 
-def smallest_shown(comparisons: Sequence[Paired]) -> float | None:
-    """The smallest mean difference that m comparisons could have shown; None without a spread.
+def shown_from(comparisons: Sequence[Paired]) -> list[float | None]:
+    """How large the mean of each of m comparisons had to be to be shown; None without a spread.
 
-    It is t sd / sqrt(n), with the quantile t of the first step of Holm's correction and the common
-    standard deviation of all comparisons. n is the largest number of pairs.
+    It is t sd / sqrt(n) with the comparison's own standard deviation and number of pairs, and the
+    quantile t of the first step of Holm's correction. A mean as large is shown whatever the others
+    are, and none is as large if none is shown.
 
     Args:
         comparisons: m comparisons. Those of one pair, or of equal differences, do not count.
     """
-    spread = [c for c in comparisons if c.sd]
-    if not spread:
-        return None
-    n = max(c.n for c in spread)
-    sd = mean([(c.sd or 0.0) ** 2 for c in spread]) ** 0.5
-    t = optional("scipy.stats", "comparing runs").t.ppf(1 - SIGNIFICANT / 2 / len(spread), n - 1)
-    return float(t) * sd / n**0.5
+    m = sum(bool(c.sd) for c in comparisons)
+    quantile = optional("scipy.stats", "comparing runs").t.ppf
+    return [
+        float(quantile(1 - SIGNIFICANT / 2 / m, c.n - 1)) * c.sd / c.n**0.5 if c.sd else None
+        for c in comparisons
+    ]
+
+
+def shown_from_in_words(
+    comparisons: Sequence[tuple[str, Paired]], images: str, difference: str = "a mean difference"
+) -> list[str]:
+    """Sentences on how large differences had to be, and on those that could not be tested.
+
+    Args:
+        comparisons: labels and comparisons.
+        images: on how many images, such as " on 100 test images"; may be empty.
+        difference: what is shown or not.
+    """
+    needed = shown_from([c for _, c in comparisons])
+    tested, others = list[tuple[float, str, int]](), list[str]()
+    for x, (label, c) in zip(needed, comparisons, strict=True):
+        if x is None:
+            others.append(label)
+        else:
+            tested.append((x, label, c.n))
+    said = []
+    if tested:
+        (least, easiest, _), (most, hardest, _) = min(tested), max(tested)
+        low, high = f"{least:.1f}", f"{most:.1f}"
+        points = (
+            f"{low} points" if low == high else f"{low} ({easiest}) to {high} points ({hardest})"
+        )
+        fewest, largest = min(n for *_, n in tested), max(n for *_, n in tested)
+        seeds = f"{largest}" if fewest == largest else f"{fewest} to {largest}"
+        said.append(
+            f"With {seeds} seeds{images}, {difference} had to reach about {points} to be shown."
+        )
+    if others:
+        where = f"{images}," if images and not tested else ""
+        said.append(
+            f"One seed, or seeds without spread,{where} cannot show a difference: "
+            f"{', '.join(others)}."
+        )
+    return said
 
 
 def _hedges_correction(n: int) -> float:

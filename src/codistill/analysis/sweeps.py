@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import Any
 
-from codistill.analysis.paired import paired, smallest_shown
+from codistill.analysis.paired import paired, shown_from_in_words
 from codistill.runs.finished import Result
 
 BySeed = Mapping[int, Result]
@@ -77,7 +77,7 @@ def sweep(method: str, rows: Sequence[tuple[str, Mapping[str, Any], BySeed]]) ->
 
 
 def choice_in_words(sweeps: Sequence[Sweep], held_out: int) -> str:
-    """What the held-out images chose, and what so few could not have shown.
+    """What the held-out images chose, and how large a difference had to be to be shown.
 
     Args:
         sweeps: one or more sweeps over the same settings.
@@ -85,27 +85,20 @@ def choice_in_words(sweeps: Sequence[Sweep], held_out: int) -> str:
     """
     chosen = [f"{s.method}, {in_words(s.chosen.values)}{_lead(s)}" for s in sweeps]
     text = f"By the held-out images, the best values are: {'; '.join(chosen)}."
-    differences = [
-        paired([a - b for a, b in zip(s.chosen.accuracies, s.following.accuracies, strict=True)])
+    leads = [
+        (
+            s.method,
+            paired(
+                [a - b for a, b in zip(s.chosen.accuracies, s.following.accuracies, strict=True)]
+            ),
+        )
         for s in sweeps
     ]
-    images = f"{held_out:,} held-out images, of which one is {100 / held_out:.1f} points"
-    if (smallest := smallest_shown(differences)) is None:
-        return (
-            f"{text} One seed, or seeds without spread, on {images}, cannot show that one value is "
-            "better than another."
-        )
-    n = max(d.n for d in differences if d.sd)
-    edges = [f"{s.method}, {edge}" for s in sweeps for edge in _edges(s)]
-    if edges:
+    images = f" on {held_out:,} held-out images, of which one is {100 / held_out:.1f} points"
+    if edges := [f"{s.method}, {edge}" for s in sweeps for edge in _edges(s)]:
         text += f" At the edge of what was tried: {'; '.join(edges)}."
-    text += (
-        f" With {n} seeds on {images}, a mean difference between two values below "
-        f"about {smallest:.1f} points could not have been shown."
-    )
-    if fewer := [s.method for s in sweeps if len(s.seeds) < n]:
-        text += f" Fewer seeds show less: {', '.join(fewer)}."
-    return text
+    said = shown_from_in_words(leads, images, "a mean difference between two values")
+    return " ".join([text, *said])
 
 
 def in_words(values: Mapping[str, Any]) -> str:
