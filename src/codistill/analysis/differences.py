@@ -125,17 +125,13 @@ def conclusion(
         none = f"No method is shown to help or to hurt {of}: {them}"
         said.append(f"not shown to help or to hurt: {them}" if said else none)
     images = f" on {test_images:,} test images" if test_images else ""
-    sentences = [
-        f"{'; '.join(said)}.",
-        *shown_from_in_words([(d.label, d.statistics) for d in undecided], images),
-    ]
-    sizes_shown = [abs(d.statistics.mean) for d in counted if d not in undecided]
-    needed = [x for x in shown_from([d.statistics for d in undecided]) if x is not None]
-    if (
-        test_images
-        and alone
-        and (margin := _margin(alone, test_images)) > min(sizes_shown + needed, default=0)
-    ):
+    needed = shown_from([d.statistics for d in undecided])
+    labelled = [(d.label, d.statistics.n, x) for d, x in zip(undecided, needed, strict=True)]
+    sentences = [f"{'; '.join(said)}.", *shown_from_in_words(labelled, images)]
+    sizes = [abs(d.statistics.mean) for d in counted if d not in undecided]
+    sizes += [x for x in needed if x is not None]
+    margin = _margin(alone, test_images) if test_images and alone else 0.0
+    if margin > min(sizes, default=0.0):
         sentences.append(
             f"An accuracy of {alone:.0f} % on {test_images:,} images is itself uncertain by about "
             f"{margin:.1f} points."

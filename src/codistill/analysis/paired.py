@@ -92,22 +92,19 @@ def shown_from(comparisons: Sequence[Paired]) -> list[float | None]:
 
 
 def shown_from_in_words(
-    comparisons: Sequence[tuple[str, Paired]], images: str, difference: str = "a mean difference"
+    found: Sequence[tuple[str, int, float | None]],
+    images: str,
+    difference: str = "a mean difference",
 ) -> list[str]:
     """Sentences on how large differences had to be, and on those that could not be tested.
 
     Args:
-        comparisons: labels and comparisons.
+        found: label, number of pairs, and what `shown_from` says, of each comparison.
         images: on how many images, such as " on 100 test images"; may be empty.
         difference: what is shown or not.
     """
-    needed = shown_from([c for _, c in comparisons])
-    tested, others = list[tuple[float, str, int]](), list[str]()
-    for x, (label, c) in zip(needed, comparisons, strict=True):
-        if x is None:
-            others.append(label)
-        else:
-            tested.append((x, label, c.n))
+    tested = [(x, label, n) for label, n, x in found if x is not None]
+    others = [label for label, _, x in found if x is None]
     said = []
     if tested:
         (least, easiest, _), (most, hardest, _) = min(tested), max(tested)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import Any
 
-from codistill.analysis.paired import paired, shown_from_in_words
+from codistill.analysis.paired import paired, shown_from, shown_from_in_words
 from codistill.runs.finished import Result
 
 BySeed = Mapping[int, Result]
@@ -86,18 +86,16 @@ def choice_in_words(sweeps: Sequence[Sweep], held_out: int) -> str:
     chosen = [f"{s.method}, {in_words(s.chosen.values)}{_lead(s)}" for s in sweeps]
     text = f"By the held-out images, the best values are: {'; '.join(chosen)}."
     leads = [
-        (
-            s.method,
-            paired(
-                [a - b for a, b in zip(s.chosen.accuracies, s.following.accuracies, strict=True)]
-            ),
-        )
+        paired([a - b for a, b in zip(s.chosen.accuracies, s.following.accuracies, strict=True)])
         for s in sweeps
+    ]
+    labelled = [
+        (s.method, lead.n, x) for s, lead, x in zip(sweeps, leads, shown_from(leads), strict=True)
     ]
     images = f" on {held_out:,} held-out images, of which one is {100 / held_out:.1f} points"
     if edges := [f"{s.method}, {edge}" for s in sweeps for edge in _edges(s)]:
         text += f" At the edge of what was tried: {'; '.join(edges)}."
-    said = shown_from_in_words(leads, images, "a mean difference between two values")
+    said = shown_from_in_words(labelled, images, "a mean difference between two values")
     return " ".join([text, *said])
 
 
